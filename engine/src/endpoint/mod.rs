@@ -1,0 +1,1 @@
+//! What the inference protocols say: a turn becomes a request body, a response event becomes a reading.

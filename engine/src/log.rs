@@ -1,0 +1,511 @@
+//! The record log: the run as it happened, append-only, in checksummed blocks.
+//!
+//! The file is [`MAGIC`], then blocks. A block is a head of 20 bytes (little endian: mark `u32`, kind `u16`, zero `u16`,
+//! count `u32`, body length `u32`, CRC-32 of everything before and of the body `u32`) and its body. A reader takes blocks
+//! until the end or until one that is not whole: whatever a killed run had written before that is good.
+//!
+//! The first block is the [`Header`] (JSON), then the request table, then records and phase marks as they came, last the
+//! [`End`] (JSON). A log without an end belongs to a run that was killed.
+
+use crate::clock::{Anchor, Instant};
+use crate::record::{Payload, RECORD_SIZE, Record, UNKNOWN};
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+/// The first 16 bytes of every log; the last is the format's version.
+pub const MAGIC: [u8; 16] = *b"maser log\0\0\0\0\0\0\x01";
+
+/// The log's name inside an artefact directory.
+pub const FILE_NAME: &str = "records.maser";
+
+const MARK: u32 = u32::from_le_bytes(*b"MBLK");
+const HEAD: usize = 20;
+
+/// What a block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    /// JSON of a [`Header`].
+    Header = 1,
+    /// `count` rows of the request table, see [`put_request`].
+    Requests = 2,
+    /// `count` records, each followed by its payload.
+    Records = 3,
+    /// JSON of a [`PhaseMark`].
+    Phase = 4,
+    /// JSON of an [`End`].
+    End = 5,
+}
+
+impl Kind {
+    fn from_u16(n: u16) -> Option<Self> {
+        [
+            Self::Header,
+            Self::Requests,
+            Self::Records,
+            Self::Phase,
+            Self::End,
+        ]
+        .into_iter()
+        .find(|k| *k as u16 == n)
+    }
+}
+
+/// What a report must know that the records do not say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the program that wrote the log.
+    pub maser_version: String,
+    /// Twelve hexadecimal digits.
+    pub benchmark_id: String,
+    /// Key of the request ids, see [`crate::record::request_id`].
+    pub run_key: u64,
+    /// Ties the records' axis to the wall clock.
+    pub anchor: Anchor,
+    /// The command line as typed, shell-quoted, secrets redacted.
+    pub cli_command: String,
+    /// The resolved settings, as the files show them.
+    pub input_config: serde_json::Value,
+    /// `--random-seed`, if given.
+    pub random_seed: Option<u64>,
+    /// Endpoint type, `chat`.
+    pub endpoint: String,
+    /// Whether `--streaming` was asked for.
+    pub streaming: bool,
+    /// The phases in order; a record's `phase` is an index into them.
+    pub phases: Vec<PhaseInfo>,
+    /// Whether a profiling phase replays a fixed schedule.
+    pub fixed_schedule: bool,
+    /// `builtin`, a path, or none (server counts).
+    pub tokenizer: Option<String>,
+    /// Take token counts from the server's usage.
+    pub use_server_token_count: bool,
+    /// `summary`, `records` or `raw`.
+    pub export_level: String,
+    /// `--profile-export-prefix`, if given.
+    pub export_prefix: Option<String>,
+    /// Threads, cores and I/O as they were found, for the results.
+    pub topology: serde_json::Value,
+}
+
+/// A phase of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseInfo {
+    /// `warmup` or `profiling`.
+    pub name: String,
+    /// Whether its records are left out of the results.
+    pub warmup: bool,
+}
+
+/// One phase as it went: written when it has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseMark {
+    /// Index of the phase.
+    pub phase: u8,
+    /// Its clock's zero.
+    pub start: Instant,
+    /// The last credit was issued.
+    pub sent_end: Instant,
+    /// The last credit was returned. Rates divide by `end − start`.
+    pub end: Instant,
+    /// Cut short by an interrupt.
+    pub cancelled: bool,
+    /// The grace period ran out with requests in flight.
+    pub grace_expired: bool,
+    /// Credits issued.
+    pub issued: u64,
+    /// Credits that were never started (the run was stopped first).
+    pub unused: u64,
+}
+
+/// The last block: the run's own account of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// An interrupt ended the run early.
+    pub was_cancelled: bool,
+    /// Credits issued, all phases.
+    pub issued: u64,
+    /// Credits returned unstarted.
+    pub unused: u64,
+    /// Records written.
+    pub records: u64,
+    /// Records that found the ring full.
+    pub lost: u64,
+    /// Payloads that found the ring full.
+    pub payloads_lost: u64,
+    /// Requests sent a second time because the server had closed a reused connection.
+    pub retried: u64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Digest of the issued schedule, (due offset, request) in order: the same for any number of cores.
+    pub schedule_digest: u64,
+    /// User plus system CPU time of the process over the run, nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// One row of the request table: what the dataset knows of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestInfo<'a> {
+    /// The conversation's id.
+    pub conversation: &'a str,
+    /// Index of the turn in its conversation.
+    pub turn: u32,
+    /// Input tokens by the client's tokenizer, if counted.
+    pub input_tokens: Option<u32>,
+    /// Requested output tokens, if any.
+    pub max_tokens: Option<u32>,
+}
+
+/// Appends a row to the body of a [`Kind::Requests`] block: input tokens, requested tokens, turn (`u32` each, little
+/// endian, [`UNKNOWN`] for none), length of the id (`u32`) and the id.
+pub fn put_request(body: &mut Vec<u8>, row: &RequestInfo<'_>) {
+    for n in [
+        row.input_tokens.unwrap_or(UNKNOWN),
+        row.max_tokens.unwrap_or(UNKNOWN),
+        row.turn,
+        row.conversation.len() as u32,
+    ] {
+        body.extend_from_slice(&n.to_le_bytes());
+    }
+    body.extend_from_slice(row.conversation.as_bytes());
+}
+
+/// Appends a record and its payload to the body of a [`Kind::Records`] block.
+pub fn put_record(body: &mut Vec<u8>, record: &Record, payload: &[u8]) {
+    debug_assert_eq!(record.payload_len as usize, payload.len());
+    body.extend_from_slice(bytemuck::bytes_of(record));
+    body.extend_from_slice(payload);
+}
+
+/// Appends a whole block to `out`.
+pub fn put_block(out: &mut Vec<u8>, kind: Kind, count: u32, body: &[u8]) {
+    let from = out.len();
+    out.extend_from_slice(&MARK.to_le_bytes());
+    out.extend_from_slice(&(kind as u16).to_le_bytes());
+    out.extend_from_slice(&0u16.to_le_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&out[from..]);
+    crc.update(body);
+    out.extend_from_slice(&crc.finalize().to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+/// Appends a block of JSON to `out`.
+pub fn put_json(out: &mut Vec<u8>, kind: Kind, value: &impl Serialize) {
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    put_block(out, kind, 1, &body);
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    kind: Kind,
+    count: u32,
+    from: usize,
+    to: usize,
+}
+
+/// Where a log stops being readable before its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Offset of the first byte that belongs to no whole block.
+    pub offset: u64,
+    /// Bytes from there to the end of the file.
+    pub bytes: u64,
+}
+
+/// A log, opened for reading.
+#[derive(Debug)]
+pub struct Log {
+    map: Mmap,
+    blocks: Vec<Block>,
+    /// The run's description.
+    pub header: Header,
+    /// The phases that ended, in order.
+    pub phases: Vec<PhaseMark>,
+    /// The run's account; `None` if it was killed.
+    pub end: Option<End>,
+    /// Set where the file goes on after its last whole block.
+    pub damage: Option<Damage>,
+    /// Offsets of the request table's rows.
+    requests: Vec<usize>,
+}
+
+impl Log {
+    /// Opens a log file and checks every block's checksum.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = std::fs::File::open(path)?;
+        // SAFETY: the log is append-only and its writer never shortens it, so mapped bytes stay readable.
+        let map = unsafe { Mmap::map(&file)? };
+        if map.len() < MAGIC.len() || map[..MAGIC.len()] != MAGIC {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not a maser record log of this version",
+            ));
+        }
+        let (blocks, damage) = scan(&map);
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let header = match blocks.first() {
+            Some(b) if b.kind == Kind::Header => serde_json::from_slice(&map[b.from..b.to])
+                .map_err(|e| invalid(format!("unreadable run header: {e}")))?,
+            _ => return Err(invalid("the log ends before its run header".into())),
+        };
+        let (mut phases, mut end, mut requests) = (Vec::new(), None, Vec::new());
+        for b in &blocks {
+            let body = &map[b.from..b.to];
+            match b.kind {
+                Kind::Phase => phases.extend(serde_json::from_slice::<PhaseMark>(body).ok()),
+                Kind::End => end = serde_json::from_slice(body).ok(),
+                Kind::Requests => request_rows(body, b, &mut requests),
+                Kind::Header | Kind::Records => {}
+            }
+        }
+        Ok(Self {
+            map,
+            blocks,
+            header,
+            phases,
+            end,
+            damage,
+            requests,
+        })
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.record_blocks().map(|b| b.count as usize).sum()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows of the request table.
+    pub fn request_count(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// A row of the request table.
+    pub fn request(&self, index: u32) -> Option<RequestInfo<'_>> {
+        let at = *self.requests.get(index as usize)?;
+        let word = |k: usize| {
+            let bytes = self.map.get(at + 4 * k..at + 4 * k + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let known = |n: u32| (n != UNKNOWN).then_some(n);
+        let id = self.map.get(at + 16..at + 16 + word(3)? as usize)?;
+        Some(RequestInfo {
+            conversation: std::str::from_utf8(id).unwrap_or(""),
+            turn: word(2)?,
+            input_tokens: known(word(0)?),
+            max_tokens: known(word(1)?),
+        })
+    }
+
+    /// Every record with its payload, in the order they were collected.
+    pub fn records(&self) -> impl Iterator<Item = (Record, Payload<'_>)> + '_ {
+        self.record_blocks().flat_map(move |b| Rows {
+            body: &self.map[b.from..b.to],
+            left: b.count,
+        })
+    }
+
+    fn record_blocks(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(|b| b.kind == Kind::Records)
+    }
+}
+
+struct Rows<'a> {
+    body: &'a [u8],
+    left: u32,
+}
+
+impl<'a> Iterator for Rows<'a> {
+    type Item = (Record, Payload<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 || self.body.len() < RECORD_SIZE {
+            return None;
+        }
+        self.left -= 1;
+        let (head, rest) = self.body.split_at(RECORD_SIZE);
+        let record: Record = bytemuck::pod_read_unaligned(head);
+        let len = (record.payload_len as usize).min(rest.len());
+        let (payload, rest) = rest.split_at(len);
+        self.body = rest;
+        Some((record, Payload::parse(payload)))
+    }
+}
+
+fn scan(map: &[u8]) -> (Vec<Block>, Option<Damage>) {
+    let mut blocks = Vec::new();
+    let mut at = MAGIC.len();
+    while let Some(block) = block_at(map, at) {
+        at = block.to;
+        blocks.push(block);
+    }
+    let damage = (at < map.len()).then(|| Damage {
+        offset: at as u64,
+        bytes: (map.len() - at) as u64,
+    });
+    (blocks, damage)
+}
+
+fn block_at(map: &[u8], at: usize) -> Option<Block> {
+    let head = map.get(at..at + HEAD)?;
+    let word = |k: usize| u32::from_le_bytes([head[k], head[k + 1], head[k + 2], head[k + 3]]);
+    if word(0) != MARK {
+        return None;
+    }
+    let kind = Kind::from_u16(u16::from_le_bytes([head[4], head[5]]))?;
+    let body = map.get(at + HEAD..at.checked_add(HEAD)?.checked_add(word(12) as usize)?)?;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&head[..16]);
+    crc.update(body);
+    (crc.finalize() == word(16)).then_some(Block {
+        kind,
+        count: word(8),
+        from: at + HEAD,
+        to: at + HEAD + body.len(),
+    })
+}
+
+fn request_rows(body: &[u8], block: &Block, rows: &mut Vec<usize>) {
+    let mut at = 0;
+    for _ in 0..block.count {
+        let Some(len) = body.get(at + 12..at + 16) else {
+            return;
+        };
+        rows.push(block.from + at);
+        at += 16 + u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{part, put_part};
+
+    fn header() -> Header {
+        Header {
+            maser_version: "0".into(),
+            benchmark_id: "0123456789ab".into(),
+            run_key: 1,
+            anchor: Anchor {
+                mono: Instant(1),
+                wall: 2,
+            },
+            cli_command: "maser profile".into(),
+            input_config: serde_json::json!({}),
+            random_seed: None,
+            endpoint: "chat".into(),
+            streaming: true,
+            phases: vec![PhaseInfo {
+                name: "profiling".into(),
+                warmup: false,
+            }],
+            fixed_schedule: false,
+            tokenizer: None,
+            use_server_token_count: true,
+            export_level: "records".into(),
+            export_prefix: None,
+            topology: serde_json::json!({}),
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut log = MAGIC.to_vec();
+        put_json(&mut log, Kind::Header, &header());
+        let mut table = Vec::new();
+        put_request(
+            &mut table,
+            &RequestInfo {
+                conversation: "a",
+                turn: 0,
+                input_tokens: Some(7),
+                max_tokens: None,
+            },
+        );
+        put_request(
+            &mut table,
+            &RequestInfo {
+                conversation: "bcd",
+                turn: 1,
+                input_tokens: None,
+                max_tokens: Some(9),
+            },
+        );
+        put_block(&mut log, Kind::Requests, 2, &table);
+        for seq in 0..3 {
+            let mut payload = Vec::new();
+            put_part(&mut payload, part::TEXT, format!("text {seq}").as_bytes());
+            let record = Record {
+                seq,
+                payload_len: payload.len() as u32,
+                ..bytemuck::Zeroable::zeroed()
+            };
+            let mut body = Vec::new();
+            put_record(&mut body, &record, &payload);
+            put_block(&mut log, Kind::Records, 1, &body);
+        }
+        put_json(
+            &mut log,
+            Kind::End,
+            &End {
+                records: 3,
+                ..End::default()
+            },
+        );
+        log
+    }
+
+    fn open(bytes: &[u8]) -> io::Result<Log> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), bytes)?;
+        Log::open(file.path())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let log = open(&sample()).unwrap();
+        assert_eq!(log.header, header());
+        assert_eq!((log.len(), log.request_count()), (3, 2));
+        assert_eq!(log.request(1).unwrap().conversation, "bcd");
+        assert_eq!(log.request(0).unwrap().input_tokens, Some(7));
+        let texts: Vec<_> = log
+            .records()
+            .map(|(r, p)| (r.seq, p.text.to_vec()))
+            .collect();
+        assert_eq!(texts[2], (2, b"text 2".to_vec()));
+        assert_eq!(log.end.as_ref().unwrap().records, 3);
+        assert_eq!(log.damage, None);
+    }
+
+    #[test]
+    fn any_cut_keeps_the_whole_blocks_before_it() {
+        let whole = sample();
+        let mut most = 0;
+        for cut in 0..whole.len() {
+            if let Ok(log) = open(&whole[..cut]) {
+                assert!(log.end.is_none());
+                assert!(log.len() >= most, "a longer file never shows fewer records");
+                most = log.len();
+            }
+        }
+        assert_eq!(most, 3);
+    }
+
+    #[test]
+    fn a_flipped_byte_ends_the_log_there() {
+        let mut bytes = sample();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        let log = open(&bytes).unwrap();
+        assert!(log.end.is_none() && log.damage.is_some());
+        assert_eq!(log.len(), 3);
+    }
+}

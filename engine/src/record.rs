@@ -1,0 +1,358 @@
+//! One request, measured: a fixed-size record and, beside it, a payload of variable length.
+//!
+//! The record goes through a ring to the collector and byte for byte into the log; it is plain old data. All times are
+//! [`Instant`]s, [`Instant::UNSET`] where the event did not happen. As far as they exist:
+//! `due ≤ start ≤ sent ≤ first_byte ≤ first_token ≤ last_token ≤ done`.
+
+use crate::clock::Instant;
+use bytemuck::{Pod, Zeroable};
+
+/// "The server did not say" in a token count.
+pub const UNKNOWN: u32 = u32::MAX;
+
+/// What became of a request. Everything but [`Outcome::Ok`] is a failure with a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// A complete answer with content.
+    Ok = 0,
+    /// A status outside 2xx; the payload's error text is the body.
+    HttpStatus = 1,
+    /// No complete answer within the request timeout.
+    Timeout = 2,
+    /// No connection could be made.
+    Connect = 3,
+    /// The connection was reset, or closed before any byte of the answer.
+    Reset = 4,
+    /// The answer ended before its announced end.
+    Truncated = 5,
+    /// The answer was not HTTP, or its framing was broken.
+    Protocol = 6,
+    /// A 2xx answer that carried an error instead of a result.
+    InStream = 7,
+    /// A 2xx answer without any content.
+    Empty = 8,
+    /// Cut by the end of the run: grace over, or a second interrupt.
+    Cancelled = 9,
+    /// A 2xx answer with an event that cannot be read.
+    Malformed = 10,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::HttpStatus,
+        Self::Timeout,
+        Self::Connect,
+        Self::Reset,
+        Self::Truncated,
+        Self::Protocol,
+        Self::InStream,
+        Self::Empty,
+        Self::Cancelled,
+        Self::Malformed,
+    ];
+
+    /// The outcome with this number, if there is one.
+    pub fn from_u8(n: u8) -> Option<Self> {
+        Self::ALL.get(n as usize).copied()
+    }
+
+    /// The error type as the files name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::HttpStatus => "HTTP Error",
+            Self::Timeout => "Request Timeout",
+            Self::Connect => "Connection Error",
+            Self::Reset => "Connection Reset",
+            Self::Truncated => "Truncated Response",
+            Self::Protocol => "Protocol Error",
+            Self::InStream => "Stream Error",
+            Self::Empty => "Invalid inference result",
+            Self::Cancelled => "Request Cancelled",
+            Self::Malformed => "Malformed Response",
+        }
+    }
+}
+
+/// Bits of [`Record::flags`].
+pub mod flag {
+    /// The server closed a reused connection before any byte: sent once more on a fresh one.
+    pub const RETRIED: u16 = 1;
+    /// Went out on a connection that had served before.
+    pub const REUSED: u16 = 1 << 1;
+    /// Found no free slot under the concurrency limit at its due time and waited for one.
+    pub const QUEUED: u16 = 1 << 2;
+    /// The payload ring was full: text and chunk times of this request are missing.
+    pub const PAYLOAD_LOST: u16 = 1 << 3;
+    /// Issued on a schedule (open loop): `due` is a planned time. Otherwise `due` is the moment a slot was free.
+    pub const SCHEDULED: u16 = 1 << 4;
+    /// The answer came as a stream of events.
+    pub const STREAMED: u16 = 1 << 5;
+}
+
+/// One request, measured. Plain old data, 200 bytes, no padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Record {
+    /// Order of issue within its phase, from 0.
+    pub seq: u64,
+    /// Planned time; in a closed loop the moment its slot became free.
+    pub due: Instant,
+    /// The executor took the request up, before it waited for a connection.
+    pub start: Instant,
+    /// First byte handed to the kernel.
+    pub sent: Instant,
+    /// Last byte handed to the kernel.
+    pub send_end: Instant,
+    /// First byte of the response head.
+    pub first_byte: Instant,
+    /// First byte of the response body.
+    pub first_body: Instant,
+    /// First response with content.
+    pub first_token: Instant,
+    /// Second response with content.
+    pub second_token: Instant,
+    /// First response with content that is not reasoning.
+    pub first_output: Instant,
+    /// Last response with content.
+    pub last_token: Instant,
+    /// Last byte of the response, or the moment it failed.
+    pub done: Instant,
+    /// Nanoseconds spent waiting for a connection of the pool (0 if one was free or a new one was begun).
+    pub blocked: u64,
+    /// Nanoseconds of TCP (and TLS) set-up within this request; 0 on a connection that stood already.
+    pub connecting: u64,
+    /// Index of the request in the arena.
+    pub request: u32,
+    /// Bytes sent, head and body.
+    pub bytes_sent: u32,
+    /// Bytes of the response body, transfer coding taken off.
+    pub bytes_received: u32,
+    /// Responses (SSE events, or one) with content.
+    pub chunks: u32,
+    /// Pieces of body as they arrived: reads that carried body bytes.
+    pub reads: u32,
+    /// `usage.prompt_tokens`, or [`UNKNOWN`].
+    pub usage_prompt: u32,
+    /// `usage.completion_tokens`, or [`UNKNOWN`].
+    pub usage_completion: u32,
+    /// `usage.completion_tokens_details.reasoning_tokens`, or [`UNKNOWN`].
+    pub usage_reasoning: u32,
+    /// `usage.prompt_tokens_details.cached_tokens`, or [`UNKNOWN`].
+    pub usage_cached: u32,
+    /// `usage.total_tokens`, or [`UNKNOWN`].
+    pub usage_total: u32,
+    /// Bytes of payload that follow the record.
+    pub payload_len: u32,
+    /// Local TCP port, 0 if there was no connection.
+    pub local_port: u16,
+    /// HTTP status, 0 if none came.
+    pub status: u16,
+    /// Bits of [`flag`].
+    pub flags: u16,
+    /// Executor that carried it, from 0.
+    pub executor: u16,
+    /// Index of the phase in the plan.
+    pub phase: u8,
+    /// Number of an [`Outcome`].
+    pub outcome: u8,
+    /// Zero.
+    pub reserved: [u8; 10],
+    /// Zero. Room for what comes, so that old logs stay readable.
+    pub reserved_words: [u64; 3],
+}
+
+/// Bytes of a record in rings and logs.
+pub const RECORD_SIZE: usize = std::mem::size_of::<Record>();
+
+impl Record {
+    /// The outcome; an unknown number (a log of a newer version) reads as [`Outcome::Protocol`].
+    pub fn outcome(&self) -> Outcome {
+        Outcome::from_u8(self.outcome).unwrap_or(Outcome::Protocol)
+    }
+
+    /// Whether the flag bits `bits` are all set.
+    pub fn has(&self, bits: u16) -> bool {
+        self.flags & bits == bits
+    }
+
+    /// Our own lateness: `start − due`, nanoseconds.
+    pub fn slip(&self) -> u64 {
+        self.start.since(self.due)
+    }
+}
+
+/// The parts of a payload: `tag, length (LEB128), bytes`, in any order, each at most once.
+pub mod part {
+    /// Visible output text, UTF-8, of all content responses in order.
+    pub const TEXT: u8 = 1;
+    /// Reasoning text, UTF-8.
+    pub const REASONING: u8 = 2;
+    /// LEB128 nanoseconds between consecutive content responses; `chunks − 1` of them.
+    pub const GAPS: u8 = 3;
+    /// Error text, UTF-8, cut at 4 KiB.
+    pub const ERROR: u8 = 4;
+    /// HTTP reason phrase of an error status, UTF-8.
+    pub const REASON: u8 = 5;
+}
+
+/// Appends `value` in LEB128.
+pub fn put_leb128(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Takes one LEB128 number off the front of `bytes`; `None` if it is cut short or longer than 64 bits.
+pub fn take_leb128(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Appends the part `tag` unless `bytes` is empty.
+pub fn put_part(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        out.push(tag);
+        put_leb128(out, bytes.len() as u64);
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// The parts of a payload by name; what is absent is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Payload<'a> {
+    /// Visible output text.
+    pub text: &'a [u8],
+    /// Reasoning text.
+    pub reasoning: &'a [u8],
+    /// Gaps, LEB128.
+    pub gaps: &'a [u8],
+    /// Error text.
+    pub error: &'a [u8],
+    /// HTTP reason phrase.
+    pub reason: &'a [u8],
+}
+
+impl<'a> Payload<'a> {
+    /// Reads a payload; stops without complaint at the first part that is cut short.
+    pub fn parse(mut bytes: &'a [u8]) -> Self {
+        let mut payload = Self::default();
+        while let Some((&tag, rest)) = bytes.split_first() {
+            bytes = rest;
+            let Some(len) = take_leb128(&mut bytes) else {
+                break;
+            };
+            if len > bytes.len() as u64 {
+                break;
+            }
+            let (body, rest) = bytes.split_at(len as usize);
+            bytes = rest;
+            match tag {
+                part::TEXT => payload.text = body,
+                part::REASONING => payload.reasoning = body,
+                part::GAPS => payload.gaps = body,
+                part::ERROR => payload.error = body,
+                part::REASON => payload.reason = body,
+                _ => {}
+            }
+        }
+        payload
+    }
+
+    /// The gaps between consecutive content responses, nanoseconds.
+    pub fn gaps(&self) -> impl Iterator<Item = u64> + 'a {
+        let mut bytes = self.gaps;
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                None
+            } else {
+                take_leb128(&mut bytes)
+            }
+        })
+    }
+}
+
+/// The `X-Request-ID` of request `seq` of `phase`: a version 4 UUID that is a pure function of the run's key, so that no
+/// record has to carry it.
+pub fn request_id(run_key: u64, phase: u8, seq: u64) -> uuid::Uuid {
+    derived_id(run_key, 2 * u64::from(phase), seq)
+}
+
+/// The `X-Correlation-ID` of session `session` of `phase`, derived likewise.
+pub fn correlation_id(run_key: u64, phase: u8, session: u64) -> uuid::Uuid {
+    derived_id(run_key, 2 * u64::from(phase) + 1, session)
+}
+
+fn derived_id(run_key: u64, stream: u64, n: u64) -> uuid::Uuid {
+    let high = mix(run_key ^ mix(n.wrapping_add(stream << 56)));
+    let low = mix(high ^ run_key.rotate_left(32) ^ n);
+    uuid::Builder::from_u128(u128::from(high) << 64 | u128::from(low))
+        .with_variant(uuid::Variant::RFC4122)
+        .with_version(uuid::Version::Random)
+        .into_uuid()
+}
+
+/// The finaliser of SplitMix64: a bijection on 64 bits that scatters neighbours.
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_documented_size() {
+        assert_eq!(RECORD_SIZE, 200);
+    }
+
+    #[test]
+    fn payload_parts_come_back_and_a_cut_is_survived() {
+        let mut bytes = Vec::new();
+        put_part(&mut bytes, part::TEXT, b"hello");
+        put_part(&mut bytes, part::ERROR, b"");
+        let mut gaps = Vec::new();
+        for gap in [0, 127, 128, 10_000_000, u64::MAX] {
+            put_leb128(&mut gaps, gap);
+        }
+        put_part(&mut bytes, part::GAPS, &gaps);
+        let payload = Payload::parse(&bytes);
+        assert_eq!(payload.text, b"hello");
+        assert_eq!(
+            payload.gaps().collect::<Vec<_>>(),
+            [0, 127, 128, 10_000_000, u64::MAX]
+        );
+        for cut in 0..bytes.len() {
+            Payload::parse(&bytes[..cut]);
+        }
+    }
+
+    #[test]
+    fn ids_are_distinct_version_4_uuids() {
+        let mut seen = std::collections::HashSet::new();
+        for phase in 0..2 {
+            for seq in 0..10_000 {
+                let id = request_id(99, phase, seq);
+                assert_eq!(id.get_version_num(), 4);
+                assert!(seen.insert(id));
+                assert!(seen.insert(correlation_id(99, phase, seq)));
+            }
+        }
+    }
+}
