@@ -1,0 +1,166 @@
+//! An executor's connections: which slot holds what, and which stand idle.
+
+use crate::clock::Instant;
+use crate::net::ConnId;
+use std::collections::VecDeque;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// No connection.
+    Vacant,
+    /// Being opened: for a flight, or ahead of need.
+    Opening(Option<u32>),
+    /// Ready.
+    Idle,
+    /// Carries a flight.
+    Busy(u32),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conn {
+    epoch: u32,
+    pub(super) state: State,
+    /// Responses carried so far.
+    pub(super) served: u32,
+    pub(super) local_port: u16,
+    /// When the attempt to connect began.
+    pub(super) began: Instant,
+}
+
+/// After this many requests in a row met a connection that the server had closed, and none that it kept, connections
+/// are used once: the server does not keep them alive, whatever it announces.
+const GIVE_UP_REUSE_AFTER: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    conns: Vec<Conn>,
+    vacant: Vec<u32>,
+    /// Most recently used last. Entries whose connection has closed since are skipped when taken.
+    idle: Vec<ConnId>,
+    /// Flights (slot, generation) that wait for a connection.
+    pub(super) waiting: VecDeque<(u32, u32)>,
+    limit: usize,
+    open: usize,
+    stale_in_a_row: u32,
+    reuse_works: bool,
+}
+
+impl Pool {
+    /// At most `limit` connections at a time.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            conns: Vec::new(),
+            vacant: Vec::new(),
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            limit,
+            open: 0,
+            stale_in_a_row: 0,
+            reuse_works: false,
+        }
+    }
+
+    /// The connection, if `id` still means it.
+    pub(super) fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.slot as usize).filter(|c| c.epoch == id.epoch && c.state != State::Vacant)
+    }
+
+    /// A slot for a new connection, or `None` at the limit.
+    pub(super) fn reserve(&mut self, flight: Option<u32>, now: Instant) -> Option<ConnId> {
+        if self.open >= self.limit {
+            return None;
+        }
+        self.open += 1;
+        let fresh = Conn { epoch: 0, state: State::Vacant, served: 0, local_port: 0, began: now };
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.conns.push(fresh);
+            self.conns.len() as u32 - 1
+        });
+        let conn = &mut self.conns[slot as usize];
+        *conn = Conn { epoch: conn.epoch.wrapping_add(2), state: State::Opening(flight), ..fresh };
+        Some(ConnId { slot, epoch: conn.epoch })
+    }
+
+    /// An idle connection, the most recently used first.
+    pub(super) fn take_idle(&mut self, flight: u32) -> Option<ConnId> {
+        while let Some(id) = self.idle.pop() {
+            if let Some(conn) = self.get(id)
+                && conn.state == State::Idle
+            {
+                conn.state = State::Busy(flight);
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The connection is free for another request.
+    pub(super) fn set_idle(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id) {
+            conn.state = State::Idle;
+            self.idle.push(id);
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn vacate(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id) {
+            conn.state = State::Vacant;
+            self.vacant.push(id.slot);
+            self.open -= 1;
+        }
+    }
+
+    /// Whether a connection that has carried a response should carry another.
+    pub(super) fn reuses(&self) -> bool {
+        self.reuse_works || self.stale_in_a_row < GIVE_UP_REUSE_AFTER
+    }
+
+    /// A request went out on a reused connection: was it still alive?
+    pub(super) fn note_reuse(&mut self, alive: bool) {
+        if alive {
+            self.reuse_works = true;
+        } else {
+            self.stale_in_a_row += 1;
+        }
+    }
+
+    /// Every connection there is.
+    pub(super) fn all(&self) -> Vec<ConnId> {
+        let live = |(slot, c): (usize, &Conn)| {
+            (c.state != State::Vacant).then_some(ConnId { slot: slot as u32, epoch: c.epoch })
+        };
+        self.conns.iter().enumerate().filter_map(live).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_reused_under_new_epochs_and_stale_ids_mean_nothing() {
+        let mut pool = Pool::new(1);
+        let first = pool.reserve(None, Instant(1)).unwrap();
+        assert_eq!(pool.reserve(None, Instant(1)), None, "the limit holds");
+        pool.set_idle(first);
+        pool.vacate(first);
+        assert_eq!(pool.take_idle(7), None, "a closed connection is not handed out");
+        let second = pool.reserve(Some(3), Instant(2)).unwrap();
+        assert_eq!(second.slot, first.slot);
+        assert!(pool.get(first).is_none() && pool.get(second).is_some());
+    }
+
+    #[test]
+    fn reuse_is_given_up_only_where_it_never_worked() {
+        let mut pool = Pool::new(9);
+        for _ in 0..GIVE_UP_REUSE_AFTER {
+            assert!(pool.reuses());
+            pool.note_reuse(false);
+        }
+        assert!(!pool.reuses());
+        pool.note_reuse(true);
+        assert!(pool.reuses());
+    }
+}

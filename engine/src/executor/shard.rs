@@ -1,0 +1,180 @@
+//! An executor's share of the credits and of the limits.
+
+use crate::clock::Instant;
+use crate::credit::Credit;
+use std::collections::VecDeque;
+
+/// Credits that wait, in the order they were issued, and the slots they wait for.
+#[derive(Debug)]
+pub(super) struct Shard {
+    waiting: VecDeque<Credit>,
+    limit: Option<u32>,
+    in_flight: u32,
+    stop_at: Instant,
+    stopped: bool,
+    /// When a slot was last freed.
+    freed_at: Instant,
+    /// When the limit last kept a credit waiting.
+    full_until: Instant,
+}
+
+/// A credit whose time has come, with a slot of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Release {
+    pub(super) credit: Credit,
+    /// Planned time; in a closed loop the moment the slot became free ([`Instant::UNSET`] before the first).
+    pub(super) due: Instant,
+    /// It found no free slot when it was due.
+    pub(super) queued: bool,
+}
+
+impl Shard {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            waiting: VecDeque::with_capacity(capacity),
+            limit: None,
+            in_flight: 0,
+            stop_at: Instant::NEVER,
+            stopped: false,
+            freed_at: Instant::UNSET,
+            full_until: Instant::UNSET,
+        }
+    }
+
+    /// A phase begins with this share of its limit.
+    pub(super) fn begin_phase(&mut self, limit: Option<u32>, stop_at: Instant) {
+        self.limit = limit;
+        self.stop_at = stop_at;
+        self.stopped = false;
+        self.freed_at = Instant::UNSET;
+        self.full_until = Instant::UNSET;
+    }
+
+    pub(super) fn push(&mut self, credit: Credit) {
+        self.waiting.push_back(credit);
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether a closed loop is about to run out of credits to refill its slots with.
+    pub(super) fn is_short(&self) -> bool {
+        match self.waiting.front() {
+            None => true,
+            Some(credit) => !credit.is_scheduled() && self.waiting.len() < self.in_flight as usize / 2,
+        }
+    }
+
+    fn has_slot(&self) -> bool {
+        self.limit.is_none_or(|limit| self.in_flight < limit)
+    }
+
+    /// When the next credit can be released; [`Instant::NEVER`] if that takes an event.
+    pub(super) fn next_due(&self) -> Instant {
+        match self.waiting.front() {
+            Some(credit) if self.has_slot() => credit.due,
+            _ => Instant::NEVER,
+        }
+    }
+
+    /// The next credit whose time has come, if a slot is free for it.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Release> {
+        let credit = *self.waiting.front()?;
+        if self.stopped || credit.due > now || (!credit.is_scheduled() && now >= self.stop_at) {
+            return None;
+        }
+        if !self.has_slot() {
+            return None;
+        }
+        self.waiting.pop_front();
+        self.in_flight += 1;
+        let queued = credit.is_scheduled() && credit.due < self.full_until;
+        let due = if credit.is_scheduled() { credit.due } else { self.freed_at };
+        Some(Release { credit, due, queued })
+    }
+
+    /// A request has ended at `now`.
+    pub(super) fn free_slot(&mut self, now: Instant) {
+        if !self.has_slot() {
+            self.full_until = now;
+        }
+        self.in_flight -= 1;
+        self.freed_at = now;
+    }
+
+    /// Nothing more is started in this phase.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Takes back the credits that will not be started; returns how many.
+    pub(super) fn hand_back(&mut self, now: Instant) -> u64 {
+        let over = self.stopped || (now >= self.stop_at && self.waiting.front().is_some_and(|c| !c.is_scheduled()));
+        if !over {
+            return 0;
+        }
+        let n = self.waiting.len() as u64;
+        self.waiting.clear();
+        n
+    }
+
+    /// When waiting credits of a closed loop become void.
+    pub(super) fn void_at(&self) -> Instant {
+        if self.waiting.front().is_some_and(|c| !c.is_scheduled()) { self.stop_at } else { Instant::NEVER }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credit(seq: u64, due: u64) -> Credit {
+        Credit { seq, due: Instant(due), request: 0, phase: 0 }
+    }
+
+    #[test]
+    fn a_limit_of_one_means_one() {
+        let mut shard = Shard::new(4);
+        shard.begin_phase(Some(1), Instant::NEVER);
+        shard.push(credit(0, 0));
+        shard.push(credit(1, 0));
+        assert_eq!(shard.take(Instant(5)).unwrap().due, Instant::UNSET);
+        assert_eq!(shard.take(Instant(6)), None);
+        shard.free_slot(Instant(9));
+        assert_eq!(shard.take(Instant(10)).unwrap().due, Instant(9), "a closed loop's due is when the slot was freed");
+    }
+
+    #[test]
+    fn a_scheduled_credit_waits_for_its_time_and_remembers_a_full_house() {
+        let mut shard = Shard::new(4);
+        shard.begin_phase(Some(1), Instant::NEVER);
+        for (seq, due) in [(0, 10), (1, 20), (2, 40)] {
+            shard.push(credit(seq, due));
+        }
+        assert_eq!(shard.take(Instant(9)), None);
+        assert_eq!(shard.next_due(), Instant(10));
+        assert!(!shard.take(Instant(10)).unwrap().queued);
+        assert_eq!(shard.take(Instant(25)), None);
+        assert_eq!(shard.next_due(), Instant::NEVER);
+        shard.free_slot(Instant(30));
+        let late = shard.take(Instant(30)).unwrap();
+        assert_eq!((late.queued, late.due), (true, Instant(20)));
+        shard.free_slot(Instant(35));
+        assert!(!shard.take(Instant(41)).unwrap().queued, "the slot was free again before this one was due");
+    }
+
+    #[test]
+    fn what_is_not_started_is_handed_back() {
+        let mut shard = Shard::new(4);
+        shard.begin_phase(Some(2), Instant(100));
+        shard.push(credit(0, 0));
+        assert_eq!(shard.hand_back(Instant(99)), 0);
+        assert_eq!(shard.take(Instant(100)), None);
+        assert_eq!(shard.hand_back(Instant(100)), 1);
+        shard.begin_phase(None, Instant::NEVER);
+        shard.push(credit(0, 500));
+        shard.stop();
+        assert_eq!(shard.hand_back(Instant(1)), 1);
+    }
+}

@@ -1,0 +1,80 @@
+//! Bytes in and out: what an executor may ask of the network, and what the network tells it.
+//!
+//! [`Wire`] and [`Events`] are the whole of it. Three kinds of wire exist: sockets on monoio ([`socket`]), and the
+//! simulator's. A read yields its bytes and the time they were had; where the kernel stamps arrivals, its stamps will
+//! come through the same argument.
+
+pub mod probe;
+pub mod reactor;
+pub mod socket;
+
+use crate::clock::Instant;
+use std::io;
+use std::net::SocketAddr;
+
+/// A connection: a slot, and which of its successive tenants is meant. Events of an earlier tenant are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Index into the owner's table.
+    pub slot: u32,
+    /// Counts the connections that have had this slot.
+    pub epoch: u32,
+}
+
+/// When bytes were handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Just before the first byte was handed to the kernel.
+    pub first: Instant,
+    /// Just after the last was; `None` while some wait for room ([`Events::flushed`] will tell).
+    pub last: Option<Instant>,
+}
+
+/// What may be asked of the network. No call blocks.
+pub trait Wire {
+    /// The time by this wire's clock.
+    fn now(&self) -> Instant;
+    /// Begins a connection; [`Events::connected`] tells how it went.
+    fn connect(&mut self, conn: ConnId, to: SocketAddr);
+    /// Hands bytes to the kernel at once. What finds no room is kept and sent as room comes.
+    fn send(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent>;
+    /// Ends a connection, or the attempt at one. No event of it follows.
+    fn close(&mut self, conn: ConnId);
+}
+
+/// What the network tells. Each call returns the earliest time at which the owner wants a turn.
+pub trait Events {
+    /// An attempt to connect has ended; `Ok` holds the local port.
+    fn connected(&mut self, conn: ConnId, result: io::Result<u16>, at: Instant) -> Instant;
+    /// Bytes came.
+    fn received(&mut self, conn: ConnId, bytes: &[u8], at: Instant) -> Instant;
+    /// The rest of an earlier send has been handed to the kernel.
+    fn flushed(&mut self, conn: ConnId, at: Instant) -> Instant;
+    /// The peer closed (`Ok`), or the connection broke (`Err`). Nothing follows.
+    fn closed(&mut self, conn: ConnId, how: io::Result<()>, at: Instant) -> Instant;
+}
+
+/// When a part wants its next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// At the latest at this time; [`Instant::NEVER`] if only an event can give it work.
+    pub at: Instant,
+    /// It has ended and wants no further turn.
+    pub ended: bool,
+}
+
+impl Next {
+    /// Wants a turn at `at`.
+    pub fn at(at: Instant) -> Self {
+        Self { at, ended: false }
+    }
+
+    /// Has ended.
+    pub const ENDED: Self = Self { at: Instant::NEVER, ended: true };
+}
+
+/// A value that makes progress by bounded turns that never block. A thread is a list of parts.
+pub trait Part {
+    /// Does what can be done at `now`.
+    fn turn(&mut self, now: Instant) -> Next;
+}

@@ -1,0 +1,60 @@
+//! Which I/O the host allows.
+
+use std::fmt;
+
+/// What carries the sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring, with these set-up flags.
+    Uring(RingFlags),
+    /// Readiness through epoll.
+    Epoll,
+}
+
+/// How a ring is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RingFlags {
+    /// SINGLE_ISSUER and COOP_TASKRUN: kernel 6.0 and later, about a sixth less CPU a request.
+    Cooperative,
+    /// None.
+    Plain,
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uring(RingFlags::Cooperative) => "io_uring (single issuer, cooperative)",
+            Self::Uring(RingFlags::Plain) => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// Entries of a ring's submission queue: submissions between two system calls; the ring is flushed when full.
+pub const RING_ENTRIES: u32 = 4096;
+
+/// The builder of a ring with these flags.
+pub fn ring_builder(flags: RingFlags) -> io_uring::Builder {
+    let mut builder = io_uring::IoUring::builder();
+    if flags == RingFlags::Cooperative {
+        // DEFER_TASKRUN would be as fast, but an executor that never parks would then never see a completion.
+        builder.setup_single_issuer().setup_coop_taskrun();
+    }
+    builder
+}
+
+/// The best I/O this process may use now, by trying: seccomp, the sysctl and RLIMIT_MEMLOCK all show here.
+pub fn best() -> Io {
+    for flags in [RingFlags::Cooperative, RingFlags::Plain] {
+        if ring_builder(flags).build(RING_ENTRIES).is_ok() {
+            return Io::Uring(flags);
+        }
+    }
+    Io::Epoll
+}
+
+/// Why io_uring cannot be had, as a sentence part; `None` if it can.
+pub fn uring_refusal() -> Option<String> {
+    let error = ring_builder(RingFlags::Plain).build(RING_ENTRIES).err()?;
+    Some(format!("the kernel refuses io_uring here ({error})"))
+}

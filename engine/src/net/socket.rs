@@ -1,0 +1,267 @@
+//! The wire of sockets: TCP on monoio, one reading task a connection.
+//!
+//! Reads are the runtime's (io_uring receives, or epoll). Sends are direct system calls from whoever sends: a scheduled
+//! request leaves the moment it is released and not with the next batch of submissions (1.8 µs after its stamp instead
+//! of about 100 µs). What the kernel has no room for goes on through the runtime.
+
+use super::reactor::Kick;
+use super::{ConnId, Events, Sent, Wire};
+use crate::clock::{self, Instant};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::net::TcpStream;
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::{Rc, Weak};
+
+/// Who is told what happens.
+type Owner = Weak<RefCell<dyn Events>>;
+
+/// Bytes a connection can take from the kernel in one read.
+pub const READ_BUFFER: usize = 16 * 1024;
+
+/// The sockets of one thread.
+#[derive(Clone)]
+pub struct SocketWire(Rc<Inner>);
+
+struct Inner {
+    kick: Kick,
+    read_buffer: usize,
+    owner: RefCell<Option<Owner>>,
+    links: RefCell<Vec<Link>>,
+}
+
+/// The sending side of a slot.
+struct Link {
+    epoch: u32,
+    /// -1 while connecting, and once closed.
+    fd: RawFd,
+    /// Taken by the flushing task while it runs.
+    writer: Option<OwnedWriteHalf<TcpStream>>,
+    /// What found no room.
+    backlog: Vec<u8>,
+    flushing: bool,
+}
+
+impl Link {
+    const EMPTY: Self = Self { epoch: 0, fd: -1, writer: None, backlog: Vec::new(), flushing: false };
+}
+
+impl SocketWire {
+    /// No sockets yet. `read_buffer` is the bytes held for each connection's next read.
+    pub fn new(kick: &Kick, read_buffer: usize) -> Self {
+        Self(Rc::new(Inner {
+            kick: kick.clone(),
+            read_buffer,
+            owner: RefCell::new(None),
+            links: RefCell::new(Vec::new()),
+        }))
+    }
+
+    /// Says who is told what happens. Must come before the first connection.
+    pub fn tell(&self, owner: Owner) {
+        *self.0.owner.borrow_mut() = Some(owner);
+    }
+
+    /// Takes connections from `listener` for ever; `admit` names each one's slot, or refuses it.
+    pub fn listen(&self, listener: std::net::TcpListener, mut admit: impl FnMut(Instant) -> Option<ConnId> + 'static) {
+        let inner = self.0.clone();
+        monoio::spawn(async move {
+            let Ok(listener) = monoio::net::TcpListener::from_std(listener) else { return };
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Some(conn) = admit(clock::now()) {
+                    inner.vacate(conn);
+                    monoio::spawn(serve_link(inner.clone(), conn, stream, false));
+                }
+            }
+        });
+    }
+}
+
+impl Inner {
+    /// Makes the slot's link belong to `conn`, not yet connected.
+    fn vacate(&self, conn: ConnId) {
+        let mut links = self.links.borrow_mut();
+        let slot = conn.slot as usize;
+        if links.len() <= slot {
+            links.resize_with(slot + 1, || Link::EMPTY);
+        }
+        let backlog = std::mem::take(&mut links[slot].backlog);
+        links[slot] = Link { epoch: conn.epoch, backlog, ..Link::EMPTY };
+        links[slot].backlog.clear();
+    }
+
+    fn is_current(&self, conn: ConnId) -> bool {
+        self.links.borrow()[conn.slot as usize].epoch == conn.epoch
+    }
+
+    fn tell(&self, f: impl FnOnce(&mut dyn Events) -> Instant) {
+        let owner = self.owner.borrow().as_ref().and_then(Weak::upgrade);
+        if let Some(owner) = owner {
+            let at = f(&mut *owner.borrow_mut());
+            self.kick.want(at);
+        }
+    }
+}
+
+impl Wire for SocketWire {
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn connect(&mut self, conn: ConnId, to: SocketAddr) {
+        self.0.vacate(conn);
+        let inner = self.0.clone();
+        monoio::spawn(async move {
+            let result = TcpStream::connect_addr(to).await;
+            if !inner.is_current(conn) {
+                return;
+            }
+            match result {
+                Ok(stream) => serve_link(inner, conn, stream, true).await,
+                Err(e) => inner.tell(|owner| owner.connected(conn, Err(e), clock::now())),
+            }
+        });
+    }
+
+    fn send(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {
+        let mut links = self.0.links.borrow_mut();
+        let link = &mut links[conn.slot as usize];
+        if link.epoch != conn.epoch || link.fd < 0 {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let first = clock::now();
+        let taken = if link.flushing { 0 } else { send_now(link.fd, head, body)? };
+        if taken == head.len() + body.len() {
+            return Ok(Sent { first, last: Some(clock::now()) });
+        }
+        let (from_head, from_body) = (taken.min(head.len()), taken.saturating_sub(head.len()));
+        link.backlog.extend_from_slice(&head[from_head..]);
+        link.backlog.extend_from_slice(&body[from_body..]);
+        if !link.flushing
+            && let Some(writer) = link.writer.take()
+        {
+            link.flushing = true;
+            monoio::spawn(flush(self.0.clone(), conn, writer));
+        }
+        Ok(Sent { first, last: None })
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        let mut links = self.0.links.borrow_mut();
+        let link = &mut links[conn.slot as usize];
+        if link.epoch == conn.epoch {
+            if link.fd >= 0 {
+                // SAFETY: the reading task still owns the descriptor; it closes it once this wakes it.
+                unsafe { libc::shutdown(link.fd, libc::SHUT_RDWR) };
+            }
+            // An epoch that no event will match: the tasks of this connection end in silence.
+            *link = Link { epoch: conn.epoch.wrapping_add(1), ..Link::EMPTY };
+        }
+    }
+}
+
+/// Hands both parts to the kernel in one call; returns how many bytes it took.
+fn send_now(fd: RawFd, head: &[u8], body: &[u8]) -> io::Result<usize> {
+    let mut parts = [
+        libc::iovec { iov_base: head.as_ptr() as *mut _, iov_len: head.len() },
+        libc::iovec { iov_base: body.as_ptr() as *mut _, iov_len: body.len() },
+    ];
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = if body.is_empty() { 1 } else { 2 };
+    loop {
+        // SAFETY: the message points at two live slices, which the kernel only reads.
+        let sent = unsafe { libc::sendmsg(fd, &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        if sent >= 0 {
+            return Ok(sent as usize);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::WouldBlock => return Ok(0),
+            io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+    }
+}
+
+/// The life of a connection's reading side.
+async fn serve_link(inner: Rc<Inner>, conn: ConnId, stream: TcpStream, announce: bool) {
+    let port = match prepare(&stream) {
+        Ok(port) => port,
+        Err(e) => return inner.tell(|owner| owner.connected(conn, Err(e), clock::now())),
+    };
+    let fd = stream.as_raw_fd();
+    let (mut reader, writer) = stream.into_split();
+    {
+        let mut links = inner.links.borrow_mut();
+        let link = &mut links[conn.slot as usize];
+        if link.epoch != conn.epoch {
+            return;
+        }
+        link.fd = fd;
+        link.writer = Some(writer);
+    }
+    if announce {
+        inner.tell(|owner| owner.connected(conn, Ok(port), clock::now()));
+    }
+    let how = read_all(&inner, conn, &mut reader).await;
+    if inner.is_current(conn) {
+        inner.tell(|owner| owner.closed(conn, how, clock::now()));
+    }
+    // The tenant may have been replaced while it was told.
+    let mut links = inner.links.borrow_mut();
+    let link = &mut links[conn.slot as usize];
+    if link.epoch == conn.epoch {
+        *link = Link { epoch: conn.epoch, ..Link::EMPTY };
+    }
+}
+
+async fn read_all(inner: &Inner, conn: ConnId, reader: &mut OwnedReadHalf<TcpStream>) -> io::Result<()> {
+    let mut buffer = vec![0u8; inner.read_buffer];
+    loop {
+        let (result, filled) = reader.read(buffer).await;
+        let at = clock::now();
+        buffer = filled;
+        let n = result?;
+        if n == 0 || !inner.is_current(conn) {
+            return Ok(());
+        }
+        inner.tell(|owner| owner.received(conn, &buffer[..n], at));
+        if !inner.is_current(conn) {
+            return Ok(());
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<u16> {
+    stream.set_nodelay(true)?;
+    Ok(stream.local_addr()?.port())
+}
+
+/// Sends what found no room, through the runtime, until nothing is left.
+async fn flush(inner: Rc<Inner>, conn: ConnId, mut writer: OwnedWriteHalf<TcpStream>) {
+    loop {
+        let bytes = {
+            let mut links = inner.links.borrow_mut();
+            let link = &mut links[conn.slot as usize];
+            if link.epoch != conn.epoch {
+                return;
+            }
+            if link.backlog.is_empty() {
+                link.writer = Some(writer);
+                link.flushing = false;
+                break;
+            }
+            std::mem::take(&mut link.backlog)
+        };
+        let (result, _) = writer.write_all(bytes).await;
+        if result.is_err() {
+            // The reading task meets the same end and tells of it.
+            return;
+        }
+    }
+    inner.tell(|owner| owner.flushed(conn, clock::now()));
+}
