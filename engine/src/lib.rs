@@ -8,3 +8,4 @@ pub mod clock;
 pub mod endpoint;
 pub mod log;
 pub mod record;
+pub mod wire;
