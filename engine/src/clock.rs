@@ -17,21 +17,7 @@ pub const MILLI: Nanos = 1_000_000;
 pub const MICRO: Nanos = 1_000;
 
 /// A point on the machine's monotonic axis, in nanoseconds.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Pod,
-    Zeroable,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(transparent)]
 pub struct Instant(pub u64);
 
@@ -63,10 +49,7 @@ impl Instant {
 }
 
 fn read(clock: libc::clockid_t) -> u64 {
-    let mut at = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `at` is a valid timespec for the call to fill; both clocks exist on every Linux.
     unsafe { libc::clock_gettime(clock, &mut at) };
     at.tv_sec as u64 * SECOND + at.tv_nsec as u64
@@ -94,10 +77,7 @@ pub struct Anchor {
 impl Anchor {
     /// Takes both clocks together: of several tries the one whose two monotonic readings stand closest.
     pub fn take() -> Self {
-        let mut best = Self {
-            mono: Instant::UNSET,
-            wall: 0,
-        };
+        let mut best = Self { mono: Instant::UNSET, wall: 0 };
         let mut narrowest = u64::MAX;
         for _ in 0..16 {
             let before = now();
@@ -105,10 +85,7 @@ impl Anchor {
             let width = now().since(before);
             if width < narrowest {
                 narrowest = width;
-                best = Self {
-                    mono: before.after(width / 2),
-                    wall,
-                };
+                best = Self { mono: before.after(width / 2), wall };
             }
         }
         best
@@ -127,14 +104,7 @@ pub fn sleep_until(deadline: Instant) {
         tv_nsec: (deadline.0 % SECOND) as libc::c_long,
     };
     // SAFETY: `at` is a valid timespec; the remainder pointer may be null.
-    unsafe {
-        libc::clock_nanosleep(
-            libc::CLOCK_MONOTONIC,
-            libc::TIMER_ABSTIME,
-            &at,
-            std::ptr::null_mut(),
-        )
-    };
+    unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &at, std::ptr::null_mut()) };
 }
 
 /// Asks the kernel to end this thread's sleeps within a nanosecond of their time instead of the usual 50 µs.
@@ -149,10 +119,7 @@ mod tests {
 
     #[test]
     fn an_anchor_maps_its_own_moment_and_spans() {
-        let anchor = Anchor {
-            mono: Instant(1_000),
-            wall: 5_000,
-        };
+        let anchor = Anchor { mono: Instant(1_000), wall: 5_000 };
         assert_eq!(anchor.wall_ns(Instant(1_000)), 5_000);
         assert_eq!(anchor.wall_ns(Instant(1_500)), 5_500);
         assert_eq!(anchor.wall_ns(Instant(400)), 4_400);

@@ -41,15 +41,7 @@ pub enum Kind {
 
 impl Kind {
     fn from_u16(n: u16) -> Option<Self> {
-        [
-            Self::Header,
-            Self::Requests,
-            Self::Records,
-            Self::Phase,
-            Self::End,
-        ]
-        .into_iter()
-        .find(|k| *k as u16 == n)
+        [Self::Header, Self::Requests, Self::Records, Self::Phase, Self::End].into_iter().find(|k| *k as u16 == n)
     }
 }
 
@@ -241,10 +233,7 @@ impl Log {
         // SAFETY: the log is append-only and its writer never shortens it, so mapped bytes stay readable.
         let map = unsafe { Mmap::map(&file)? };
         if map.len() < MAGIC.len() || map[..MAGIC.len()] != MAGIC {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "not a maser record log of this version",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a maser record log of this version"));
         }
         let (blocks, damage) = scan(&map);
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -263,15 +252,7 @@ impl Log {
                 Kind::Header | Kind::Records => {}
             }
         }
-        Ok(Self {
-            map,
-            blocks,
-            header,
-            phases,
-            end,
-            damage,
-            requests,
-        })
+        Ok(Self { map, blocks, header, phases, end, damage, requests })
     }
 
     /// Number of records.
@@ -308,10 +289,7 @@ impl Log {
 
     /// Every record with its payload, in the order they were collected.
     pub fn records(&self) -> impl Iterator<Item = (Record, Payload<'_>)> + '_ {
-        self.record_blocks().flat_map(move |b| Rows {
-            body: &self.map[b.from..b.to],
-            left: b.count,
-        })
+        self.record_blocks().flat_map(move |b| Rows { body: &self.map[b.from..b.to], left: b.count })
     }
 
     fn record_blocks(&self) -> impl Iterator<Item = &Block> {
@@ -348,10 +326,7 @@ fn scan(map: &[u8]) -> (Vec<Block>, Option<Damage>) {
         at = block.to;
         blocks.push(block);
     }
-    let damage = (at < map.len()).then(|| Damage {
-        offset: at as u64,
-        bytes: (map.len() - at) as u64,
-    });
+    let damage = (at < map.len()).then(|| Damage { offset: at as u64, bytes: (map.len() - at) as u64 });
     (blocks, damage)
 }
 
@@ -366,12 +341,7 @@ fn block_at(map: &[u8], at: usize) -> Option<Block> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[..16]);
     crc.update(body);
-    (crc.finalize() == word(16)).then_some(Block {
-        kind,
-        count: word(8),
-        from: at + HEAD,
-        to: at + HEAD + body.len(),
-    })
+    (crc.finalize() == word(16)).then_some(Block { kind, count: word(8), from: at + HEAD, to: at + HEAD + body.len() })
 }
 
 fn request_rows(body: &[u8], block: &Block, rows: &mut Vec<usize>) {
@@ -395,19 +365,13 @@ mod tests {
             maser_version: "0".into(),
             benchmark_id: "0123456789ab".into(),
             run_key: 1,
-            anchor: Anchor {
-                mono: Instant(1),
-                wall: 2,
-            },
+            anchor: Anchor { mono: Instant(1), wall: 2 },
             cli_command: "maser profile".into(),
             input_config: serde_json::json!({}),
             random_seed: None,
             endpoint: "chat".into(),
             streaming: true,
-            phases: vec![PhaseInfo {
-                name: "profiling".into(),
-                warmup: false,
-            }],
+            phases: vec![PhaseInfo { name: "profiling".into(), warmup: false }],
             fixed_schedule: false,
             tokenizer: None,
             use_server_token_count: true,
@@ -421,45 +385,18 @@ mod tests {
         let mut log = MAGIC.to_vec();
         put_json(&mut log, Kind::Header, &header());
         let mut table = Vec::new();
-        put_request(
-            &mut table,
-            &RequestInfo {
-                conversation: "a",
-                turn: 0,
-                input_tokens: Some(7),
-                max_tokens: None,
-            },
-        );
-        put_request(
-            &mut table,
-            &RequestInfo {
-                conversation: "bcd",
-                turn: 1,
-                input_tokens: None,
-                max_tokens: Some(9),
-            },
-        );
+        put_request(&mut table, &RequestInfo { conversation: "a", turn: 0, input_tokens: Some(7), max_tokens: None });
+        put_request(&mut table, &RequestInfo { conversation: "bcd", turn: 1, input_tokens: None, max_tokens: Some(9) });
         put_block(&mut log, Kind::Requests, 2, &table);
         for seq in 0..3 {
             let mut payload = Vec::new();
             put_part(&mut payload, part::TEXT, format!("text {seq}").as_bytes());
-            let record = Record {
-                seq,
-                payload_len: payload.len() as u32,
-                ..bytemuck::Zeroable::zeroed()
-            };
+            let record = Record { seq, payload_len: payload.len() as u32, ..bytemuck::Zeroable::zeroed() };
             let mut body = Vec::new();
             put_record(&mut body, &record, &payload);
             put_block(&mut log, Kind::Records, 1, &body);
         }
-        put_json(
-            &mut log,
-            Kind::End,
-            &End {
-                records: 3,
-                ..End::default()
-            },
-        );
+        put_json(&mut log, Kind::End, &End { records: 3, ..End::default() });
         log
     }
 
@@ -476,10 +413,7 @@ mod tests {
         assert_eq!((log.len(), log.request_count()), (3, 2));
         assert_eq!(log.request(1).unwrap().conversation, "bcd");
         assert_eq!(log.request(0).unwrap().input_tokens, Some(7));
-        let texts: Vec<_> = log
-            .records()
-            .map(|(r, p)| (r.seq, p.text.to_vec()))
-            .collect();
+        let texts: Vec<_> = log.records().map(|(r, p)| (r.seq, p.text.to_vec())).collect();
         assert_eq!(texts[2], (2, b"text 2".to_vec()));
         assert_eq!(log.end.as_ref().unwrap().records, 3);
         assert_eq!(log.damage, None);

@@ -275,13 +275,7 @@ impl<'a> Payload<'a> {
     /// The gaps between consecutive content responses, nanoseconds.
     pub fn gaps(&self) -> impl Iterator<Item = u64> + 'a {
         let mut bytes = self.gaps;
-        std::iter::from_fn(move || {
-            if bytes.is_empty() {
-                None
-            } else {
-                take_leb128(&mut bytes)
-            }
-        })
+        std::iter::from_fn(move || if bytes.is_empty() { None } else { take_leb128(&mut bytes) })
     }
 }
 
@@ -334,10 +328,7 @@ mod tests {
         put_part(&mut bytes, part::GAPS, &gaps);
         let payload = Payload::parse(&bytes);
         assert_eq!(payload.text, b"hello");
-        assert_eq!(
-            payload.gaps().collect::<Vec<_>>(),
-            [0, 127, 128, 10_000_000, u64::MAX]
-        );
+        assert_eq!(payload.gaps().collect::<Vec<_>>(), [0, 127, 128, 10_000_000, u64::MAX]);
         for cut in 0..bytes.len() {
             Payload::parse(&bytes[..cut]);
         }

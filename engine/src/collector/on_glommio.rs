@@ -100,12 +100,7 @@ async fn write(
     let _ = file.close().await;
 }
 
-fn loop_plainly(
-    collector: &RefCell<Collector>,
-    mut file: File,
-    stop: &StopSignal,
-    failure: &Mutex<Option<io::Error>>,
-) {
+fn loop_plainly(collector: &RefCell<Collector>, mut file: File, stop: &StopSignal, failure: &Mutex<Option<io::Error>>) {
     loop {
         let mut collector = collector.borrow_mut();
         let step = collector.step(clock::now());

@@ -1,1 +1,230 @@
 //! What the inference protocols say: a turn becomes a request body, a response event becomes a reading.
+//!
+//! One file per endpoint type and one arm of [`Kind`] each.
+
+mod chat;
+
+pub use crate::wire::json::Unreadable;
+pub use crate::wire::sse::is_done;
+
+use crate::record::UNKNOWN;
+use maser_datasets::Turn;
+use serde_json::{Map, Value};
+
+/// The endpoint types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// OpenAI chat completions.
+    Chat,
+}
+
+/// What all request bodies of a run have in common.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Options {
+    /// Model of turns that name none.
+    pub model: String,
+    /// Ask for a stream of events.
+    pub streaming: bool,
+    /// `max_tokens` in place of `max_completion_tokens`.
+    pub use_legacy_max_tokens: bool,
+    /// Ask for usage counts with every event of a stream.
+    pub per_chunk_usage: bool,
+    /// Fields merged over every body, before the turn's own.
+    pub extra: Map<String, Value>,
+}
+
+impl Kind {
+    /// Every endpoint type.
+    pub const ALL: &'static [Self] = &[Self::Chat];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+        }
+    }
+
+    /// The type of that name, in any case, with hyphens or underscores.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let plain = |c: char| match c {
+            '-' => '_',
+            c => c.to_ascii_lowercase(),
+        };
+        Self::ALL.iter().copied().find(|kind| kind.name().chars().eq(name.chars().map(plain)))
+    }
+
+    /// The path below the server's base URL.
+    pub fn path(self, streaming: bool) -> &'static str {
+        match (self, streaming) {
+            (Self::Chat, _) => "/v1/chat/completions",
+        }
+    }
+
+    /// Title of the console table.
+    pub fn metrics_title(self) -> &'static str {
+        match self {
+            Self::Chat => "LLM Metrics",
+        }
+    }
+
+    /// Whether it can answer with a stream of events.
+    pub fn can_stream(self) -> bool {
+        match self {
+            Self::Chat => true,
+        }
+    }
+
+    /// Whether its answers are counted in tokens.
+    pub fn produces_tokens(self) -> bool {
+        match self {
+            Self::Chat => true,
+        }
+    }
+
+    /// Whether its inputs are counted in tokens.
+    pub fn tokenizes_input(self) -> bool {
+        match self {
+            Self::Chat => true,
+        }
+    }
+
+    /// Appends the request body of `turn`: compact JSON, fields in the endpoint's order. A turn with a ready-made payload
+    /// is that payload and nothing else.
+    pub fn body(self, options: &Options, turn: &Turn, out: &mut Vec<u8>) {
+        if let Some(payload) = &turn.payload {
+            put_json(out, payload);
+            return;
+        }
+        match self {
+            Self::Chat => chat::body(options, turn, out),
+        }
+    }
+
+    /// Reads one JSON payload: the data of an event, or a whole response body.
+    pub fn read<'a>(self, json: &'a [u8]) -> Result<Reading<'a>, Unreadable> {
+        match self {
+            Self::Chat => chat::read(json),
+        }
+    }
+}
+
+/// Appends `value` as compact JSON.
+fn put_json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    // Neither a write to a vector nor a value with string keys can fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// What one payload says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reading<'a> {
+    /// Raw (escaped) JSON strings, in order, that are visible output: content, names and arguments of tool calls. None is
+    /// empty.
+    pub text: Fragments<'a>,
+    /// Raw JSON strings that are reasoning. None is empty.
+    pub reasoning: Fragments<'a>,
+    /// Token counts, if any came.
+    pub usage: Option<Usage>,
+    /// The raw JSON value of an error.
+    pub error: Option<&'a [u8]>,
+    /// The answer says that it is complete: it gives a reason for its end.
+    pub finish: bool,
+}
+
+impl Reading<'_> {
+    /// Whether it carries output or reasoning: whether it counts as a response with content.
+    pub fn has_content(&self) -> bool {
+        !self.text.is_empty() || !self.reasoning.is_empty()
+    }
+}
+
+/// Token counts as a server reports them; [`UNKNOWN`] where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the input.
+    pub prompt: u32,
+    /// Tokens of the output, reasoning included.
+    pub completion: u32,
+    /// Tokens of reasoning.
+    pub reasoning: u32,
+    /// Tokens of the input that were had from a cache.
+    pub cached: u32,
+    /// All tokens.
+    pub total: u32,
+}
+
+impl Default for Usage {
+    /// Nothing known.
+    fn default() -> Self {
+        Self { prompt: UNKNOWN, completion: UNKNOWN, reasoning: UNKNOWN, cached: UNKNOWN, total: UNKNOWN }
+    }
+}
+
+const INLINE: usize = 8;
+
+/// A short list of slices that allocates only beyond eight.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fragments<'a> {
+    inline: [&'a [u8]; INLINE],
+    len: usize,
+    more: Vec<&'a [u8]>,
+}
+
+impl<'a> Fragments<'a> {
+    /// Appends `raw` unless it is empty.
+    #[inline]
+    pub fn push(&mut self, raw: &'a [u8]) {
+        if raw.is_empty() {
+            return;
+        }
+        match self.inline.get_mut(self.len) {
+            Some(slot) => {
+                *slot = raw;
+                self.len += 1;
+            }
+            None => self.more.push(raw),
+        }
+    }
+
+    /// The slices in order.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.inline.iter().take(self.len).chain(&self.more).copied()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_any_spelling() {
+        for name in ["chat", "CHAT", "Chat"] {
+            assert_eq!(Kind::from_name(name), Some(Kind::Chat));
+        }
+        assert_eq!(Kind::from_name("chats"), None);
+        assert_eq!(Kind::from_name(""), None);
+        for &kind in Kind::ALL {
+            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+            assert!(kind.path(kind.can_stream()).starts_with('/'));
+        }
+    }
+
+    #[test]
+    fn fragments_keep_their_order_beyond_the_inline_room() {
+        let all: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+        let mut fragments = Fragments::default();
+        assert!(fragments.is_empty());
+        for text in &all {
+            fragments.push(text.as_bytes());
+            fragments.push(b"");
+        }
+        assert!(!fragments.is_empty());
+        let back: Vec<_> = fragments.iter().collect();
+        assert_eq!(back, all.iter().map(String::as_bytes).collect::<Vec<_>>());
+    }
+}

@@ -128,9 +128,10 @@ pub fn run(
             .uring_builder(ring_builder(flags))
             .build()?
             .block_on(drive(parts, kick, spin, bell)),
-        Io::Epoll => {
-            RuntimeBuilder::<LegacyDriver>::new().with_entries(RING_ENTRIES).build()?.block_on(drive(parts, kick, spin, bell))
-        }
+        Io::Epoll => RuntimeBuilder::<LegacyDriver>::new()
+            .with_entries(RING_ENTRIES)
+            .build()?
+            .block_on(drive(parts, kick, spin, bell)),
     }
 }
 

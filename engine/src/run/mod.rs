@@ -8,7 +8,6 @@ use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
-use crate::log::PhaseMark;
 use crate::net::probe::Io;
 use crate::net::reactor::{self, Doorbell, Kick, SharedPart};
 use crate::net::socket::SocketWire;

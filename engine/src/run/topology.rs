@@ -199,7 +199,10 @@ fn pick(cores: &Cores, available: &[usize], quota: Option<usize>) -> Result<Vec<
         Cores::List(list) => {
             for (k, core) in list.iter().enumerate() {
                 if !available.contains(core) {
-                    return Err(format!("--cores: core {core} is not among those this process may run on ({})", listed()));
+                    return Err(format!(
+                        "--cores: core {core} is not among those this process may run on ({})",
+                        listed()
+                    ));
                 }
                 if list[..k].contains(core) {
                     return Err(format!("--cores: core {core} is named twice"));

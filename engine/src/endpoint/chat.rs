@@ -1,0 +1,353 @@
+//! OpenAI chat completions, as vLLM, Dynamo, llama.cpp and the hosted providers speak it.
+//!
+//! Reading is lenient where servers differ: the `object` field is not looked at (but for `"error"`), a `delta` and a
+//! `message` are read alike, reasoning is `reasoning_content` or `reasoning`, content may be a string or a list of parts.
+//! Only the first element of `choices` is read.
+
+use super::{Fragments, Options, Reading, Unreadable, Usage, put_json};
+use crate::record::UNKNOWN;
+use crate::wire::json::Scanner;
+use maser_datasets::Turn;
+use serde_json::{Map, Value};
+
+const STREAM_OPTIONS: &str = "stream_options";
+
+/// Field order: `messages`, `model`, `stream`, `tools`, the limit, the run's extras, the turn's extras, `stream_options`.
+/// An extra of the name of an earlier field replaces its value in its place.
+pub(super) fn body(options: &Options, turn: &Turn, out: &mut Vec<u8>) {
+    let mut body = Body::begin(options, turn, out);
+    body.field("messages", |out| put_messages(turn, out));
+    body.field("model", |out| {
+        put_json(out, turn.model.as_ref().unwrap_or(&options.model));
+    });
+    body.field("stream", |out| put_json(out, &options.streaming));
+    if let Some(tools) = &turn.tools {
+        body.field("tools", |out| put_json(out, tools));
+    }
+    if let Some(limit) = turn.max_tokens {
+        let name = match options.use_legacy_max_tokens {
+            true => "max_tokens",
+            false => "max_completion_tokens",
+        };
+        body.field(name, |out| put_json(out, &limit));
+    }
+    body.extras();
+    body.end();
+}
+
+fn put_messages(turn: &Turn, out: &mut Vec<u8>) {
+    if let Some(messages) = &turn.messages {
+        return put_json(out, messages);
+    }
+    out.extend_from_slice(b"[{\"role\":");
+    put_json(out, turn.role.as_deref().unwrap_or("user"));
+    out.extend_from_slice(b",\"content\":");
+    match turn.texts.as_slice() {
+        [text] => put_json(out, text),
+        texts => put_parts(texts, out),
+    }
+    out.extend_from_slice(b"}]");
+}
+
+/// Several texts are parts of one content; empty ones are left out, and no part at all is the empty text.
+fn put_parts(texts: &[String], out: &mut Vec<u8>) {
+    let mut lead: &[u8] = b"[{\"type\":\"text\",\"text\":";
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        out.extend_from_slice(lead);
+        put_json(out, text);
+        lead = b"},{\"type\":\"text\",\"text\":";
+    }
+    let none = texts.iter().all(String::is_empty);
+    out.extend_from_slice(if none { b"\"\"" } else { b"}]" });
+}
+
+/// A body being written. Extras are looked up, not merged into a tree: texts are large and must not be copied twice.
+struct Body<'t> {
+    options: &'t Options,
+    turn: &'t Turn,
+    out: &'t mut Vec<u8>,
+    /// Names written so far.
+    written: [&'static str; 5],
+    count: usize,
+}
+
+impl<'t> Body<'t> {
+    fn begin(options: &'t Options, turn: &'t Turn, out: &'t mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { options, turn, out, written: [""; 5], count: 0 }
+    }
+
+    /// What the extras say of a field: the turn's word counts over the run's.
+    fn extra(&self, name: &str) -> Option<&'t Value> {
+        let (turn, run) = (&self.turn.extra, &self.options.extra);
+        turn.get(name).or_else(|| run.get(name))
+    }
+
+    fn put_name(&mut self, name: &str) {
+        if self.out.last() != Some(&b'{') {
+            self.out.push(b',');
+        }
+        put_json(self.out, name);
+        self.out.push(b':');
+    }
+
+    fn field(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.put_name(name);
+        match self.extra(name) {
+            Some(extra) => put_json(self.out, extra),
+            None => value(self.out),
+        }
+        if let Some(slot) = self.written.get_mut(self.count) {
+            *slot = name;
+            self.count += 1;
+        }
+    }
+
+    fn extras(&mut self) {
+        let (turn, run) = (&self.turn.extra, &self.options.extra);
+        let late = turn.keys().filter(|name| !run.contains_key(*name));
+        for name in run.keys().chain(late) {
+            if self.written.contains(&name.as_str()) {
+                continue;
+            }
+            let Some(value) = self.extra(name) else {
+                continue;
+            };
+            self.put_name(name);
+            match value {
+                Value::Object(given) if name == STREAM_OPTIONS && self.streams() => {
+                    let merged = self.stream_options(given);
+                    put_json(self.out, &merged);
+                }
+                value => put_json(self.out, value),
+            }
+        }
+    }
+
+    /// Whether the body asks for a stream: the merged value of `stream`, by the reference's notion of truth.
+    fn streams(&self) -> bool {
+        match self.extra("stream") {
+            None => self.options.streaming,
+            Some(Value::Null) => false,
+            Some(Value::Bool(yes)) => *yes,
+            Some(Value::Number(n)) => n.as_f64() != Some(0.0),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(members)) => !members.is_empty(),
+        }
+    }
+
+    /// A stream reports usage unless its author decided otherwise.
+    fn stream_options(&self, given: &Map<String, Value>) -> Map<String, Value> {
+        let mut merged = given.clone();
+        merged.entry("include_usage").or_insert(Value::Bool(true));
+        if self.options.per_chunk_usage {
+            merged.entry("continuous_usage_stats").or_insert(Value::Bool(true));
+        }
+        merged
+    }
+
+    fn end(mut self) {
+        if self.streams() && self.extra(STREAM_OPTIONS).is_none() {
+            let merged = self.stream_options(&Map::new());
+            self.put_name(STREAM_OPTIONS);
+            put_json(self.out, &merged);
+        }
+        self.out.push(b'}');
+    }
+}
+
+pub(super) fn read(json: &[u8]) -> Result<Reading<'_>, Unreadable> {
+    let mut reading = Reading::default();
+    let mut scanner = Scanner::new(json);
+    if !scanner.open_object()? {
+        return Err(Unreadable { at: 0, what: "an object was expected" });
+    }
+    while let Some(key) = scanner.next_key()? {
+        match key {
+            b"choices" => read_choices(&mut scanner, &mut reading)?,
+            b"usage" => reading.usage = read_usage(&mut scanner)?.or(reading.usage),
+            b"error" => {
+                let raw = scanner.raw()?;
+                if raw != b"null" {
+                    reading.error = Some(raw);
+                }
+            }
+            // vLLM's older form of an error within a stream.
+            b"object" => {
+                if scanner.string()? == Some(b"error") && reading.error.is_none() {
+                    reading.error = Some(json);
+                }
+            }
+            _ => scanner.skip()?,
+        }
+    }
+    scanner.end()?;
+    Ok(reading)
+}
+
+#[inline]
+fn read_choices<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+    if !scanner.open_array()? || !scanner.next_element()? {
+        return Ok(());
+    }
+    read_choice(scanner, reading)?;
+    while scanner.next_element()? {
+        scanner.skip()?;
+    }
+    Ok(())
+}
+
+#[inline]
+fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+    if !scanner.open_object()? {
+        return Ok(());
+    }
+    while let Some(key) = scanner.next_key()? {
+        match key {
+            b"delta" | b"message" => read_message(scanner, reading)?,
+            b"finish_reason" => reading.finish |= scanner.string()?.is_some(),
+            // Some providers report usage here.
+            b"usage" => {
+                let usage = read_usage(scanner)?;
+                reading.usage = reading.usage.or(usage);
+            }
+            _ => scanner.skip()?,
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+    if !scanner.open_object()? {
+        return Ok(());
+    }
+    // Servers in transition send both names with the same text: it counts once.
+    let mut reasoning: [&[u8]; 2] = [&[]; 2];
+    while let Some(key) = scanner.next_key()? {
+        match key {
+            b"content" => read_content(scanner, reading)?,
+            b"reasoning_content" => reasoning[0] = scanner.text()?.unwrap_or_default(),
+            b"reasoning" => reasoning[1] = scanner.text()?.unwrap_or_default(),
+            b"tool_calls" => read_tool_calls(scanner, &mut reading.text)?,
+            b"function_call" => read_function(scanner, &mut reading.text)?,
+            _ => scanner.skip()?,
+        }
+    }
+    let [first, second] = reasoning;
+    reading.reasoning.push(if first.is_empty() { second } else { first });
+    Ok(())
+}
+
+/// Content is a string, or a list of parts: `text` is output, `thinking` (a list of parts itself) is reasoning.
+#[inline]
+fn read_content<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+    if let Some(text) = scanner.string_or_stay()? {
+        reading.text.push(text);
+        return Ok(());
+    }
+    read_parts(scanner, &mut reading.text, Some(&mut reading.reasoning))
+}
+
+fn read_parts<'a>(
+    scanner: &mut Scanner<'a>,
+    text: &mut Fragments<'a>,
+    mut thinking: Option<&mut Fragments<'a>>,
+) -> Result<(), Unreadable> {
+    if !scanner.open_array()? {
+        return Ok(());
+    }
+    while scanner.next_element()? {
+        if !scanner.open_object()? {
+            continue;
+        }
+        while let Some(key) = scanner.next_key()? {
+            match (key, thinking.as_deref_mut()) {
+                (b"text", _) => text.push(scanner.string()?.unwrap_or_default()),
+                (b"thinking", Some(thinking)) => read_parts(scanner, thinking, None)?,
+                _ => scanner.skip()?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_tool_calls<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) -> Result<(), Unreadable> {
+    if !scanner.open_array()? {
+        return Ok(());
+    }
+    while scanner.next_element()? {
+        if !scanner.open_object()? {
+            continue;
+        }
+        while let Some(key) = scanner.next_key()? {
+            match key {
+                b"function" => read_function(scanner, text)?,
+                _ => scanner.skip()?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name goes before the arguments, in whichever order they come.
+fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) -> Result<(), Unreadable> {
+    if !scanner.open_object()? {
+        return Ok(());
+    }
+    let mut parts: [&[u8]; 2] = [&[]; 2];
+    while let Some(key) = scanner.next_key()? {
+        match key {
+            b"name" => parts[0] = scanner.string()?.unwrap_or_default(),
+            b"arguments" => parts[1] = scanner.string()?.unwrap_or_default(),
+            _ => scanner.skip()?,
+        }
+    }
+    for part in parts {
+        text.push(part);
+    }
+    Ok(())
+}
+
+/// `None` for anything but an object with members.
+fn read_usage(scanner: &mut Scanner<'_>) -> Result<Option<Usage>, Unreadable> {
+    if !scanner.open_object()? {
+        return Ok(None);
+    }
+    let mut usage = Usage::default();
+    let mut any = false;
+    while let Some(key) = scanner.next_key()? {
+        any = true;
+        match key {
+            b"prompt_tokens" => usage.prompt = count(scanner)?,
+            b"completion_tokens" => usage.completion = count(scanner)?,
+            b"total_tokens" => usage.total = count(scanner)?,
+            b"completion_tokens_details" => {
+                usage.reasoning = detail(scanner, b"reasoning_tokens")?;
+            }
+            b"prompt_tokens_details" => usage.cached = detail(scanner, b"cached_tokens")?,
+            _ => scanner.skip()?,
+        }
+    }
+    Ok(any.then_some(usage))
+}
+
+fn count(scanner: &mut Scanner<'_>) -> Result<u32, Unreadable> {
+    Ok(scanner.count()?.unwrap_or(UNKNOWN))
+}
+
+/// The count called `name` within an object of details.
+fn detail(scanner: &mut Scanner<'_>, name: &[u8]) -> Result<u32, Unreadable> {
+    let mut found = UNKNOWN;
+    if scanner.open_object()? {
+        while let Some(key) = scanner.next_key()? {
+            if key == name {
+                found = count(scanner)?;
+            } else {
+                scanner.skip()?;
+            }
+        }
+    }
+    Ok(found)
+}

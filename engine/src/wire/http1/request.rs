@@ -1,0 +1,137 @@
+//! The server's side: requests, read step by step.
+
+use super::HttpError;
+use super::body::{Body, Piece};
+use super::fields::{Framing, HeadBytes, MAX_FIELDS, Taken, refused};
+use std::mem::MaybeUninit;
+
+/// What one step over a request gave.
+#[derive(Debug)]
+pub enum RequestStep<'a> {
+    /// The head is complete. Comes once.
+    Head(RequestHead<'a>),
+    /// Bytes of the body, transfer coding taken off. Never empty.
+    Body(&'a [u8]),
+    /// The request is complete; bytes left over belong to the next one.
+    Done,
+    /// All given bytes are used up; more are needed.
+    More,
+}
+
+/// The head of a request, as far as the built-in server cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestHead<'a> {
+    /// `POST` and the like, as written.
+    pub method: &'a str,
+    /// The target with its query, as written.
+    pub path: &'a str,
+    /// `X-Request-ID`.
+    pub request_id: Option<&'a str>,
+    /// `X-Correlation-ID`.
+    pub correlation_id: Option<&'a str>,
+    /// The client wants to keep the connection.
+    pub keep_alive: bool,
+    /// Announced length of the body, if any.
+    pub content_length: Option<u64>,
+    /// The body comes in chunks.
+    pub chunked: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+/// Incremental request reader, one per connection, reused.
+#[derive(Debug, Clone, Default)]
+pub struct RequestReader {
+    head: HeadBytes,
+    /// What is to come of the body; `None` while the head is not complete.
+    body: Option<Body>,
+    started: bool,
+}
+
+impl RequestReader {
+    /// A reader in front of a request.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Back in front of a request; buffers stay.
+    pub fn reset(&mut self) {
+        self.head.clear();
+        self.body = None;
+        self.started = false;
+    }
+
+    /// Whether any byte of the current request has been seen.
+    pub fn started(&self) -> bool {
+        self.started
+    }
+
+    /// Takes one step over `bytes`, advancing it. To be called again until [`RequestStep::More`] or [`RequestStep::Done`];
+    /// after `Done` it gives `Done` until [`reset`](Self::reset).
+    pub fn step<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<RequestStep<'s>, HttpError> {
+        if let Some(body) = &mut self.body {
+            return Ok(match body.step(bytes)? {
+                Piece::Bytes(piece) => RequestStep::Body(piece),
+                Piece::More => RequestStep::More,
+                Piece::End => RequestStep::Done,
+            });
+        }
+        self.started |= bytes.iter().any(|b| !matches!(b, b'\r' | b'\n'));
+        let head = match self.head.take(bytes, b"")? {
+            Taken::Nothing => return Ok(RequestStep::More),
+            Taken::Whole(head) => head,
+            Taken::Held(len) => self.head.held(len),
+        };
+        let (head, body) = parse(head)?;
+        self.body = Some(body);
+        Ok(RequestStep::Head(head))
+    }
+
+    /// The peer closed. `Ok` between requests, [`HttpError::Truncated`] within one.
+    pub fn eof(&self) -> Result<(), HttpError> {
+        match self.body {
+            Some(Body::Done | Body::Length(0)) => Ok(()),
+            None if !self.started => Ok(()),
+            _ => Err(HttpError::Truncated),
+        }
+    }
+}
+
+/// Reads a complete head.
+fn parse(bytes: &[u8]) -> Result<(RequestHead<'_>, Body), HttpError> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+        Ok(_) => return Err(refused(None)),
+        Err(error) => return Err(refused(Some(error))),
+    }
+    let mut framing = Framing::default();
+    let mut head = RequestHead {
+        method: request.method.unwrap_or(""),
+        path: request.path.unwrap_or(""),
+        request_id: None,
+        correlation_id: None,
+        keep_alive: false,
+        content_length: None,
+        chunked: false,
+        expects_continue: false,
+    };
+    for header in request.headers.iter() {
+        let text = std::str::from_utf8(header.value).ok();
+        match header.name.len() {
+            6 if header.name.eq_ignore_ascii_case("expect") => {
+                head.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue");
+            }
+            12 if header.name.eq_ignore_ascii_case("x-request-id") => head.request_id = text,
+            16 if header.name.eq_ignore_ascii_case("x-correlation-id") => {
+                head.correlation_id = text;
+            }
+            _ => framing.note(header.name, header.value)?,
+        }
+    }
+    head.keep_alive = framing.keeps(request.version.unwrap_or(0));
+    head.content_length = framing.length;
+    head.chunked = framing.chunked;
+    Ok((head, framing.body(Body::Done)))
+}
