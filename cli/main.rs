@@ -1,2 +1,11 @@
 //! The command line of maser.
-fn main() {}
+
+mod args;
+mod options;
+mod refusal;
+mod values;
+
+fn main() {
+    let argv: Vec<_> = std::env::args_os().collect();
+    println!("{:#?}", args::parse(&argv));
+}
