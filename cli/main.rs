@@ -1,11 +1,58 @@
 //! The command line of maser.
 
 mod args;
+// What is resolved here is read by the commands.
+#[allow(dead_code)]
+mod config;
 mod options;
+#[allow(dead_code)]
+mod redact;
 mod refusal;
+#[allow(dead_code)]
 mod values;
 
-fn main() {
-    let argv: Vec<_> = std::env::args_os().collect();
-    println!("{:#?}", args::parse(&argv));
+use args::{Command, Stop};
+use refusal::Refusal;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// A wrong command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let command = match args::parse(&argv) {
+        Ok(command) => command,
+        Err(Stop::Text(text)) => {
+            // Nothing is left to do if the reader of the help has gone.
+            let _ = text.print();
+            return ExitCode::from(u8::from(text.use_stderr()) * USAGE);
+        }
+        Err(Stop::Refused(refusal)) => return refuse(&refusal),
+    };
+    match show(command, &argv) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn refuse(refusal: &Refusal) -> ExitCode {
+    eprintln!("error: {refusal}");
+    ExitCode::from(USAGE)
+}
+
+fn show(command: Command, argv: &[OsString]) -> Result<(), Refusal> {
+    match command {
+        Command::Profile(profile) => {
+            let config = config::ProfileConfig::resolve(*profile, std::io::stderr().is_terminal())?;
+            for note in &config.notes {
+                eprintln!("note: {note}");
+            }
+            println!("{}\n{config:#?}", redact::cli_command(argv));
+        }
+        Command::Report(report) => println!("{report:#?}"),
+        Command::Serve(serve) => println!("{:#?}", config::ServeConfig::resolve(serve)?),
+    }
+    Ok(())
 }
