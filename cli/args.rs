@@ -81,8 +81,8 @@ pub(crate) struct Endpoint {
     /// The model to ask for. Required, except with --mock [default with --mock: mock]
     #[arg(
         short = 'm',
-        long = "model-names",
-        visible_alias = "model",
+        long = "model",
+        visible_alias = "model-names",
         value_name = "NAME",
         value_delimiter = ','
     )]
@@ -185,8 +185,8 @@ pub(crate) struct Schedule {
 pub(crate) struct Output {
     /// Directory of the run's files [default: artifacts/, and in it a directory named after the run]
     #[arg(
-        long = "output-artifact-dir",
-        visible_alias = "artifact-dir",
+        long = "artifact-dir",
+        visible_alias = "output-artifact-dir",
         value_name = "DIR"
     )]
     pub(crate) dir: Option<PathBuf>,
@@ -272,23 +272,23 @@ pub(crate) struct Prompts {
     pub(crate) entries: Option<u64>,
 
     /// Mean tokens of a generated prompt [default: 550]
-    #[arg(help_heading = "Input Sequence Length (ISL)", long = "prompt-input-tokens-mean", visible_aliases = ["synthetic-input-tokens-mean", "isl"], value_name = "TOKENS", value_parser = single(whole32))]
+    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl", visible_aliases = ["prompt-input-tokens-mean", "synthetic-input-tokens-mean"], value_name = "TOKENS", value_parser = single(whole32))]
     pub(crate) isl: Option<u32>,
 
     /// Standard deviation of that, tokens [default: 0]
-    #[arg(help_heading = "Input Sequence Length (ISL)", long = "prompt-input-tokens-stddev", visible_aliases = ["synthetic-input-tokens-stddev", "isl-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
+    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl-stddev", visible_aliases = ["prompt-input-tokens-stddev", "synthetic-input-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
     pub(crate) isl_stddev: Option<f64>,
 
     /// Tokens that one hash id of a trace stands for [default: 512]
-    #[arg(help_heading = "Input Sequence Length (ISL)", long = "prompt-input-tokens-block-size", visible_aliases = ["synthetic-input-tokens-block-size", "isl-block-size"], value_name = "TOKENS", value_parser = count32)]
+    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl-block-size", visible_aliases = ["prompt-input-tokens-block-size", "synthetic-input-tokens-block-size"], value_name = "TOKENS", value_parser = count32)]
     pub(crate) block_size: Option<u32>,
 
     /// Mean tokens to ask for in an answer [default: the server's choice]
-    #[arg(help_heading = "Output Sequence Length (OSL)", long = "prompt-output-tokens-mean", visible_aliases = ["output-tokens-mean", "osl"], value_name = "TOKENS", value_parser = single(whole32))]
+    #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl", visible_aliases = ["prompt-output-tokens-mean", "output-tokens-mean"], value_name = "TOKENS", value_parser = single(whole32))]
     pub(crate) osl: Option<u32>,
 
     /// Standard deviation of that, tokens [default: 0]
-    #[arg(help_heading = "Output Sequence Length (OSL)", long = "prompt-output-tokens-stddev", visible_aliases = ["output-tokens-stddev", "osl-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
+    #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl-stddev", visible_aliases = ["prompt-output-tokens-stddev", "output-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
     pub(crate) osl_stddev: Option<f64>,
 
     /// Leave out a trace's requests with longer prompts, tokens
@@ -307,7 +307,7 @@ pub(crate) struct Service {
     #[arg(help_heading = "Service", long, value_name = "LEVEL", value_parser = choice::<LogLevel>)]
     pub(crate) log_level: Option<LogLevel>,
 
-    /// Log level debug, no progress bar games: --ui simple; -vv is --extra-verbose
+    /// Log level debug, and --ui simple; -vv is --extra-verbose
     #[arg(help_heading = "Service", short = 'v', long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
@@ -324,7 +324,7 @@ pub(crate) struct Service {
     pub(crate) no_gpu_telemetry: bool,
 
     /// What to show during the run: simple (a progress bar), none [default: simple on a terminal, else none]
-    #[arg(help_heading = "UI", long = "ui-type", visible_alias = "ui", value_name = "UI", value_parser = choice::<Ui>)]
+    #[arg(help_heading = "UI", long = "ui", visible_alias = "ui-type", value_name = "UI", value_parser = choice::<Ui>)]
     pub(crate) ui: Option<Ui>,
 
     /// Executors at most, each a thread with a core of its own [default: what the cores allow]
@@ -495,6 +495,7 @@ fn stop(error: clap::Error, argv: &[OsString]) -> Stop {
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Text(error),
         ErrorKind::UnknownArgument => Stop::Refused(unknown(&error, argv)),
         ErrorKind::ValueValidation => Stop::Refused(bad_value(&error, argv)),
+        ErrorKind::InvalidSubcommand => Stop::Refused(unknown_command(&error)),
         _ => Stop::Refused(Refusal::new(first_sentence(&error))),
     }
 }
@@ -505,6 +506,15 @@ fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {
         ContextValue::Strings(all) => all.first().cloned(),
         _ => None,
     }
+}
+
+fn unknown_command(error: &clap::Error) -> Refusal {
+    let typed = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+    let hint = match context(error, ContextKind::SuggestedSubcommand) {
+        Some(similar) => format!("did you mean {similar}?"),
+        None => "maser has profile, report and serve".into(),
+    };
+    Refusal::new(format!("{typed:?} is no command, {hint}"))
 }
 
 /// An argument that no option has: one of the reference's, a misspelling, or a stray word.
@@ -669,10 +679,12 @@ mod tests {
         let tree = command();
         let profile = tree.find_subcommand("profile").expect("a command");
         for (names, default) in rows().filter(|(names, _)| supported().contains(names[0])) {
-            let long = names[0].trim_start_matches('-');
-            let arg = profile.get_arguments().find(|a| a.get_long() == Some(long));
-            let arg =
-                arg.unwrap_or_else(|| panic!("{names:?}: the first spelling is not the name"));
+            let long = |name: &str| {
+                let mut args = profile.get_arguments();
+                args.find(|a| a.get_long().is_some_and(|l| name == format!("--{l}")))
+            };
+            let arg = names.iter().find_map(|n| long(n));
+            let arg = arg.unwrap_or_else(|| panic!("{names:?}: no spelling is the name"));
             assert_eq!(
                 arg.get_action().takes_values(),
                 default != "False",

@@ -14,7 +14,7 @@ mod values;
 use args::{Command, Stop};
 use refusal::Refusal;
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// A wrong command line.
@@ -37,8 +37,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Writes a line. That a reader has gone is no reason to fail.
+fn say(mut to: impl Write, line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(to, "{line}");
+}
+
 fn refuse(refusal: &Refusal) -> ExitCode {
-    eprintln!("error: {refusal}");
+    say(std::io::stderr(), format_args!("error: {refusal}"));
     ExitCode::from(USAGE)
 }
 
@@ -47,12 +52,16 @@ fn show(command: Command, argv: &[OsString]) -> Result<(), Refusal> {
         Command::Profile(profile) => {
             let config = config::ProfileConfig::resolve(*profile, std::io::stderr().is_terminal())?;
             for note in &config.notes {
-                eprintln!("note: {note}");
+                say(std::io::stderr(), format_args!("note: {note}"));
             }
-            println!("{}\n{config:#?}", redact::cli_command(argv));
+            let line = redact::cli_command(argv);
+            say(std::io::stdout(), format_args!("{line}\n{config:#?}"));
         }
-        Command::Report(report) => println!("{report:#?}"),
-        Command::Serve(serve) => println!("{:#?}", config::ServeConfig::resolve(serve)?),
+        Command::Report(report) => say(std::io::stdout(), format_args!("{report:#?}")),
+        Command::Serve(serve) => {
+            let config = config::ServeConfig::resolve(serve)?;
+            say(std::io::stdout(), format_args!("{config:#?}"));
+        }
     }
     Ok(())
 }

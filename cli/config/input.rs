@@ -244,7 +244,7 @@ impl Tokenizer {
         notes: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
         let Some(name) = args.tokenizer.name.as_deref() else {
-            if let Some(path) = local(Path::new(model)) {
+            if let Some(path) = inside(Path::new(model)) {
                 return Ok(Self::File(path));
             }
             if !args.endpoint.use_server_token_count && !is_placeholder(model) {
@@ -267,17 +267,35 @@ impl Tokenizer {
     }
 }
 
+/// The tokenizer that `path` is, or that stands in it.
 fn local(path: &Path) -> Option<PathBuf> {
-    let inside = path.join("tokenizer.json");
-    [path, &inside]
-        .into_iter()
-        .find(|p| p.is_file())
-        .map(Path::to_path_buf)
+    if path.is_file() {
+        return Some(path.into());
+    }
+    inside(path)
+}
+
+/// The tokenizer in the directory `path`; no directory is not the current one.
+fn inside(path: &Path) -> Option<PathBuf> {
+    let file = path.join("tokenizer.json");
+    (!path.as_os_str().is_empty() && file.is_file()).then_some(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tokenizer_is_a_file_or_stands_in_a_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(local(dir.path()), None);
+        let file = dir.path().join("tokenizer.json");
+        std::fs::write(&file, "{}").expect("written");
+        assert_eq!(local(dir.path()), Some(file.clone()));
+        assert_eq!(local(&file), Some(file.clone()));
+        assert_eq!(inside(&file), None);
+        assert_eq!(local(Path::new("")), None);
+    }
 
     #[test]
     fn placeholder_models() {

@@ -60,11 +60,11 @@ impl ServeConfig {
                 "--host {host}: expected a name or an address"
             )));
         }
-        let models = if args.models.is_empty() {
-            vec!["mock".to_string()]
-        } else {
-            args.models
-        };
+        let mut models = args.models;
+        models.retain(|m| !m.trim().is_empty());
+        if models.is_empty() {
+            models.push("mock".into());
+        }
         Ok(Self {
             host,
             port: args.port.unwrap_or(port),
