@@ -91,8 +91,31 @@ pub(crate) struct Machine {
     pub(crate) preconnect: bool,
 }
 
+impl Output {
+    fn resolve(typed: args::Output) -> Result<Self, Refusal> {
+        Ok(Self {
+            dir: typed.dir,
+            prefix: typed.prefix.map(prefix).transpose()?,
+            level: typed.level.unwrap_or(ExportLevel::Records),
+        })
+    }
+}
+
+impl Machine {
+    fn resolve(typed: args::Machine, workers_max: Option<u32>) -> Self {
+        Self {
+            cores: typed.cores.unwrap_or(Cores::Auto),
+            spin: typed.spin.unwrap_or(Spin::Auto),
+            io: typed.io.unwrap_or(Io::Auto),
+            workers_max,
+            preconnect: !typed.no_preconnect,
+        }
+    }
+}
+
 impl ProfileConfig {
     /// Checks the options together and fills in what they leave open. `terminal` says whether a person may be watching.
+    /// The notes are complete once [`ProfileConfig::settle_file`] has been called, where there is a file.
     pub(crate) fn resolve(args: args::Profile, terminal: bool) -> Result<Self, Refusal> {
         let mut notes = Vec::new();
         let mock = mock(&args)?;
@@ -133,18 +156,8 @@ impl ProfileConfig {
             input,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
-            output: Output {
-                dir: args.output.dir,
-                prefix: args.output.prefix.map(prefix).transpose()?,
-                level: args.output.level.unwrap_or(ExportLevel::Records),
-            },
-            machine: Machine {
-                cores: args.machine.cores.unwrap_or(Cores::Auto),
-                spin: args.machine.spin.unwrap_or(Spin::Auto),
-                io: args.machine.io.unwrap_or(Io::Auto),
-                workers_max: args.service.workers_max,
-                preconnect: !args.machine.no_preconnect,
-            },
+            output: Output::resolve(args.output)?,
+            machine: Machine::resolve(args.machine, args.service.workers_max),
             ui,
             log_level,
             random_seed: args.input.random_seed,
