@@ -1,0 +1,795 @@
+//! The command line as typed.
+//!
+//! One struct per group of options, in the reference's groups and spellings. Values are checked one by one here; what
+//! several options say together is [`crate::config`]'s affair.
+
+use crate::options;
+use crate::refusal::Refusal;
+use crate::values::{
+    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel,
+    Spin, Ui, choice, cores, count, count32, deviation, fault, format, grace, jitter, millis, rate,
+    seconds, single, whole, whole32,
+};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use maser_engine::clock::Nanos;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  64 streams at a time against a server, for a minute:
+    maser profile -m my-model -u http://gpu-node:8000 --streaming \\
+        --concurrency 64 --benchmark-duration 60 --isl 512 --osl 128
+
+  The same shape of run against a server of its own, to see what this machine can do:
+    maser profile --mock --streaming --request-rate 2000 --benchmark-duration 10
+
+`maser COMMAND --help` lists a command's options. Options are spelled as in NVIDIA AIPerf.";
+
+/// Loads AI inference endpoints and measures them, thread per core.
+///
+/// Sends chat requests in a closed loop, at a rate, or at the times of a recorded trace, and writes the files that
+/// NVIDIA AIPerf writes, under the same options.
+#[derive(Debug, Parser)]
+#[command(name = "maser", version, after_help = EXAMPLES, after_long_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What maser is asked to do.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Load an endpoint and report how it fared
+    Profile(Box<Profile>),
+    /// Print and write a finished run's report again, from its record log
+    Report(Report),
+    /// Serve a mock endpoint with known timing and faults, to test a client against
+    Serve(Serve),
+}
+
+/// `maser profile`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Profile {
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+    #[command(flatten)]
+    pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) schedule: Schedule,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) tokenizer: Tokenizer,
+    #[command(flatten)]
+    pub(crate) load: Load,
+    #[command(flatten)]
+    pub(crate) warmup: Warmup,
+    #[command(flatten)]
+    pub(crate) prompts: Prompts,
+    #[command(flatten)]
+    pub(crate) service: Service,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// The server and how it is spoken to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Endpoint")]
+pub(crate) struct Endpoint {
+    /// The model to ask for. Required, except with --mock [default with --mock: mock]
+    #[arg(
+        short = 'm',
+        long = "model",
+        visible_alias = "model-names",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub(crate) models: Vec<String>,
+
+    /// The server's base URL, http only; `http://` may be left out [default: http://localhost:8000]
+    #[arg(short = 'u', long = "url", value_name = "URL", num_args = 1..)]
+    pub(crate) urls: Vec<String>,
+
+    /// The API that is loaded: chat [default: chat]
+    #[arg(long = "endpoint-type", value_name = "TYPE", value_parser = choice::<EndpointKind>)]
+    pub(crate) kind: Option<EndpointKind>,
+
+    /// Ask for the answer as a stream of events, and time its tokens
+    #[arg(long)]
+    pub(crate) streaming: bool,
+
+    /// Path of the requests, beginning with `/` [default: /v1/chat/completions]
+    #[arg(
+        long = "custom-endpoint",
+        visible_alias = "endpoint",
+        value_name = "PATH"
+    )]
+    pub(crate) path: Option<String>,
+
+    /// Sent as `Authorization: Bearer KEY`; replaces such a header given with --header
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+
+    /// Seconds a request may take, from its start to its last byte [default: 21600]
+    #[arg(long = "request-timeout-seconds", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Nanos>,
+
+    /// Take token counts from the server's usage instead of counting them here
+    #[arg(long)]
+    pub(crate) use_server_token_count: bool,
+
+    /// Ask for the output length in `max_tokens`, not `max_completion_tokens`
+    #[arg(long)]
+    pub(crate) use_legacy_max_tokens: bool,
+
+    /// Header that carries the session's id [default: X-Correlation-ID]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session_header: Option<String>,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Input")]
+pub(crate) struct Input {
+    /// Fields added to every body: `key:value`, several with commas, or a JSON object; may be repeated
+    #[arg(long, value_name = "KEY:VALUE", num_args = 1..)]
+    pub(crate) extra_inputs: Vec<String>,
+
+    /// Header added to every request: `Name:Value` or a JSON object; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME:VALUE", num_args = 1..)]
+    pub(crate) headers: Vec<String>,
+
+    /// File with the prompts or the trace; without it prompts are generated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+
+    /// Format of the input file: single_turn, mooncake_trace [default: told by its first line]
+    #[arg(long = "custom-dataset-type", value_name = "FORMAT", value_parser = format)]
+    pub(crate) format: Option<Format>,
+
+    /// Seed of everything random; the same seed gives the same requests at the same planned times
+    #[arg(long, value_name = "N", value_parser = whole)]
+    pub(crate) random_seed: Option<u64>,
+}
+
+/// When a trace's requests are sent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Fixed Schedule")]
+pub(crate) struct Schedule {
+    /// Send each request at its timestamp in the input file [default: on for a mooncake_trace with timestamps]
+    #[arg(long, conflicts_with = "no_fixed_schedule")]
+    pub(crate) fixed_schedule: bool,
+
+    /// Pay no heed to the trace's timestamps
+    #[arg(long)]
+    pub(crate) no_fixed_schedule: bool,
+
+    /// Send the first request at once [default: on, unless a start offset is given]
+    #[arg(long = "fixed-schedule-auto-offset")]
+    pub(crate) auto_offset: bool,
+
+    /// Leave out what the trace has before this; it becomes the start, milliseconds
+    #[arg(long = "fixed-schedule-start-offset", value_name = "MS", value_parser = whole)]
+    pub(crate) start_offset: Option<u64>,
+
+    /// Leave out what the trace has after this, milliseconds
+    #[arg(long = "fixed-schedule-end-offset", value_name = "MS", value_parser = whole)]
+    pub(crate) end_offset: Option<u64>,
+}
+
+/// What is written where.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Output {
+    /// Directory of the run's files [default: artifacts/, and in it a directory named after the run]
+    #[arg(
+        long = "artifact-dir",
+        visible_alias = "output-artifact-dir",
+        value_name = "DIR"
+    )]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Name that the files begin with in place of `profile_export`
+    #[arg(
+        long = "profile-export-prefix",
+        visible_alias = "profile-export-file",
+        value_name = "NAME"
+    )]
+    pub(crate) prefix: Option<String>,
+
+    /// summary, or records: a line per request besides the summary [default: records]
+    #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
+    pub(crate) level: Option<ExportLevel>,
+}
+
+/// How tokens are counted.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Tokenizer")]
+pub(crate) struct Tokenizer {
+    /// `builtin` (o200k_base), or the path of a tokenizer.json or of a directory with one; nothing is downloaded
+    /// [default: the model if it is such a path, else builtin]
+    #[arg(long = "tokenizer", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// How much is sent, and when it ends.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Load Generator")]
+pub(crate) struct Load {
+    /// Requests in flight at most [default: 1 without a rate or schedule, else no limit]
+    #[arg(long, value_name = "N", value_parser = single(count32))]
+    pub(crate) concurrency: Option<u32>,
+
+    /// Requests per second, whatever the answers take
+    #[arg(long, value_name = "PER_SECOND", value_parser = single(rate))]
+    pub(crate) request_rate: Option<f64>,
+
+    /// Spacing under a rate: constant, poisson, concurrency-burst (which with a rate is poisson) [default: poisson]
+    #[arg(long, visible_alias = "request-rate-mode", value_name = "PATTERN", value_parser = choice::<ArrivalPattern>)]
+    pub(crate) arrival_pattern: Option<ArrivalPattern>,
+
+    /// Requests to send [default: 10 if neither a duration nor a schedule ends the run]
+    #[arg(long, visible_alias = "num-requests", value_name = "N", value_parser = single(count))]
+    pub(crate) request_count: Option<u64>,
+
+    /// Seconds to send requests for
+    #[arg(long, value_name = "SECONDS", value_parser = single(seconds))]
+    pub(crate) benchmark_duration: Option<Nanos>,
+
+    /// Seconds that requests in flight may take once the duration is over, or inf [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = grace)]
+    pub(crate) benchmark_grace_period: Option<Grace>,
+}
+
+/// The requests before the measurement.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Warmup")]
+pub(crate) struct Warmup {
+    /// Requests to send and wait for before the measurement; they count in no result [default: none]
+    #[arg(long = "warmup-request-count", visible_alias = "num-warmup-requests", value_name = "N", value_parser = count)]
+    pub(crate) warmup_requests: Option<u64>,
+
+    /// Requests in flight at most during warmup [default: as in the measurement]
+    #[arg(long, value_name = "N", value_parser = count32)]
+    pub(crate) warmup_concurrency: Option<u32>,
+
+    /// Requests per second during warmup [default: as in the measurement]
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    pub(crate) warmup_request_rate: Option<f64>,
+
+    /// Spacing under the warmup's rate: constant, poisson, concurrency-burst [default: as in the measurement]
+    #[arg(long, value_name = "PATTERN", value_parser = choice::<ArrivalPattern>)]
+    pub(crate) warmup_arrival_pattern: Option<ArrivalPattern>,
+}
+
+/// What generated prompts look like.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Prompts {
+    /// Distinct prompts to generate; they are sent in turn [default: the request count, else 100]
+    #[arg(help_heading = "Conversation Input", long = "num-dataset-entries", visible_alias = "num-prompts", value_name = "N", value_parser = count)]
+    pub(crate) entries: Option<u64>,
+
+    /// Mean tokens of a generated prompt [default: 550]
+    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl", visible_aliases = ["prompt-input-tokens-mean", "synthetic-input-tokens-mean"], value_name = "TOKENS", value_parser = single(whole32))]
+    pub(crate) isl: Option<u32>,
+
+    /// Standard deviation of that, tokens [default: 0]
+    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl-stddev", visible_aliases = ["prompt-input-tokens-stddev", "synthetic-input-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
+    pub(crate) isl_stddev: Option<f64>,
+
+    /// Tokens that one hash id of a trace stands for [default: 512]
+    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl-block-size", visible_aliases = ["prompt-input-tokens-block-size", "synthetic-input-tokens-block-size"], value_name = "TOKENS", value_parser = count32)]
+    pub(crate) block_size: Option<u32>,
+
+    /// Mean tokens to ask for in an answer [default: the server's choice]
+    #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl", visible_aliases = ["prompt-output-tokens-mean", "output-tokens-mean"], value_name = "TOKENS", value_parser = single(whole32))]
+    pub(crate) osl: Option<u32>,
+
+    /// Standard deviation of that, tokens [default: 0]
+    #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl-stddev", visible_aliases = ["prompt-output-tokens-stddev", "output-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
+    pub(crate) osl_stddev: Option<f64>,
+
+    /// Leave out a trace's requests with longer prompts, tokens
+    #[arg(help_heading = "Synthesis", long = "synthesis-max-isl", value_name = "TOKENS", value_parser = count32)]
+    pub(crate) max_isl: Option<u32>,
+
+    /// Cap the answers' lengths in a trace, tokens
+    #[arg(help_heading = "Synthesis", long = "synthesis-max-osl", value_name = "TOKENS", value_parser = count32)]
+    pub(crate) max_osl: Option<u32>,
+}
+
+/// The program itself, in the reference's options.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Service {
+    /// trace, debug, info, notice, warning, success, error, critical [default: info]
+    #[arg(help_heading = "Service", long, value_name = "LEVEL", value_parser = choice::<LogLevel>)]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// Log level debug, and --ui simple; -vv is --extra-verbose
+    #[arg(help_heading = "Service", short = 'v', long, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Log level trace, and --ui simple
+    #[arg(help_heading = "Service", long)]
+    pub(crate) extra_verbose: bool,
+
+    /// Accepted and without effect: this version reads no server metrics
+    #[arg(help_heading = "Server Metrics", long)]
+    pub(crate) no_server_metrics: bool,
+
+    /// Accepted and without effect: this version reads no GPU telemetry
+    #[arg(help_heading = "GPU Telemetry", long)]
+    pub(crate) no_gpu_telemetry: bool,
+
+    /// What to show during the run: simple (a progress bar), none [default: simple on a terminal, else none]
+    #[arg(help_heading = "UI", long = "ui", visible_alias = "ui-type", value_name = "UI", value_parser = choice::<Ui>)]
+    pub(crate) ui: Option<Ui>,
+
+    /// Executors at most, each a thread with a core of its own [default: what the cores allow]
+    #[arg(help_heading = "Workers", long, visible_alias = "max-workers", value_name = "N", value_parser = count32)]
+    pub(crate) workers_max: Option<u32>,
+
+    /// Accepted and without effect: maser is one process
+    #[arg(help_heading = "ZMQ Communication", long, value_name = "HOST")]
+    pub(crate) zmq_host: Option<String>,
+
+    /// Accepted and without effect: maser is one process
+    #[arg(help_heading = "ZMQ Communication", long, value_name = "PATH")]
+    pub(crate) zmq_ipc_path: Option<PathBuf>,
+
+    /// Accepted and without effect: maser is one process
+    #[arg(help_heading = "ZMQ Communication", long)]
+    pub(crate) zmq_dual_bind: bool,
+}
+
+/// What the reference has no options for.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Only in maser")]
+pub(crate) struct Machine {
+    /// Cores to run on: auto, a number (4), or a list with a comma or a range (0,2-5) [default: auto]
+    #[arg(long, value_name = "CORES", value_parser = cores)]
+    pub(crate) cores: Option<Cores>,
+
+    /// Wait in a loop instead of sleeping: auto (on cores of one's own), always, never [default: auto]
+    #[arg(long, value_name = "WHEN", value_parser = choice::<Spin>)]
+    pub(crate) spin: Option<Spin>,
+
+    /// Kernel interface below the sockets: auto, uring, epoll [default: auto]
+    #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
+    pub(crate) io: Option<Io>,
+
+    /// Let the first requests of a closed loop open their connections, instead of opening them before the start
+    #[arg(long)]
+    pub(crate) no_preconnect: bool,
+
+    /// Load a mock server inside this process instead of --url. SPEC has the options of `maser serve`:
+    /// ttft=20,itl=5,osl=32,fault=http500:0.3
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) mock: Option<String>,
+}
+
+/// `maser report`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct Report {
+    /// Artefact directory of the run
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+
+    /// summary, or records: a line per request besides the summary [default: as in the run]
+    #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
+    pub(crate) level: Option<ExportLevel>,
+}
+
+/// `maser serve`, and what `--mock=SPEC` says.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Serve {
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+
+    /// Port to listen on; 0 picks a free one and prints it [default: 8000, 0 with --mock]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// Model to answer for; may be repeated [default: mock]
+    #[arg(short = 'm', long = "model", value_name = "NAME")]
+    pub(crate) models: Vec<String>,
+
+    /// Milliseconds from a request to its first token [default: 20]
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    pub(crate) ttft: Option<Nanos>,
+
+    /// Milliseconds from one token to the next [default: 5]
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    pub(crate) itl: Option<Nanos>,
+
+    /// Tokens of an answer where the request names no length [default: 32]
+    #[arg(long, value_name = "TOKENS", value_parser = count32)]
+    pub(crate) osl: Option<u32>,
+
+    /// Tokens in one event of a stream [default: 1]
+    #[arg(long, value_name = "N", value_parser = count32)]
+    pub(crate) tokens_per_chunk: Option<u32>,
+
+    /// How far each interval strays from its mean to either side: a fraction of it (0.1), or milliseconds (2ms)
+    /// [default: 0]
+    #[arg(long, value_name = "JITTER", value_parser = jitter)]
+    pub(crate) jitter: Option<Jitter>,
+
+    /// Share of requests that fail, and how: http500, http429, reset, close, malformed, error-event, hang; may be
+    /// repeated, the shares add up to at most 1
+    #[arg(long = "fault", value_name = "KIND:FRACTION", value_parser = fault)]
+    pub(crate) faults: Vec<Fault>,
+
+    /// Write what was really sent, and when, one JSON line a request
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Seed of jitter and faults [default: 0]
+    #[arg(long, value_name = "N", value_parser = whole)]
+    pub(crate) seed: Option<u64>,
+
+    /// Cores to run on: auto, a number (4), or a list with a comma or a range (0,2-5) [default: auto]
+    #[arg(long, value_name = "CORES", value_parser = cores)]
+    pub(crate) cores: Option<Cores>,
+
+    /// Kernel interface below the sockets: auto, uring, epoll [default: auto]
+    #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
+    pub(crate) io: Option<Io>,
+}
+
+/// Why there is no command to carry out.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Help or the version was asked for (or nothing at all); the text is ready to print.
+    Text(clap::Error),
+    /// The command line is wrong.
+    Refused(Refusal),
+}
+
+/// The tree of commands and options.
+fn command() -> clap::Command {
+    let negative = |arg: clap::Arg| {
+        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+        arg.allow_negative_numbers(takes_value)
+    };
+    Cli::command().mut_subcommands(|sub| sub.mut_args(negative))
+}
+
+/// Reads a command line; `argv[0]` is the program's name.
+pub(crate) fn parse(argv: &[OsString]) -> Result<Command, Stop> {
+    let mut tree = command();
+    let parsed = tree
+        .try_get_matches_from_mut(argv)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(cli.command),
+        Err(error) => Err(stop(error, argv)),
+    }
+}
+
+/// Reads `ttft=20,fault=http500:0.3` as the options of `maser serve`.
+pub(crate) fn parse_mock(spec: &str) -> Result<Serve, Refusal> {
+    let pairs = spec.split(',').map(str::trim).filter(|p| !p.is_empty());
+    let flags = pairs.map(|pair| format!("--{pair}").into());
+    let argv: Vec<OsString> = ["maser".into(), "serve".into()]
+        .into_iter()
+        .chain(flags)
+        .collect();
+    let wrong = |what: String| Refusal::new(format!("--mock={spec}: {what}"));
+    match parse(&argv) {
+        Ok(Command::Serve(serve)) => Ok(serve),
+        Err(Stop::Refused(refusal)) => Err(wrong(refusal.to_string())),
+        _ => Err(wrong(
+            "expected KEY=VALUE pairs with commas between them, for example ttft=20,itl=5".into(),
+        )),
+    }
+}
+
+fn stop(error: clap::Error, argv: &[OsString]) -> Stop {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Text(error),
+        ErrorKind::UnknownArgument => Stop::Refused(unknown(&error, argv)),
+        ErrorKind::ValueValidation => Stop::Refused(bad_value(&error, argv)),
+        ErrorKind::InvalidSubcommand => Stop::Refused(unknown_command(&error)),
+        _ => Stop::Refused(Refusal::new(first_sentence(&error))),
+    }
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(s) => Some(s.clone()),
+        ContextValue::Strings(all) => all.first().cloned(),
+        _ => None,
+    }
+}
+
+fn unknown_command(error: &clap::Error) -> Refusal {
+    let typed = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+    let hint = match context(error, ContextKind::SuggestedSubcommand) {
+        Some(similar) => format!("did you mean {similar}?"),
+        None => "maser has profile, report and serve".into(),
+    };
+    Refusal::new(format!("{typed:?} is no command, {hint}"))
+}
+
+/// An argument that no option has: one of the reference's, a misspelling, or a stray word.
+fn unknown(error: &clap::Error, argv: &[OsString]) -> Refusal {
+    let typed = context(error, ContextKind::InvalidArg).unwrap_or_default();
+    let flag = typed.split('=').next().unwrap_or_default();
+    let command = argv.get(1).map(|a| a.to_string_lossy());
+    if command.is_some_and(|first| first.starts_with('-')) {
+        return Refusal::new(format!(
+            "{flag} stands before any command; write it after one, as in `maser profile {flag}`"
+        ));
+    }
+    if let Some(refusal) = options::refusal(flag).filter(|_| is_profile(argv)) {
+        return refusal;
+    }
+    match context(error, ContextKind::SuggestedArg) {
+        Some(similar) => Refusal::new(format!("{flag} is no option, did you mean {similar}?")),
+        None if flag.starts_with('-') => Refusal::new(format!(
+            "{flag} is no option; `maser {} --help` lists them",
+            argv.get(1).map(|a| a.to_string_lossy()).unwrap_or_default()
+        )),
+        None => Refusal::new(format!("{typed:?} belongs to no option")),
+    }
+}
+
+fn is_profile(argv: &[OsString]) -> bool {
+    argv.get(1).is_some_and(|a| a == "profile")
+}
+
+/// A value that its option cannot take.
+fn bad_value(error: &clap::Error, argv: &[OsString]) -> Refusal {
+    let arg = context(error, ContextKind::InvalidArg).unwrap_or_default();
+    let flag = as_typed(arg.split([' ', '=', '[']).next().unwrap_or_default(), argv);
+    let value = context(error, ContextKind::InvalidValue).unwrap_or_default();
+    let why = std::error::Error::source(error).map(ToString::to_string);
+    let why = why.unwrap_or_else(|| "not a value of this option".into());
+    Refusal::new(format!("{flag} {value}: {why}"))
+}
+
+/// The spelling of the option `flag` that the command line has.
+fn as_typed(flag: &str, argv: &[OsString]) -> String {
+    let tree = command();
+    let sub = argv.get(1).and_then(|name| tree.find_subcommand(name));
+    let name = flag.trim_start_matches('-');
+    let arg = sub.and_then(|s| s.get_arguments().find(|a| a.get_long() == Some(name)));
+    let aliases = arg.and_then(clap::Arg::get_all_aliases).unwrap_or_default();
+    let spellings = std::iter::once(name).chain(aliases);
+    let mut typed = spellings.filter(|s| {
+        let long = format!("--{s}");
+        argv.iter().any(|a| {
+            let a = a.to_string_lossy();
+            a == long.as_str() || a.strip_prefix(&long).is_some_and(|r| r.starts_with('='))
+        })
+    });
+    typed
+        .next()
+        .map_or_else(|| flag.to_string(), |s| format!("--{s}"))
+}
+
+/// Clap's own words, without its usage lines.
+fn first_sentence(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    let sentence = words.join(" ");
+    sentence
+        .strip_prefix("error: ")
+        .unwrap_or(&sentence)
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Every option of the reference: all spellings, the default as its help prints it.
+    const REFERENCE: &str = include_str!("../tests/data/aiperf-options.tsv");
+
+    fn read(words: &[&str]) -> Result<Command, String> {
+        let argv: Vec<OsString> = ["maser"].iter().chain(words).map(OsString::from).collect();
+        parse(&argv).map_err(|stop| match stop {
+            Stop::Refused(refusal) => refusal.to_string(),
+            Stop::Text(error) => error.to_string(),
+        })
+    }
+
+    fn profile(words: &[&str]) -> Profile {
+        match read(&[&["profile"], words].concat()) {
+            Ok(Command::Profile(profile)) => *profile,
+            other => panic!("{words:?} gave {other:?}"),
+        }
+    }
+
+    fn supported() -> BTreeSet<String> {
+        let tree = command();
+        let profile = tree.find_subcommand("profile").expect("a command");
+        let mut all = BTreeSet::from(["-vv".to_string()]);
+        for arg in profile.get_arguments() {
+            all.extend(arg.get_long().map(|l| format!("--{l}")));
+            all.extend(arg.get_short().map(|s| format!("-{s}")));
+            all.extend(
+                arg.get_all_aliases()
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|l| format!("--{l}")),
+            );
+        }
+        all
+    }
+
+    fn rows() -> impl Iterator<Item = (Vec<&'static str>, &'static str)> {
+        REFERENCE.lines().skip(2).map(|line| {
+            let mut fields = line.split('\t').skip(1);
+            let names = fields.next().unwrap_or_default().split(' ').collect();
+            (names, fields.nth(1).unwrap_or_default())
+        })
+    }
+
+    #[test]
+    fn every_option_of_the_reference_is_supported_or_refused_by_name() {
+        let supported = supported();
+        let (mut have, mut lack) = (0, 0);
+        for (names, _) in rows() {
+            for name in &names {
+                let refused = format!(
+                    "{name} is not supported yet by this version of maser; remove it to run without it"
+                );
+                if supported.contains(*name) {
+                    have += 1;
+                    for words in [&["profile", name][..], &["profile", name, "1"]] {
+                        let said = read(words).err().unwrap_or_default();
+                        assert!(
+                            !said.contains("is no option") && said != refused,
+                            "{words:?}: {said}"
+                        );
+                    }
+                } else {
+                    lack += 1;
+                    assert_eq!(read(&["profile", name]).err(), Some(refused.clone()));
+                    assert_eq!(
+                        read(&["profile", name, "1", "2"]).err(),
+                        Some(refused.clone())
+                    );
+                    if name.starts_with("--") {
+                        let joined = format!("{name}=1");
+                        assert_eq!(read(&["profile", "-m", "x", &joined]).err(), Some(refused));
+                    }
+                }
+            }
+            let known = names.iter().filter(|n| supported.contains(**n)).count();
+            assert!(
+                known == 0 || known == names.len(),
+                "spellings torn apart: {names:?}"
+            );
+        }
+        assert!(have > 60 && lack > 200, "{have} supported, {lack} refused");
+    }
+
+    #[test]
+    fn flags_take_no_value_and_the_others_take_one() {
+        let tree = command();
+        let profile = tree.find_subcommand("profile").expect("a command");
+        for (names, default) in rows().filter(|(names, _)| supported().contains(names[0])) {
+            let long = |name: &str| {
+                let mut args = profile.get_arguments();
+                args.find(|a| a.get_long().is_some_and(|l| name == format!("--{l}")))
+            };
+            let arg = names.iter().find_map(|n| long(n));
+            let arg = arg.unwrap_or_else(|| panic!("{names:?}: no spelling is the name"));
+            assert_eq!(
+                arg.get_action().takes_values(),
+                default != "False",
+                "{names:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_option_has_help_and_a_group() {
+        let tree = command();
+        let profile = tree.find_subcommand("profile").expect("a command");
+        for arg in profile.get_arguments().filter(|a| a.get_id() != "help") {
+            assert!(arg.get_help().is_some(), "{arg}");
+            assert!(arg.get_help_heading().is_some(), "{arg}");
+        }
+        command().debug_assert();
+    }
+
+    #[test]
+    fn all_spellings_of_an_option_mean_the_same() {
+        for spelling in [
+            "--isl",
+            "--prompt-input-tokens-mean",
+            "--synthetic-input-tokens-mean",
+        ] {
+            assert_eq!(
+                profile(&[spelling, "77"]).prompts.isl,
+                Some(77),
+                "{spelling}"
+            );
+        }
+        assert_eq!(profile(&["--num-requests=5"]).load.request_count, Some(5));
+        assert_eq!(profile(&["-vv"]).service.verbose, 2);
+        assert_eq!(
+            profile(&["-m", "a,b", "-m", "c"]).endpoint.models,
+            ["a", "b", "c"]
+        );
+        let many = profile(&["-H", "A:1", "B:2", "--streaming", "--header", "C:3"]);
+        assert_eq!(many.input.headers, ["A:1", "B:2", "C:3"]);
+        assert!(many.endpoint.streaming);
+    }
+
+    #[test]
+    fn a_wrong_value_is_one_sentence_with_the_flag_as_typed() {
+        for (words, said) in [
+            (
+                ["--num-requests", "0"],
+                "--num-requests 0: expected a whole number of at least 1",
+            ),
+            (
+                ["--concurrency", "1,2,4"],
+                "--concurrency 1,2,4: sweeps are not supported yet by this version of maser, give a single value",
+            ),
+            (
+                ["--request-rate", "-5"],
+                "--request-rate -5: expected a number above 0 (requests per second)",
+            ),
+            (
+                ["--concurency", "5"],
+                "--concurency is no option, did you mean --concurrency?",
+            ),
+        ] {
+            assert_eq!(
+                read(&["profile", words[0], words[1]]).err().as_deref(),
+                Some(said)
+            );
+        }
+    }
+
+    #[test]
+    fn mock_takes_its_spec_with_an_equals_sign_only() {
+        assert_eq!(profile(&["--mock"]).machine.mock.as_deref(), Some(""));
+        assert_eq!(
+            profile(&["--mock=ttft=1,itl=2"]).machine.mock.as_deref(),
+            Some("ttft=1,itl=2")
+        );
+        assert_eq!(
+            read(&["profile", "--mock", "ttft=1"]).err().as_deref(),
+            Some("\"ttft=1\" belongs to no option")
+        );
+    }
+
+    #[test]
+    fn a_mock_spec_is_read_as_the_options_of_serve() {
+        let serve =
+            parse_mock("ttft=20,itl=5,fault=http500:0.3,fault=hang:0.1,model=a").expect("a spec");
+        assert_eq!(serve.ttft, Some(20_000_000));
+        assert_eq!(serve.faults.len(), 2);
+        assert_eq!(serve.models, ["a"]);
+        let said = |spec: &str| {
+            parse_mock(spec)
+                .map_err(|r| r.to_string())
+                .err()
+                .unwrap_or_default()
+        };
+        assert_eq!(
+            said("ttft=x"),
+            "--mock=ttft=x: --ttft x: expected milliseconds of at least 0"
+        );
+        assert_eq!(
+            said("tfft=1"),
+            "--mock=tfft=1: --tfft is no option, did you mean --ttft?"
+        );
+        assert!(said("help").starts_with("--mock=help: expected KEY=VALUE"));
+        assert!(parse_mock("").is_ok());
+    }
+}

@@ -1,0 +1,300 @@
+//! The run as resolved: what [`crate::args`] read, checked together, with every default filled in.
+
+mod document;
+mod endpoint;
+mod grammar;
+mod input;
+mod load;
+mod serve;
+
+pub(crate) use endpoint::Endpoint;
+pub(crate) use input::{Input, Length, Tokenizer};
+pub(crate) use load::{Arrival, FixedSchedule, Load, PhaseConfig, PhaseKind, ScheduleWindow};
+pub(crate) use serve::ServeConfig;
+
+use crate::args;
+use crate::refusal::Refusal;
+use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui, name_of};
+use std::path::PathBuf;
+
+/// Everything that `maser profile` was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct ProfileConfig {
+    /// The model asked for where the input names none.
+    pub(crate) model: String,
+    /// The server and how it is spoken to.
+    pub(crate) endpoint: Endpoint,
+    /// The phases. While `fixed_schedule` is [`FixedSchedule::AutoIfTrace`] they are as without a schedule.
+    pub(crate) load: Load,
+    /// Whether requests are sent at the times of the trace.
+    pub(crate) fixed_schedule: FixedSchedule,
+    /// Which part of the trace is sent.
+    pub(crate) window: ScheduleWindow,
+    /// What is sent.
+    pub(crate) input: Input,
+    /// What tokens are made and counted with.
+    pub(crate) tokenizer: Tokenizer,
+    /// Token counts of the results are the server's.
+    pub(crate) use_server_token_count: bool,
+    /// What is written where.
+    pub(crate) output: Output,
+    /// Where the threads run, and on what.
+    pub(crate) machine: Machine,
+    /// What is shown during the run.
+    pub(crate) ui: Ui,
+    /// The least severe message that is shown.
+    pub(crate) log_level: LogLevel,
+    /// Seed of everything random, if given.
+    pub(crate) random_seed: Option<u64>,
+    /// The mock server to start and load; its port, once known, goes to [`Url::set_port`].
+    pub(crate) mock: Option<ServeConfig>,
+    /// Remarks for the user, a sentence each; none of them stops the run.
+    pub(crate) notes: Vec<String>,
+    typed: Typed,
+}
+
+/// What the resolved values no longer tell: which options were given.
+#[derive(Debug, Clone)]
+struct Typed {
+    load: args::Load,
+    warmup: args::Warmup,
+    endpoint_type: bool,
+    export_level: bool,
+    log_level: Option<LogLevel>,
+    /// Requests of the schedule, once known.
+    scheduled: Option<u64>,
+}
+
+/// What is written where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// The directory, if given; [`ProfileConfig::artifact_dir`] has the one to use.
+    pub(crate) dir: Option<PathBuf>,
+    /// What file names begin with, if given, without a file name's ending.
+    pub(crate) prefix: Option<String>,
+    /// How much of each request is written.
+    pub(crate) level: ExportLevel,
+}
+
+/// Where the threads run, and on what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// The cores that may be used.
+    pub(crate) cores: Cores,
+    /// Where to wait in a loop.
+    pub(crate) spin: Spin,
+    /// The kernel interface below the sockets.
+    pub(crate) io: Io,
+    /// Executors at most, if limited.
+    pub(crate) workers_max: Option<u32>,
+    /// Open a closed loop's connections before the start.
+    pub(crate) preconnect: bool,
+}
+
+impl Output {
+    fn resolve(typed: args::Output) -> Result<Self, Refusal> {
+        Ok(Self {
+            dir: typed.dir,
+            prefix: typed.prefix.map(prefix).transpose()?,
+            level: typed.level.unwrap_or(ExportLevel::Records),
+        })
+    }
+}
+
+impl Machine {
+    fn resolve(typed: args::Machine, workers_max: Option<u32>) -> Self {
+        Self {
+            cores: typed.cores.unwrap_or(Cores::Auto),
+            spin: typed.spin.unwrap_or(Spin::Auto),
+            io: typed.io.unwrap_or(Io::Auto),
+            workers_max,
+            preconnect: !typed.no_preconnect,
+        }
+    }
+}
+
+impl ProfileConfig {
+    /// Checks the options together and fills in what they leave open. `terminal` says whether a person may be watching.
+    /// The notes are complete once [`ProfileConfig::settle_file`] has been called, where there is a file.
+    pub(crate) fn resolve(args: args::Profile, terminal: bool) -> Result<Self, Refusal> {
+        let mut notes = Vec::new();
+        let mock = mock(&args)?;
+        let model = model(&args, mock.as_ref())?;
+        let endpoint = Endpoint::resolve(&args, mock.as_ref(), &mut notes)?;
+        let input = Input::resolve(&args, &mut notes)?;
+        let (fixed_schedule, window) = load::schedule(&args)?;
+        let tokenizer = Tokenizer::resolve(&args, &model, &mut notes)?;
+        let (ui, log_level) = verbosity(&args.service, terminal);
+        idle_options(&args.service, &mut notes);
+        let typed = Typed {
+            endpoint_type: args.endpoint.kind.is_some(),
+            export_level: args.output.level.is_some(),
+            log_level: (args.service.log_level.is_some() || log_level < LogLevel::Info)
+                .then_some(log_level),
+            load: args.load,
+            warmup: args.warmup,
+            scheduled: None,
+        };
+        let load = match fixed_schedule {
+            // Its notes wait until the file has told which it is.
+            FixedSchedule::AutoIfTrace => {
+                Load::resolve(&typed.load, &typed.warmup, false, &mut Vec::new())?
+            }
+            known => Load::resolve(
+                &typed.load,
+                &typed.warmup,
+                known == FixedSchedule::Yes,
+                &mut notes,
+            )?,
+        };
+        Ok(Self {
+            model,
+            endpoint,
+            load,
+            fixed_schedule,
+            window,
+            input,
+            tokenizer,
+            use_server_token_count: args.endpoint.use_server_token_count,
+            output: Output::resolve(args.output)?,
+            machine: Machine::resolve(args.machine, args.service.workers_max),
+            ui,
+            log_level,
+            random_seed: args.input.random_seed,
+            mock,
+            notes,
+            typed,
+        })
+    }
+
+    /// Says what the input file turned out to be, and whether its first row has a timestamp. Refuses options that do
+    /// not go with it, and settles [`FixedSchedule::AutoIfTrace`]. To be called once for a run with a file.
+    pub(crate) fn settle_file(&mut self, format: Format, timed: bool) -> Result<(), Refusal> {
+        self.input.settle(format)?;
+        let fixed = match (self.fixed_schedule, timed) {
+            (FixedSchedule::Yes, true) => return Ok(()),
+            (FixedSchedule::Yes, false) => {
+                return Err(Refusal::new(
+                    "--fixed-schedule: the first row of --input-file has no timestamp to send it at",
+                ));
+            }
+            (FixedSchedule::No, _) => return Ok(()),
+            (FixedSchedule::AutoIfTrace, timed) => timed,
+        };
+        if fixed && self.typed.load.request_rate.is_some() {
+            return Err(Refusal::new(
+                "--request-rate: the trace has timestamps, which set the pace; remove --request-rate, or add \
+                 --no-fixed-schedule to ignore them",
+            ));
+        }
+        let (load, warmup) = (&self.typed.load, &self.typed.warmup);
+        self.load = Load::resolve(load, warmup, fixed, &mut self.notes)?;
+        self.fixed_schedule = if fixed {
+            FixedSchedule::Yes
+        } else {
+            FixedSchedule::No
+        };
+        Ok(())
+    }
+
+    /// Says how many requests the fixed schedule has, for the files.
+    pub(crate) fn set_scheduled_requests(&mut self, requests: u64) {
+        self.typed.scheduled = Some(requests);
+    }
+
+    /// The directory of the run's files: as given, else `artifacts/` and in it a directory named after model, endpoint
+    /// and load.
+    pub(crate) fn artifact_dir(&self) -> PathBuf {
+        if let Some(dir) = &self.output.dir {
+            return dir.clone();
+        }
+        let model = self.model.replace('/', "_");
+        let kind = name_of(self.endpoint.kind);
+        let stimulus = self.load.stimulus();
+        PathBuf::from("artifacts").join(format!("{model}-openai-{kind}-{stimulus}"))
+    }
+}
+
+fn mock(args: &args::Profile) -> Result<Option<ServeConfig>, Refusal> {
+    let Some(spec) = &args.machine.mock else {
+        return Ok(None);
+    };
+    if !args.endpoint.urls.is_empty() {
+        return Err(Refusal::new(
+            "--url: --mock loads a server of its own; remove one of the two",
+        ));
+    }
+    ServeConfig::mock(spec).map(Some)
+}
+
+fn model(args: &args::Profile, mock: Option<&ServeConfig>) -> Result<String, Refusal> {
+    let named = args.endpoint.models.iter().map(|m| m.trim());
+    let named: Vec<&str> = named.filter(|m| !m.is_empty()).collect();
+    match (named.as_slice(), mock) {
+        ([one], _) => Ok((*one).to_string()),
+        ([], Some(mock)) => Ok(mock.models[0].clone()),
+        ([], None) => Err(Refusal::new(
+            "--model is required; add -m NAME with the name the server knows the model by",
+        )),
+        _ => Err(Refusal::new(
+            "--model: several models in one run are not supported yet by this version of maser, give one",
+        )),
+    }
+}
+
+/// Endings of the reference's file names; a prefix that has one is meant without it.
+const FILE_ENDINGS: [&str; 14] = [
+    "_server_metrics.parquet",
+    "_server_metrics.jsonl",
+    "_server_metrics.json",
+    "_server_metrics.csv",
+    "_network_latency.jsonl",
+    "_gpu_telemetry.jsonl",
+    "_timeslices.csv",
+    "_timeslices.json",
+    "_console.txt",
+    "_raw.jsonl",
+    ".parquet",
+    ".csv",
+    ".json",
+    ".jsonl",
+];
+
+fn prefix(typed: String) -> Result<String, Refusal> {
+    let bare = FILE_ENDINGS.iter().find_map(|e| typed.strip_suffix(e));
+    let bare = bare.unwrap_or(&typed);
+    if bare.is_empty() || bare.contains(['/', '\0']) || bare == "." || bare == ".." {
+        return Err(Refusal::new(format!(
+            "--profile-export-prefix {typed}: expected the beginning of a file name, without a directory"
+        )));
+    }
+    Ok(bare.to_string())
+}
+
+fn verbosity(service: &args::Service, terminal: bool) -> (Ui, LogLevel) {
+    if service.extra_verbose || service.verbose > 1 {
+        return (Ui::Simple, LogLevel::Trace);
+    }
+    if service.verbose == 1 {
+        return (Ui::Simple, LogLevel::Debug);
+    }
+    let default = if terminal { Ui::Simple } else { Ui::None };
+    (
+        service.ui.unwrap_or(default),
+        service.log_level.unwrap_or(LogLevel::Info),
+    )
+}
+
+fn idle_options(service: &args::Service, notes: &mut Vec<String>) {
+    let zmq = [
+        ("--zmq-host", service.zmq_host.is_some()),
+        ("--zmq-ipc-path", service.zmq_ipc_path.is_some()),
+        ("--zmq-dual-bind", service.zmq_dual_bind),
+    ];
+    for (flag, _) in zmq.iter().filter(|(_, given)| *given) {
+        notes.push(format!("{flag} has no effect: maser is one process"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! The resolved settings as `profile_export_aiperf.json` shows them.
+//!
+//! Keys, order and shapes are the reference's. As there, most options appear only if they were given; what this version
+//! never collects is shown as not enabled.
+
+use super::{Arrival, FixedSchedule, Input, Length, PhaseConfig, PhaseKind, ProfileConfig};
+use crate::redact;
+use crate::values::{ExportLevel, name_of};
+use maser_engine::clock::{MILLI, Nanos, SECOND};
+use serde_json::{Map, Value, json};
+
+/// An object that leaves out what is not there.
+#[derive(Default)]
+struct Object(Map<String, Value>);
+
+impl Object {
+    fn put(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(key.into(), value.into());
+        self
+    }
+
+    fn put_some<T: Into<Value>>(self, key: &str, value: Option<T>) -> Self {
+        match value {
+            Some(value) => self.put(key, value),
+            None => self,
+        }
+    }
+
+    fn put_if(self, given: bool, key: &str, value: impl Into<Value>) -> Self {
+        if given { self.put(key, value) } else { self }
+    }
+}
+
+impl From<Object> for Value {
+    fn from(object: Object) -> Self {
+        Value::Object(object.0)
+    }
+}
+
+/// Nanoseconds as seconds.
+fn seconds(ns: Nanos) -> f64 {
+    ns as f64 / SECOND as f64
+}
+
+/// The reference's names have underscores in files and hyphens on the command line.
+fn file_name(choice: &str) -> String {
+    choice.replace('-', "_")
+}
+
+impl ProfileConfig {
+    /// The `input_config` object of the results; secrets are redacted.
+    pub(crate) fn input_config(&self) -> Value {
+        let phases: Vec<Value> = self.load.phases.iter().map(|p| self.phase(p)).collect();
+        let level = self.typed.log_level.map(name_of);
+        Object::default()
+            .put("models", json!({"items": [{"name": self.model}]}))
+            .put("endpoint", self.endpoint_object())
+            .put("datasets", vec![self.dataset()])
+            .put("phases", phases)
+            .put("artifacts", self.artifacts())
+            .put("tokenizer", json!({"name": self.tokenizer.name()}))
+            .put("gpu_telemetry", json!({"enabled": false}))
+            .put("server_metrics", json!({"enabled": false}))
+            .put("network_latency", json!({"enabled": false}))
+            .put("otel", json!({}))
+            .put("mlflow", json!({}))
+            .put("wandb", json!({}))
+            .put("runtime", self.runtime())
+            .put_some("logging", level.map(|l| json!({"level": l.to_uppercase()})))
+            .into()
+    }
+
+    fn endpoint_object(&self) -> Object {
+        let at = &self.endpoint;
+        let key = at.api_key.as_ref().map(|_| redact::REDACTED);
+        let headers: Map<String, Value> = at
+            .headers
+            .iter()
+            .filter(|h| at.api_key.is_none() || !h.name.eq_ignore_ascii_case("authorization"))
+            .map(|h| (h.name.clone(), h.shown().into()))
+            .collect();
+        Object::default()
+            .put("urls", vec![redact::url(at.url.as_str())])
+            .put_if(self.typed.endpoint_type, "type", name_of(at.kind))
+            .put_some("path", at.custom_path.clone())
+            .put_some("api_key", key)
+            .put_if(at.timeout_given, "timeout", seconds(at.timeout))
+            .put_if(at.streaming, "streaming", true)
+            .put_if(at.use_legacy_max_tokens, "use_legacy_max_tokens", true)
+            .put_if(self.use_server_token_count, "use_server_token_count", true)
+            .put_if(!headers.is_empty(), "headers", headers)
+            .put_if(!at.extra.is_empty(), "extra", redact::fields(&at.extra))
+            .put_some("session_header", at.session_header.clone())
+    }
+
+    fn dataset(&self) -> Object {
+        let named = Object::default().put("name", "main");
+        match &self.input {
+            Input::Synthetic {
+                entries,
+                entries_given,
+                isl,
+                osl,
+                block_size,
+            } => {
+                let prompts = Object::default()
+                    .put("isl", length(isl))
+                    .put_some("osl", osl.as_ref().map(length))
+                    .put_some("block_size", *block_size);
+                named
+                    .put("type", "synthetic")
+                    .put_if(*entries_given, "entries", *entries)
+                    .put_some("random_seed", self.random_seed)
+                    .put("prompts", prompts)
+            }
+            Input::File {
+                path,
+                format,
+                entries,
+                osl,
+                block_size,
+                max_isl,
+                max_osl,
+            } => {
+                let synthesis = Object::default()
+                    .put_some("max_isl", *max_isl)
+                    .put_some("max_osl", *max_osl);
+                named
+                    .put("type", "file")
+                    .put("path", path.display().to_string())
+                    .put_some("format", format.map(|f| file_name(name_of(f))))
+                    .put_if(max_isl.or(*max_osl).is_some(), "synthesis", synthesis)
+                    .put_some("entries", *entries)
+                    .put_some("random_seed", self.random_seed)
+                    .put_some("osl", osl.as_ref().map(length))
+                    .put_some("block_size", *block_size)
+            }
+        }
+    }
+
+    fn phase(&self, phase: &PhaseConfig) -> Value {
+        let warmup = phase.kind == PhaseKind::Warmup;
+        let kind = if warmup { "warmup" } else { "profiling" };
+        let fixed = phase.arrival == Arrival::FixedSchedule;
+        let requests = match fixed {
+            true => self.typed.load.request_count.or(self.typed.scheduled),
+            false => phase.requests,
+        };
+        let grace = phase.grace_ns.map_or(Value::Null, |ns| seconds(ns).into());
+        let object = Object::default()
+            .put("name", phase.name)
+            .put("kind", kind)
+            .put("type", arrival_name(phase.arrival))
+            .put_if(warmup, "exclude_from_results", true)
+            .put_some("requests", requests)
+            .put_some("duration", phase.duration_ns.map(seconds))
+            .put_some("concurrency", phase.concurrency)
+            .put_if(phase.duration_ns.is_some(), "grace_period", grace)
+            .put_some("rate", phase.arrival.rate());
+        if !fixed || self.fixed_schedule != FixedSchedule::Yes {
+            return object.into();
+        }
+        let window = &self.window;
+        object
+            .put_if(
+                window.auto_given || window.start_ns.is_some(),
+                "auto_offset",
+                window.auto_offset(),
+            )
+            .put_some("start_offset", window.start_ns.map(|ns| ns / MILLI))
+            .put_some("end_offset", window.end_ns.map(|ns| ns / MILLI))
+            .into()
+    }
+
+    fn artifacts(&self) -> Object {
+        let records = match self.output.level {
+            ExportLevel::Summary => json!(false),
+            ExportLevel::Records => json!(["jsonl"]),
+        };
+        Object::default()
+            .put("dir", self.artifact_dir().display().to_string())
+            .put_some("prefix", self.output.prefix.clone())
+            .put_if(self.typed.export_level, "records", records)
+            .put_if(self.typed.export_level, "raw", false)
+            .put("auto_plot", false)
+            .put("plot_required", false)
+    }
+
+    fn runtime(&self) -> Object {
+        Object::default()
+            .put("ui", name_of(self.ui))
+            .put_some("workers", self.machine.workers_max)
+    }
+}
+
+fn length(length: &Length) -> Object {
+    Object::default()
+        .put("mean", f64::from(length.mean))
+        .put_some("stddev", length.stddev)
+}
+
+fn arrival_name(arrival: Arrival) -> &'static str {
+    match arrival {
+        Arrival::ClosedLoop => "concurrency",
+        Arrival::Constant(_) => "constant",
+        Arrival::Poisson(_) => "poisson",
+        Arrival::FixedSchedule => "fixed_schedule",
+    }
+}

@@ -1,0 +1,466 @@
+//! The server, and how it is spoken to.
+
+use super::{ServeConfig, grammar};
+use crate::args;
+use crate::redact;
+use crate::refusal::Refusal;
+use crate::values::EndpointKind;
+use maser_engine::clock::{Nanos, SECOND};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// Six hours, the reference's default.
+const TIMEOUT: Nanos = 21_600 * SECOND;
+
+/// Where the reference looks for a server.
+const DEFAULT_URL: &str = "http://localhost:8000";
+
+/// Headers that frame the request; a wrong one would break the connection, so they are the engine's alone.
+const FRAMING: [&str; 3] = ["content-length", "transfer-encoding", "connection"];
+
+/// The server, and how it is spoken to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Endpoint {
+    /// The server's base URL.
+    pub(crate) url: Url,
+    /// The API.
+    pub(crate) kind: EndpointKind,
+    /// `--custom-endpoint`, if given; [`Endpoint::target`] has the path to send to.
+    pub(crate) custom_path: Option<String>,
+    /// Ask for a stream.
+    pub(crate) streaming: bool,
+    /// The user's headers in order and the authorization, each name once.
+    pub(crate) headers: Vec<Header>,
+    /// Fields added to every body.
+    pub(crate) extra: Map<String, Value>,
+    /// What a request may take in all, nanoseconds.
+    pub(crate) timeout: Nanos,
+    /// Whether the timeout was given.
+    pub(crate) timeout_given: bool,
+    /// The key behind the authorization header, if given.
+    pub(crate) api_key: Option<Secret>,
+    /// Ask for the output length in `max_tokens`.
+    pub(crate) use_legacy_max_tokens: bool,
+    /// Name of the header with the session's id, if not `X-Correlation-ID`.
+    pub(crate) session_header: Option<String>,
+}
+
+/// A text that no message may show.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(redact::REDACTED)
+    }
+}
+
+/// A header of every request.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// As typed.
+    pub(crate) name: String,
+    /// As sent.
+    pub(crate) value: String,
+}
+
+impl Header {
+    /// The value as files and messages may show it.
+    pub(crate) fn shown(&self) -> &str {
+        redact::header_value(&self.name, &self.value)
+    }
+
+    fn checked(name: String, value: String) -> Result<Self, String> {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || !name.bytes().all(token) {
+            return Err(format!("{name:?} is no header name"));
+        }
+        if FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f)) {
+            return Err(format!("{name} is set by maser itself and cannot be given"));
+        }
+        if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
+            return Err(format!("the value of {name} has a control character in it"));
+        }
+        Ok(Self { name, value })
+    }
+}
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.shown())
+    }
+}
+
+/// An `http` URL without credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// Name or address; an IPv6 address without its brackets.
+    pub(crate) host: String,
+    /// 1 to 65535; 0 only until a mock server has its port.
+    pub(crate) port: u16,
+    /// Base path without its last `/`; empty for the root.
+    pub(crate) path: String,
+    /// What stands after a `?`.
+    pub(crate) query: Option<String>,
+    text: String,
+}
+
+impl Url {
+    /// Reads a URL. A missing scheme is `http`, a missing port 80. The error completes a sentence about the URL.
+    pub(crate) fn parse(raw: &str) -> Result<Self, String> {
+        if raw.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("a URL has no spaces in it".into());
+        }
+        if !raw.is_ascii() {
+            return Err("expected ASCII only; write other characters percent-encoded".into());
+        }
+        let text = if raw.contains("://") {
+            raw.to_string()
+        } else {
+            format!("http://{raw}")
+        };
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", ""));
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => {
+                return Err("https is not supported yet by this version of maser, use http".into());
+            }
+            _ => {
+                return Err(format!(
+                    "{scheme:?} is no scheme for a server of models, use http"
+                ));
+            }
+        }
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (location, query) = match rest.split_once('?') {
+            Some((location, query)) => (location, Some(query.to_string())),
+            None => (rest, None),
+        };
+        let (authority, path) = location.split_at(location.find('/').unwrap_or(location.len()));
+        let (host, port) = authority_of(authority)?;
+        let (host, path) = (host.to_string(), path.trim_end_matches('/').to_string());
+        Ok(Self {
+            host,
+            port,
+            path,
+            query: query.filter(|q| !q.is_empty()),
+            text,
+        })
+    }
+
+    /// The URL with its scheme, as typed.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Puts in the port that a mock server got.
+    pub(crate) fn set_port(&mut self, port: u16) {
+        self.port = port;
+        self.text = format!("http://{}{}", self.host_header(), self.path);
+    }
+
+    /// The `Host` header: the host, in brackets if it is an IPv6 address, and the port unless it is 80.
+    pub(crate) fn host_header(&self) -> String {
+        let (open, close) = if self.host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
+        match self.port {
+            80 => format!("{open}{}{close}", self.host),
+            port => format!("{open}{}{close}:{port}", self.host),
+        }
+    }
+}
+
+fn authority_of(authority: &str) -> Result<(&str, u16), String> {
+    if authority.contains('@') {
+        return Err("credentials in a URL are not supported, use --api-key or --header".into());
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest
+                .split_once(']')
+                .ok_or("the address has no closing bracket")?;
+            let port = match after.strip_prefix(':') {
+                Some(port) => Some(port),
+                None if after.is_empty() => None,
+                None => return Err("expected a colon and a port after the address".into()),
+            };
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| format!("{host:?} is no IPv6 address"))?;
+            (host, port)
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let name = |b: u8| b.is_ascii_alphanumeric() || b"-._~%:".contains(&b);
+    if host.is_empty() {
+        return Err("the URL names no host".into());
+    }
+    if !host.bytes().all(name) {
+        return Err(format!("{host:?} is no host name"));
+    }
+    match port.map(str::parse::<u16>) {
+        None => Ok((host, 80)),
+        Some(Ok(port)) if port > 0 => Ok((host, port)),
+        Some(_) => Err("expected a port between 1 and 65535".into()),
+    }
+}
+
+impl Endpoint {
+    /// Resolves the endpoint of `args`; of `mock` if the run has a mock server.
+    pub(super) fn resolve(
+        args: &args::Profile,
+        mock: Option<&ServeConfig>,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, Refusal> {
+        let typed = &args.endpoint;
+        let api_key = typed.api_key.as_deref().map(key).transpose()?;
+        Ok(Self {
+            url: url(&typed.urls, mock)?,
+            kind: typed.kind.unwrap_or(EndpointKind::Chat),
+            custom_path: typed.path.as_deref().map(custom_path).transpose()?,
+            streaming: typed.streaming,
+            headers: headers(&args.input.headers, api_key.as_ref(), notes)?,
+            extra: extra(&args.input.extra_inputs)?,
+            timeout: typed.timeout.unwrap_or(TIMEOUT),
+            timeout_given: typed.timeout.is_some(),
+            api_key,
+            use_legacy_max_tokens: typed.use_legacy_max_tokens,
+            session_header: typed
+                .session_header
+                .clone()
+                .map(session_header)
+                .transpose()?,
+        })
+    }
+
+    /// What the request line names: base path and endpoint path joined, and the query. An endpoint path that the base
+    /// path ends with is not repeated, nor is `/v1`.
+    pub(crate) fn target(&self) -> String {
+        let own = self.custom_path.as_deref().unwrap_or(self.kind.path());
+        let (own, own_query) = match own.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (own, None),
+        };
+        let mut target = join(&self.url.path, own);
+        let queries = [self.url.query.as_deref(), own_query];
+        for (n, query) in queries.into_iter().flatten().enumerate() {
+            target.push(if n == 0 { '?' } else { '&' });
+            target.push_str(query);
+        }
+        target
+    }
+}
+
+fn join(base: &str, path: &str) -> String {
+    let path = path.trim_start_matches('/');
+    if path.is_empty() {
+        return if base.is_empty() {
+            "/".into()
+        } else {
+            base.into()
+        };
+    }
+    if base.ends_with(&format!("/{path}")) {
+        return base.into();
+    }
+    let path = match path.strip_prefix("v1/") {
+        Some(rest) if base.ends_with("/v1") => rest,
+        _ => path,
+    };
+    format!("{base}/{path}")
+}
+
+fn url(typed: &[String], mock: Option<&ServeConfig>) -> Result<Url, Refusal> {
+    if let Some(mock) = mock {
+        let text = format!("http://{}:1", bracketed(&mock.host));
+        let mut url = Url::parse(&text)
+            .map_err(|why| Refusal::new(format!("--mock: host={}: {why}", mock.host)))?;
+        url.set_port(mock.port);
+        return Ok(url);
+    }
+    match typed {
+        [] => Url::parse(DEFAULT_URL).map_err(Refusal::new),
+        [one] => Url::parse(one)
+            .map_err(|why| Refusal::new(format!("--url {}: {why}", redact::url(one)))),
+        _ => Err(Refusal::new(
+            "--url: several servers in one run are not supported yet by this version of maser, give one",
+        )),
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.into()
+    }
+}
+
+fn custom_path(path: &str) -> Result<String, Refusal> {
+    let wrong = |why: &str| Err(Refusal::new(format!("--custom-endpoint {path}: {why}")));
+    if !path.starts_with('/') {
+        return wrong("expected a path that begins with /");
+    }
+    if !path.bytes().all(|b| b.is_ascii_graphic()) || path.contains('#') {
+        return wrong("a path has no spaces, no # and only ASCII characters in it");
+    }
+    Ok(path.into())
+}
+
+fn key(typed: &str) -> Result<Secret, Refusal> {
+    // Never echoed, however wrong it is.
+    if typed.is_empty() || !typed.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Refusal::new(
+            "--api-key: expected a key without spaces or other characters that a header cannot carry",
+        ));
+    }
+    Ok(Secret(typed.into()))
+}
+
+fn session_header(name: String) -> Result<String, Refusal> {
+    Header::checked(name, String::new())
+        .map(|header| header.name)
+        .map_err(|why| Refusal::new(format!("--session-header: {why}")))
+}
+
+fn headers(
+    items: &[String],
+    api_key: Option<&Secret>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Header>, Refusal> {
+    let mut all: Vec<Header> = Vec::new();
+    let wrong = |why: String| Refusal::new(format!("--header: {why}"));
+    for item in items {
+        for (name, value) in grammar::headers(item).map_err(wrong)? {
+            let header = Header::checked(name, value).map_err(wrong)?;
+            all.retain(|h| !h.name.eq_ignore_ascii_case(&header.name));
+            all.push(header);
+        }
+    }
+    if let Some(key) = api_key {
+        let before = all.len();
+        all.retain(|h| !h.name.eq_ignore_ascii_case("authorization"));
+        if all.len() < before {
+            notes.push("--api-key replaces the Authorization header given with --header".into());
+        }
+        all.push(Header {
+            name: "Authorization".into(),
+            value: format!("Bearer {}", key.expose()),
+        });
+    }
+    Ok(all)
+}
+
+fn extra(items: &[String]) -> Result<Map<String, Value>, Refusal> {
+    let mut all = Map::new();
+    for item in items {
+        let fields =
+            grammar::fields(item).map_err(|why| Refusal::new(format!("--extra-inputs: {why}")))?;
+        all.extend(fields);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_or_refused() {
+        let read = |raw: &str| Url::parse(raw).map(|u| (u.host_header(), u.path, u.query));
+        let ok = |h: &str, p: &str, q: Option<&str>| Ok((h.into(), p.into(), q.map(Into::into)));
+        assert_eq!(
+            read("http://localhost:8000"),
+            ok("localhost:8000", "", None)
+        );
+        assert_eq!(read("gpu-1:9/v1/"), ok("gpu-1:9", "/v1", None));
+        assert_eq!(read("HTTP://h/a?x=1#f"), ok("h", "/a", Some("x=1")));
+        assert_eq!(read("http://[::1]:8080/"), ok("[::1]:8080", "", None));
+        assert_eq!(read("http://h?x=1"), ok("h", "", Some("x=1")));
+        for raw in [
+            "",
+            "http://",
+            "http://:80",
+            "http://h:0",
+            "http://h:65536",
+            "http://h:",
+            "http://h:8x",
+            "http://[::1",
+            "http://[zz]:1",
+            "http://[::1]x",
+            "ftp://h",
+            "mailto:x",
+            "https://h",
+            "http://u:p@h",
+            "http://h h",
+            "http://h\r\nX: y",
+            "http://hé",
+            "http://a,b",
+        ] {
+            assert!(Url::parse(raw).is_err(), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn paths_join_without_repeating_themselves() {
+        let chat = EndpointKind::Chat.path();
+        for (base, path, want) in [
+            ("", chat, "/v1/chat/completions"),
+            ("/v1", chat, "/v1/chat/completions"),
+            ("/proxy/v1", chat, "/proxy/v1/chat/completions"),
+            ("/v1/chat/completions", chat, "/v1/chat/completions"),
+            ("/proxy", chat, "/proxy/v1/chat/completions"),
+            ("/xv1", chat, "/xv1/v1/chat/completions"),
+            ("", "/", "/"),
+            ("/base", "/", "/base"),
+            ("", "/generate", "/generate"),
+        ] {
+            assert_eq!(join(base, path), want, "{base} + {path}");
+        }
+    }
+
+    #[test]
+    fn headers_that_would_break_a_request_are_refused() {
+        for (name, value) in [
+            ("", "x"),
+            ("a b", "x"),
+            ("A\r\n", "x"),
+            ("A", "x\r\nB: y"),
+            ("Content-Length", "3"),
+            ("transfer-encoding", "chunked"),
+        ] {
+            assert!(
+                Header::checked(name.into(), value.into()).is_err(),
+                "{name:?} {value:?}"
+            );
+        }
+        assert!(Header::checked("X-Ü".into(), "x".into()).is_err());
+        assert!(Header::checked("X-A".into(), "ü\tb".into()).is_ok());
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let all = headers(
+            &["Cookie: abc".into(), "X-Plain: seen".into()],
+            Some(&Secret("hidden".into())),
+            &mut Vec::new(),
+        );
+        let text = format!("{all:?} {:?}", Secret("hidden".into()));
+        assert!(
+            text.contains("seen") && !text.contains("abc") && !text.contains("hidden"),
+            "{text}"
+        );
+    }
+}

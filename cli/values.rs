@@ -1,0 +1,561 @@
+//! What a single value on the command line may be.
+//!
+//! Every parser's error completes the sentence `--flag VALUE: …`.
+
+use maser_engine::clock::Nanos;
+
+/// What is said of a comma list where the reference would start a sweep.
+pub(crate) const SWEEP: &str =
+    "sweeps are not supported yet by this version of maser, give a single value";
+
+type Parsed<T> = Result<T, String>;
+
+/// Wraps the parser of an option that the reference can sweep: a comma list is told apart from a typing error.
+pub(crate) fn single<T: 'static>(
+    parse: fn(&str) -> Parsed<T>,
+) -> impl Fn(&str) -> Parsed<T> + Clone + Send + Sync + 'static {
+    move |raw| {
+        if raw.contains(',') && raw.split(',').all(|part| parse(part.trim()).is_ok()) {
+            return Err(SWEEP.into());
+        }
+        parse(raw)
+    }
+}
+
+/// A whole number of at least 1.
+pub(crate) fn count(raw: &str) -> Parsed<u64> {
+    match raw.parse() {
+        Ok(n) if n >= 1 => Ok(n),
+        _ => Err("expected a whole number of at least 1".into()),
+    }
+}
+
+/// A whole number of at least 1 that fits 32 bits.
+pub(crate) fn count32(raw: &str) -> Parsed<u32> {
+    let n = count(raw)?;
+    u32::try_from(n).map_err(|_| format!("expected at most {}", u32::MAX))
+}
+
+/// A whole number of at least 0.
+pub(crate) fn whole(raw: &str) -> Parsed<u64> {
+    raw.parse()
+        .map_err(|_| "expected a whole number of at least 0".into())
+}
+
+/// A whole number of at least 0 that fits 32 bits.
+pub(crate) fn whole32(raw: &str) -> Parsed<u32> {
+    let n = whole(raw)?;
+    u32::try_from(n).map_err(|_| format!("expected at most {}", u32::MAX))
+}
+
+fn finite(raw: &str) -> Option<f64> {
+    raw.parse().ok().filter(|x: &f64| x.is_finite())
+}
+
+/// Requests per second: finite and above 0.
+pub(crate) fn rate(raw: &str) -> Parsed<f64> {
+    finite(raw)
+        .filter(|x| *x > 0.0)
+        .ok_or_else(|| "expected a number above 0 (requests per second)".into())
+}
+
+/// A standard deviation: finite and at least 0.
+pub(crate) fn deviation(raw: &str) -> Parsed<f64> {
+    finite(raw)
+        .filter(|x| *x >= 0.0)
+        .ok_or_else(|| "expected a number of at least 0".into())
+}
+
+/// A share of 1: between 0 and 1, both included.
+pub(crate) fn fraction(raw: &str) -> Option<f64> {
+    finite(raw).filter(|x| (0.0..=1.0).contains(x))
+}
+
+/// `units` of `unit` nanoseconds each, if that fits 64 bits.
+fn nanos(units: f64, unit: Nanos) -> Option<Nanos> {
+    let ns = (units * unit as f64).round();
+    (ns >= 0.0 && ns < u64::MAX as f64).then_some(ns as Nanos)
+}
+
+/// Seconds above 0, as nanoseconds.
+pub(crate) fn seconds(raw: &str) -> Parsed<Nanos> {
+    finite(raw)
+        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
+        .filter(|ns| *ns > 0)
+        .ok_or_else(|| "expected seconds above 0".into())
+}
+
+/// Milliseconds of at least 0, as nanoseconds.
+pub(crate) fn millis(raw: &str) -> Parsed<Nanos> {
+    finite(raw)
+        .filter(|ms| *ms >= 0.0)
+        .and_then(|ms| nanos(ms, maser_engine::clock::MILLI))
+        .ok_or_else(|| "expected milliseconds of at least 0".into())
+}
+
+/// How long requests in flight at the end of a duration may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grace {
+    /// This long, nanoseconds.
+    Span(Nanos),
+    /// Until all are done.
+    Infinite,
+}
+
+/// Seconds of at least 0, or `inf`.
+pub(crate) fn grace(raw: &str) -> Parsed<Grace> {
+    if raw.eq_ignore_ascii_case("inf") || raw.eq_ignore_ascii_case("infinity") {
+        return Ok(Grace::Infinite);
+    }
+    finite(raw)
+        .filter(|s| *s >= 0.0)
+        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
+        .map(Grace::Span)
+        .ok_or_else(|| "expected seconds of at least 0, or inf".into())
+}
+
+/// A value chosen from a list of names; letter case does not matter, and `_` stands for `-`.
+pub(crate) trait Choice: Copy + 'static {
+    /// The names; those without a value are known to the reference and not supported yet.
+    const NAMES: &'static [(&'static str, Option<Self>)];
+}
+
+/// Parses a name of the list.
+pub(crate) fn choice<T: Choice>(raw: &str) -> Parsed<T> {
+    let wanted = raw.to_ascii_lowercase().replace('_', "-");
+    let supported = || {
+        let names = T::NAMES.iter().filter(|(_, value)| value.is_some());
+        let names: Vec<&str> = names.map(|(name, _)| *name).collect();
+        names.join(", ")
+    };
+    match T::NAMES.iter().find(|(name, _)| *name == wanted) {
+        Some((_, Some(value))) => Ok(*value),
+        Some((_, None)) => Err(format!(
+            "not supported yet by this version of maser, which has {}",
+            supported()
+        )),
+        None => Err(format!("expected one of {}", supported())),
+    }
+}
+
+/// The name under which a value is chosen.
+pub(crate) fn name_of<T: Choice + PartialEq>(value: T) -> &'static str {
+    let mut names = T::NAMES.iter();
+    names
+        .find(|(_, v)| *v == Some(value))
+        .map_or("", |(name, _)| *name)
+}
+
+/// `--endpoint-type`: the API that is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndpointKind {
+    /// OpenAI chat completions.
+    Chat,
+}
+
+impl EndpointKind {
+    /// The path that requests go to unless `--custom-endpoint` says otherwise.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+        }
+    }
+}
+
+impl Choice for EndpointKind {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("chat", Some(Self::Chat)),
+        ("audio-transcription", None),
+        ("cohere-rankings", None),
+        ("completions", None),
+        ("responses", None),
+        ("messages", None),
+        ("chat-embeddings", None),
+        ("embeddings", None),
+        ("hf-tei-rankings", None),
+        ("huggingface-generate", None),
+        ("image-generation", None),
+        ("image-edit", None),
+        ("video-generation", None),
+        ("image-retrieval", None),
+        ("nim-embeddings", None),
+        ("nim-rankings", None),
+        ("solido-rag", None),
+        ("raw", None),
+        ("template", None),
+    ];
+}
+
+/// `--arrival-pattern`: how requests are spaced under a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArrivalPattern {
+    /// Evenly.
+    Constant,
+    /// With exponential gaps.
+    Poisson,
+    /// As fast as the concurrency allows; Poisson where there is a rate.
+    ConcurrencyBurst,
+}
+
+impl Choice for ArrivalPattern {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("constant", Some(Self::Constant)),
+        ("poisson", Some(Self::Poisson)),
+        ("concurrency-burst", Some(Self::ConcurrencyBurst)),
+        ("gamma", None),
+    ];
+}
+
+/// `--custom-dataset-type`: the format of the input file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// JSON lines, one prompt each.
+    SingleTurn,
+    /// JSON lines of a Mooncake trace.
+    MooncakeTrace,
+}
+
+impl Format {
+    /// Whether rows are requests of a recorded trace, with lengths and times.
+    pub(crate) fn is_trace(self) -> bool {
+        matches!(self, Self::MooncakeTrace)
+    }
+}
+
+impl Choice for Format {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("single-turn", Some(Self::SingleTurn)),
+        ("mooncake-trace", Some(Self::MooncakeTrace)),
+        ("multi-turn", None),
+        ("random-pool", None),
+        ("bailian-trace", None),
+        ("burst-gpt-trace", None),
+        ("baseten-trace", None),
+        ("sagemaker-data-capture", None),
+        ("raw-payload", None),
+        ("inputs-json", None),
+        ("dag-jsonl", None),
+        ("tracelab", None),
+        ("weka-trace", None),
+        ("speed-bench", None),
+    ];
+}
+
+/// Parses a dataset format. The reference has a name for each SPEED-Bench split; they are one entry here.
+pub(crate) fn format(raw: &str) -> Parsed<Format> {
+    let name = raw.to_ascii_lowercase().replace('_', "-");
+    if name.starts_with("speed-bench-") {
+        return choice("speed-bench");
+    }
+    choice(raw)
+}
+
+/// `--export-level`: how much of each request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExportLevel {
+    /// Only the summaries.
+    Summary,
+    /// And a line per request.
+    Records,
+}
+
+impl Choice for ExportLevel {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("summary", Some(Self::Summary)),
+        ("records", Some(Self::Records)),
+        ("raw", None),
+    ];
+}
+
+/// `--ui`: what is shown while the run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ui {
+    /// A progress bar.
+    Simple,
+    /// Nothing.
+    None,
+}
+
+impl Choice for Ui {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("simple", Some(Self::Simple)),
+        ("none", Some(Self::None)),
+        ("dashboard", None),
+    ];
+}
+
+/// `--log-level`: the least severe message that is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What helps to find a fault.
+    Debug,
+    /// What a user wants to know.
+    Info,
+    /// What a user should know.
+    Notice,
+    /// What may spoil the results.
+    Warning,
+    /// That a step went well.
+    Success,
+    /// What failed.
+    Error,
+    /// What ends the program.
+    Critical,
+}
+
+impl Choice for LogLevel {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("trace", Some(Self::Trace)),
+        ("debug", Some(Self::Debug)),
+        ("info", Some(Self::Info)),
+        ("notice", Some(Self::Notice)),
+        ("warning", Some(Self::Warning)),
+        ("success", Some(Self::Success)),
+        ("error", Some(Self::Error)),
+        ("critical", Some(Self::Critical)),
+    ];
+}
+
+/// `--spin`: whether threads wait for the next event by turning in a loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spin {
+    /// On cores that nothing else of the run uses.
+    Auto,
+    /// On every core.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+impl Choice for Spin {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("auto", Some(Self::Auto)),
+        ("always", Some(Self::Always)),
+        ("never", Some(Self::Never)),
+    ];
+}
+
+/// `--io`: the kernel interface below the sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Io {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl Choice for Io {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("auto", Some(Self::Auto)),
+        ("uring", Some(Self::Uring)),
+        ("epoll", Some(Self::Epoll)),
+    ];
+}
+
+/// `--cores`: where the threads may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// All cores that the process is allowed.
+    Auto,
+    /// This many of them.
+    Count(usize),
+    /// These, by the kernel's numbers, ascending and without doubles.
+    List(Vec<usize>),
+}
+
+/// Far above the number of cores of any machine; bounds what a range may expand to.
+const CORE_MAX: usize = 4095;
+
+/// `auto`, a number of cores (`4`), or a list with a comma or a range in it (`0,2-5`, `3-3`).
+pub(crate) fn cores(raw: &str) -> Parsed<Cores> {
+    let wrong = || {
+        "expected auto, a number of cores such as 4, or a list of cores such as 0,2-5".to_string()
+    };
+    if raw.eq_ignore_ascii_case("auto") {
+        return Ok(Cores::Auto);
+    }
+    if !raw.contains([',', '-']) {
+        let n = raw.parse().ok().filter(|n| (1..=CORE_MAX + 1).contains(n));
+        return n.map(Cores::Count).ok_or_else(wrong);
+    }
+    let mut list = Vec::new();
+    for part in raw.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (from.trim().parse::<usize>(), to.trim().parse());
+        match (from, to) {
+            (Ok(from), Ok(to)) if from <= to && to <= CORE_MAX => list.extend(from..=to),
+            _ => return Err(wrong()),
+        }
+    }
+    list.sort_unstable();
+    list.dedup();
+    if list.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Cores::List(list))
+}
+
+/// What the mock server does to a request instead of answering it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// Answers 500.
+    Http500,
+    /// Answers 429.
+    Http429,
+    /// Resets the connection in mid-answer.
+    Reset,
+    /// Closes the connection in mid-answer.
+    Close,
+    /// Sends a chunk that is no JSON.
+    Malformed,
+    /// Sends an SSE event of the type `error`.
+    ErrorEvent,
+    /// Never goes on.
+    Hang,
+}
+
+impl Choice for FaultKind {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("http500", Some(Self::Http500)),
+        ("http429", Some(Self::Http429)),
+        ("reset", Some(Self::Reset)),
+        ("close", Some(Self::Close)),
+        ("malformed", Some(Self::Malformed)),
+        ("error-event", Some(Self::ErrorEvent)),
+        ("hang", Some(Self::Hang)),
+    ];
+}
+
+/// A fault and the share of requests that meet it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Fault {
+    /// What happens.
+    pub(crate) kind: FaultKind,
+    /// Share of the requests, 0 to 1.
+    pub(crate) fraction: f64,
+}
+
+/// `KIND:FRACTION`.
+pub(crate) fn fault(raw: &str) -> Parsed<Fault> {
+    let (kind, share) = raw
+        .split_once(':')
+        .ok_or("expected KIND:FRACTION, for example http500:0.1")?;
+    let kind = choice(kind).map_err(|why| format!("unknown kind of fault, {why}"))?;
+    let fraction = fraction(share).ok_or("expected a fraction between 0 and 1 after the colon")?;
+    Ok(Fault { kind, fraction })
+}
+
+/// How far the mock server's intervals stray from their mean, uniformly to both sides.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Jitter {
+    /// By this share of the interval, 0 to 1.
+    Fraction(f64),
+    /// By this span, nanoseconds (never below an interval of 0).
+    Span(Nanos),
+}
+
+/// A fraction of each interval (`0.1`), or milliseconds (`2ms`).
+pub(crate) fn jitter(raw: &str) -> Parsed<Jitter> {
+    let span = raw.strip_suffix("ms").map(|ms| millis(ms.trim()));
+    let parsed = match span {
+        Some(ns) => ns.ok().map(Jitter::Span),
+        None => fraction(raw).map(Jitter::Fraction),
+    };
+    parsed.ok_or_else(|| "expected a fraction between 0 and 1, or milliseconds such as 2ms".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_rates_have_bounds() {
+        for (raw, want) in [
+            ("1", Some(1)),
+            ("0", None),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+        ] {
+            assert_eq!(count(raw).ok(), want, "{raw}");
+        }
+        for raw in ["0", "-2", "NaN", "inf", "x", ""] {
+            assert!(rate(raw).is_err(), "{raw}");
+        }
+        assert_eq!(rate("0.5"), Ok(0.5));
+        assert!(count32("4294967296").is_err());
+        assert_eq!(whole32("0"), Ok(0));
+    }
+
+    #[test]
+    fn a_comma_list_is_a_sweep_only_if_every_part_would_do() {
+        let parse = single(count);
+        assert_eq!(parse("1,2, 4"), Err(SWEEP.to_string()));
+        assert_eq!(parse("7"), Ok(7));
+        assert!(parse("1,x").is_err_and(|why| why != SWEEP));
+    }
+
+    #[test]
+    fn times_become_whole_nanoseconds() {
+        assert_eq!(seconds("0.1"), Ok(100_000_000));
+        assert_eq!(millis("2.5"), Ok(2_500_000));
+        assert_eq!(millis("0"), Ok(0));
+        for raw in ["0", "-1", "nan", "inf", "1e30", "5s"] {
+            assert!(seconds(raw).is_err(), "{raw}");
+        }
+        assert_eq!(grace("inf"), Ok(Grace::Infinite));
+        assert_eq!(grace("0"), Ok(Grace::Span(0)));
+        assert!(grace("-1").is_err());
+    }
+
+    #[test]
+    fn names_are_read_in_any_case_with_either_dash() {
+        assert_eq!(
+            choice("Concurrency_Burst"),
+            Ok(ArrivalPattern::ConcurrencyBurst)
+        );
+        assert_eq!(format("MOONCAKE-trace"), Ok(Format::MooncakeTrace));
+        assert_eq!(
+            choice::<Ui>("dashboard"),
+            Err("not supported yet by this version of maser, which has simple, none".into())
+        );
+        assert_eq!(
+            choice::<Ui>("tui"),
+            Err("expected one of simple, none".into())
+        );
+        assert!(format("speed_bench_qa").is_err_and(|why| why.starts_with("not supported yet")));
+        assert_eq!(name_of(Format::MooncakeTrace), "mooncake-trace");
+    }
+
+    #[test]
+    fn cores_are_a_number_or_a_list() {
+        assert_eq!(cores("auto"), Ok(Cores::Auto));
+        assert_eq!(cores("4"), Ok(Cores::Count(4)));
+        assert_eq!(cores("0,2-4,3"), Ok(Cores::List(vec![0, 2, 3, 4])));
+        assert_eq!(cores("3-3"), Ok(Cores::List(vec![3])));
+        for raw in ["0", "", ",", "a", "5-2", "1-", "0-99999999", "-1"] {
+            assert!(cores(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn faults_and_jitter() {
+        let half = Fault {
+            kind: FaultKind::ErrorEvent,
+            fraction: 0.5,
+        };
+        assert_eq!(fault("error_event:0.5"), Ok(half));
+        for raw in ["http500", "http500:", "http500:2", "boom:0.1", ":0.1"] {
+            assert!(fault(raw).is_err(), "{raw}");
+        }
+        assert_eq!(jitter("0.25"), Ok(Jitter::Fraction(0.25)));
+        assert_eq!(jitter("2ms"), Ok(Jitter::Span(2_000_000)));
+        for raw in ["2", "-0.1", "ms", "x"] {
+            assert!(jitter(raw).is_err(), "{raw}");
+        }
+    }
+}
