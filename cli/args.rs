@@ -6,9 +6,8 @@
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel,
-    Spin, Ui, choice, cores, count, count32, deviation, fault, format, grace, jitter, millis, rate,
-    seconds, single, whole, whole32,
+    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice,
+    cores, count, count32, deviation, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -79,13 +78,7 @@ pub(crate) struct Profile {
 #[command(next_help_heading = "Endpoint")]
 pub(crate) struct Endpoint {
     /// The model to ask for. Required, except with --mock [default with --mock: mock]
-    #[arg(
-        short = 'm',
-        long = "model",
-        visible_alias = "model-names",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
+    #[arg(short = 'm', long = "model", visible_alias = "model-names", value_name = "NAME", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
 
     /// The server's base URL, http only; `http://` may be left out [default: http://localhost:8000]
@@ -101,11 +94,7 @@ pub(crate) struct Endpoint {
     pub(crate) streaming: bool,
 
     /// Path of the requests, beginning with `/` [default: /v1/chat/completions]
-    #[arg(
-        long = "custom-endpoint",
-        visible_alias = "endpoint",
-        value_name = "PATH"
-    )]
+    #[arg(long = "custom-endpoint", visible_alias = "endpoint", value_name = "PATH")]
     pub(crate) path: Option<String>,
 
     /// Sent as `Authorization: Bearer KEY`; replaces such a header given with --header
@@ -184,19 +173,11 @@ pub(crate) struct Schedule {
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
     /// Directory of the run's files [default: artifacts/, and in it a directory named after the run]
-    #[arg(
-        long = "artifact-dir",
-        visible_alias = "output-artifact-dir",
-        value_name = "DIR"
-    )]
+    #[arg(long = "artifact-dir", visible_alias = "output-artifact-dir", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
     /// Name that the files begin with in place of `profile_export`
-    #[arg(
-        long = "profile-export-prefix",
-        visible_alias = "profile-export-file",
-        value_name = "NAME"
-    )]
+    #[arg(long = "profile-export-prefix", visible_alias = "profile-export-file", value_name = "NAME")]
     pub(crate) prefix: Option<String>,
 
     /// summary, or records: a line per request besides the summary [default: records]
@@ -461,9 +442,7 @@ fn command() -> clap::Command {
 /// Reads a command line; `argv[0]` is the program's name.
 pub(crate) fn parse(argv: &[OsString]) -> Result<Command, Stop> {
     let mut tree = command();
-    let parsed = tree
-        .try_get_matches_from_mut(argv)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = tree.try_get_matches_from_mut(argv).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(cli.command),
         Err(error) => Err(stop(error, argv)),
@@ -474,25 +453,20 @@ pub(crate) fn parse(argv: &[OsString]) -> Result<Command, Stop> {
 pub(crate) fn parse_mock(spec: &str) -> Result<Serve, Refusal> {
     let pairs = spec.split(',').map(str::trim).filter(|p| !p.is_empty());
     let flags = pairs.map(|pair| format!("--{pair}").into());
-    let argv: Vec<OsString> = ["maser".into(), "serve".into()]
-        .into_iter()
-        .chain(flags)
-        .collect();
+    let argv: Vec<OsString> = ["maser".into(), "serve".into()].into_iter().chain(flags).collect();
     let wrong = |what: String| Refusal::new(format!("--mock={spec}: {what}"));
     match parse(&argv) {
         Ok(Command::Serve(serve)) => Ok(serve),
         Err(Stop::Refused(refusal)) => Err(wrong(refusal.to_string())),
-        _ => Err(wrong(
-            "expected KEY=VALUE pairs with commas between them, for example ttft=20,itl=5".into(),
-        )),
+        _ => Err(wrong("expected KEY=VALUE pairs with commas between them, for example ttft=20,itl=5".into())),
     }
 }
 
 fn stop(error: clap::Error, argv: &[OsString]) -> Stop {
     match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Stop::Text(error),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Stop::Text(error)
+        }
         ErrorKind::UnknownArgument => Stop::Refused(unknown(&error, argv)),
         ErrorKind::ValueValidation => Stop::Refused(bad_value(&error, argv)),
         ErrorKind::InvalidSubcommand => Stop::Refused(unknown_command(&error)),
@@ -569,9 +543,7 @@ fn as_typed(flag: &str, argv: &[OsString]) -> String {
             a == long.as_str() || a.strip_prefix(&long).is_some_and(|r| r.starts_with('='))
         })
     });
-    typed
-        .next()
-        .map_or_else(|| flag.to_string(), |s| format!("--{s}"))
+    typed.next().map_or_else(|| flag.to_string(), |s| format!("--{s}"))
 }
 
 /// Clap's own words, without its usage lines.
@@ -580,10 +552,7 @@ fn first_sentence(error: &clap::Error) -> String {
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let words: Vec<&str> = paragraph.split_whitespace().collect();
     let sentence = words.join(" ");
-    sentence
-        .strip_prefix("error: ")
-        .unwrap_or(&sentence)
-        .to_string()
+    sentence.strip_prefix("error: ").unwrap_or(&sentence).to_string()
 }
 
 #[cfg(test)]
@@ -616,12 +585,7 @@ mod tests {
         for arg in profile.get_arguments() {
             all.extend(arg.get_long().map(|l| format!("--{l}")));
             all.extend(arg.get_short().map(|s| format!("-{s}")));
-            all.extend(
-                arg.get_all_aliases()
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|l| format!("--{l}")),
-            );
+            all.extend(arg.get_all_aliases().unwrap_or_default().iter().map(|l| format!("--{l}")));
         }
         all
     }
@@ -640,25 +604,18 @@ mod tests {
         let (mut have, mut lack) = (0, 0);
         for (names, _) in rows() {
             for name in &names {
-                let refused = format!(
-                    "{name} is not supported yet by this version of maser; remove it to run without it"
-                );
+                let refused =
+                    format!("{name} is not supported yet by this version of maser; remove it to run without it");
                 if supported.contains(*name) {
                     have += 1;
                     for words in [&["profile", name][..], &["profile", name, "1"]] {
                         let said = read(words).err().unwrap_or_default();
-                        assert!(
-                            !said.contains("is no option") && said != refused,
-                            "{words:?}: {said}"
-                        );
+                        assert!(!said.contains("is no option") && said != refused, "{words:?}: {said}");
                     }
                 } else {
                     lack += 1;
                     assert_eq!(read(&["profile", name]).err(), Some(refused.clone()));
-                    assert_eq!(
-                        read(&["profile", name, "1", "2"]).err(),
-                        Some(refused.clone())
-                    );
+                    assert_eq!(read(&["profile", name, "1", "2"]).err(), Some(refused.clone()));
                     if name.starts_with("--") {
                         let joined = format!("{name}=1");
                         assert_eq!(read(&["profile", "-m", "x", &joined]).err(), Some(refused));
@@ -666,10 +623,7 @@ mod tests {
                 }
             }
             let known = names.iter().filter(|n| supported.contains(**n)).count();
-            assert!(
-                known == 0 || known == names.len(),
-                "spellings torn apart: {names:?}"
-            );
+            assert!(known == 0 || known == names.len(), "spellings torn apart: {names:?}");
         }
         assert!(have > 60 && lack > 200, "{have} supported, {lack} refused");
     }
@@ -685,11 +639,7 @@ mod tests {
             };
             let arg = names.iter().find_map(|n| long(n));
             let arg = arg.unwrap_or_else(|| panic!("{names:?}: no spelling is the name"));
-            assert_eq!(
-                arg.get_action().takes_values(),
-                default != "False",
-                "{names:?}"
-            );
+            assert_eq!(arg.get_action().takes_values(), default != "False", "{names:?}");
         }
     }
 
@@ -706,23 +656,12 @@ mod tests {
 
     #[test]
     fn all_spellings_of_an_option_mean_the_same() {
-        for spelling in [
-            "--isl",
-            "--prompt-input-tokens-mean",
-            "--synthetic-input-tokens-mean",
-        ] {
-            assert_eq!(
-                profile(&[spelling, "77"]).prompts.isl,
-                Some(77),
-                "{spelling}"
-            );
+        for spelling in ["--isl", "--prompt-input-tokens-mean", "--synthetic-input-tokens-mean"] {
+            assert_eq!(profile(&[spelling, "77"]).prompts.isl, Some(77), "{spelling}");
         }
         assert_eq!(profile(&["--num-requests=5"]).load.request_count, Some(5));
         assert_eq!(profile(&["-vv"]).service.verbose, 2);
-        assert_eq!(
-            profile(&["-m", "a,b", "-m", "c"]).endpoint.models,
-            ["a", "b", "c"]
-        );
+        assert_eq!(profile(&["-m", "a,b", "-m", "c"]).endpoint.models, ["a", "b", "c"]);
         let many = profile(&["-H", "A:1", "B:2", "--streaming", "--header", "C:3"]);
         assert_eq!(many.input.headers, ["A:1", "B:2", "C:3"]);
         assert!(many.endpoint.streaming);
@@ -731,64 +670,34 @@ mod tests {
     #[test]
     fn a_wrong_value_is_one_sentence_with_the_flag_as_typed() {
         for (words, said) in [
-            (
-                ["--num-requests", "0"],
-                "--num-requests 0: expected a whole number of at least 1",
-            ),
+            (["--num-requests", "0"], "--num-requests 0: expected a whole number of at least 1"),
             (
                 ["--concurrency", "1,2,4"],
                 "--concurrency 1,2,4: sweeps are not supported yet by this version of maser, give a single value",
             ),
-            (
-                ["--request-rate", "-5"],
-                "--request-rate -5: expected a number above 0 (requests per second)",
-            ),
-            (
-                ["--concurency", "5"],
-                "--concurency is no option, did you mean --concurrency?",
-            ),
+            (["--request-rate", "-5"], "--request-rate -5: expected a number above 0 (requests per second)"),
+            (["--concurency", "5"], "--concurency is no option, did you mean --concurrency?"),
         ] {
-            assert_eq!(
-                read(&["profile", words[0], words[1]]).err().as_deref(),
-                Some(said)
-            );
+            assert_eq!(read(&["profile", words[0], words[1]]).err().as_deref(), Some(said));
         }
     }
 
     #[test]
     fn mock_takes_its_spec_with_an_equals_sign_only() {
         assert_eq!(profile(&["--mock"]).machine.mock.as_deref(), Some(""));
-        assert_eq!(
-            profile(&["--mock=ttft=1,itl=2"]).machine.mock.as_deref(),
-            Some("ttft=1,itl=2")
-        );
-        assert_eq!(
-            read(&["profile", "--mock", "ttft=1"]).err().as_deref(),
-            Some("\"ttft=1\" belongs to no option")
-        );
+        assert_eq!(profile(&["--mock=ttft=1,itl=2"]).machine.mock.as_deref(), Some("ttft=1,itl=2"));
+        assert_eq!(read(&["profile", "--mock", "ttft=1"]).err().as_deref(), Some("\"ttft=1\" belongs to no option"));
     }
 
     #[test]
     fn a_mock_spec_is_read_as_the_options_of_serve() {
-        let serve =
-            parse_mock("ttft=20,itl=5,fault=http500:0.3,fault=hang:0.1,model=a").expect("a spec");
+        let serve = parse_mock("ttft=20,itl=5,fault=http500:0.3,fault=hang:0.1,model=a").expect("a spec");
         assert_eq!(serve.ttft, Some(20_000_000));
         assert_eq!(serve.faults.len(), 2);
         assert_eq!(serve.models, ["a"]);
-        let said = |spec: &str| {
-            parse_mock(spec)
-                .map_err(|r| r.to_string())
-                .err()
-                .unwrap_or_default()
-        };
-        assert_eq!(
-            said("ttft=x"),
-            "--mock=ttft=x: --ttft x: expected milliseconds of at least 0"
-        );
-        assert_eq!(
-            said("tfft=1"),
-            "--mock=tfft=1: --tfft is no option, did you mean --ttft?"
-        );
+        let said = |spec: &str| parse_mock(spec).map_err(|r| r.to_string()).err().unwrap_or_default();
+        assert_eq!(said("ttft=x"), "--mock=ttft=x: --ttft x: expected milliseconds of at least 0");
+        assert_eq!(said("tfft=1"), "--mock=tfft=1: --tfft is no option, did you mean --ttft?");
         assert!(said("help").starts_with("--mock=help: expected KEY=VALUE"));
         assert!(parse_mock("").is_ok());
     }

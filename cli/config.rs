@@ -129,23 +129,15 @@ impl ProfileConfig {
         let typed = Typed {
             endpoint_type: args.endpoint.kind.is_some(),
             export_level: args.output.level.is_some(),
-            log_level: (args.service.log_level.is_some() || log_level < LogLevel::Info)
-                .then_some(log_level),
+            log_level: (args.service.log_level.is_some() || log_level < LogLevel::Info).then_some(log_level),
             load: args.load,
             warmup: args.warmup,
             scheduled: None,
         };
         let load = match fixed_schedule {
             // Its notes wait until the file has told which it is.
-            FixedSchedule::AutoIfTrace => {
-                Load::resolve(&typed.load, &typed.warmup, false, &mut Vec::new())?
-            }
-            known => Load::resolve(
-                &typed.load,
-                &typed.warmup,
-                known == FixedSchedule::Yes,
-                &mut notes,
-            )?,
+            FixedSchedule::AutoIfTrace => Load::resolve(&typed.load, &typed.warmup, false, &mut Vec::new())?,
+            known => Load::resolve(&typed.load, &typed.warmup, known == FixedSchedule::Yes, &mut notes)?,
         };
         Ok(Self {
             model,
@@ -189,11 +181,7 @@ impl ProfileConfig {
         }
         let (load, warmup) = (&self.typed.load, &self.typed.warmup);
         self.load = Load::resolve(load, warmup, fixed, &mut self.notes)?;
-        self.fixed_schedule = if fixed {
-            FixedSchedule::Yes
-        } else {
-            FixedSchedule::No
-        };
+        self.fixed_schedule = if fixed { FixedSchedule::Yes } else { FixedSchedule::No };
         Ok(())
     }
 
@@ -220,9 +208,7 @@ fn mock(args: &args::Profile) -> Result<Option<ServeConfig>, Refusal> {
         return Ok(None);
     };
     if !args.endpoint.urls.is_empty() {
-        return Err(Refusal::new(
-            "--url: --mock loads a server of its own; remove one of the two",
-        ));
+        return Err(Refusal::new("--url: --mock loads a server of its own; remove one of the two"));
     }
     ServeConfig::mock(spec).map(Some)
 }
@@ -233,9 +219,7 @@ fn model(args: &args::Profile, mock: Option<&ServeConfig>) -> Result<String, Ref
     match (named.as_slice(), mock) {
         ([one], _) => Ok((*one).to_string()),
         ([], Some(mock)) => Ok(mock.models[0].clone()),
-        ([], None) => Err(Refusal::new(
-            "--model is required; add -m NAME with the name the server knows the model by",
-        )),
+        ([], None) => Err(Refusal::new("--model is required; add -m NAME with the name the server knows the model by")),
         _ => Err(Refusal::new(
             "--model: several models in one run are not supported yet by this version of maser, give one",
         )),
@@ -279,10 +263,7 @@ fn verbosity(service: &args::Service, terminal: bool) -> (Ui, LogLevel) {
         return (Ui::Simple, LogLevel::Debug);
     }
     let default = if terminal { Ui::Simple } else { Ui::None };
-    (
-        service.ui.unwrap_or(default),
-        service.log_level.unwrap_or(LogLevel::Info),
-    )
+    (service.ui.unwrap_or(default), service.log_level.unwrap_or(LogLevel::Info))
 }
 
 fn idle_options(service: &args::Service, notes: &mut Vec<String>) {

@@ -255,9 +255,7 @@ const NOT_YET: &[&str] = &[
 /// The refusal of `flag` (as typed, without a value) if it is an option of the reference that maser lacks.
 pub(crate) fn refusal(flag: &str) -> Option<Refusal> {
     NOT_YET.binary_search(&flag).ok()?;
-    Some(Refusal::new(format!(
-        "{flag} is not supported yet by this version of maser; remove it to run without it"
-    )))
+    Some(Refusal::new(format!("{flag} is not supported yet by this version of maser; remove it to run without it")))
 }
 
 #[cfg(test)]
@@ -273,9 +271,7 @@ mod tests {
     fn only_options_of_the_table_are_refused() {
         assert_eq!(
             refusal("--goodput").map(|r| r.to_string()).as_deref(),
-            Some(
-                "--goodput is not supported yet by this version of maser; remove it to run without it"
-            )
+            Some("--goodput is not supported yet by this version of maser; remove it to run without it")
         );
         assert_eq!(refusal("--concurrency"), None);
         assert_eq!(refusal("--goodputs"), None);

@@ -41,21 +41,11 @@ pub(crate) fn header_value<'a>(name: &str, value: &'a str) -> &'a str {
 fn is_sensitive_field(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('-', "_");
     let secret = ["api_key", "apikey", "key", "secret", "password", "passwd"];
-    let token = [
-        "token",
-        "access_token",
-        "auth_token",
-        "id_token",
-        "refresh_token",
-    ];
+    let token = ["token", "access_token", "auth_token", "id_token", "refresh_token"];
     secret.contains(&name.as_str())
         || token.contains(&name.as_str())
-        || ["authorization", "credential", "signature"]
-            .iter()
-            .any(|p| name.contains(p))
-        || ["_api_key", "_secret", "_password"]
-            .iter()
-            .any(|p| name.ends_with(p))
+        || ["authorization", "credential", "signature"].iter().any(|p| name.contains(p))
+        || ["_api_key", "_secret", "_password"].iter().any(|p| name.ends_with(p))
 }
 
 /// Body fields as they may be shown, at any depth.
@@ -152,11 +142,7 @@ fn pairs(item: &str, sensitive: fn(&str) -> bool) -> String {
         match part.split_once(':') {
             Some((name, _)) => {
                 hiding = sensitive(name.trim());
-                shown.push(if hiding {
-                    format!("{name}: {REDACTED}").into()
-                } else {
-                    part.into()
-                });
+                shown.push(if hiding { format!("{name}: {REDACTED}").into() } else { part.into() });
             }
             // Still the value before it.
             None if hiding => {}
@@ -179,8 +165,7 @@ pub(crate) fn cli_command(argv: &[OsString]) -> String {
             words.push(values.shown(&arg));
         } else if !arg.starts_with('-') || arg == "-" {
             words.push(quoted(&values.shown(&arg)));
-        } else if let Some((flag, value)) = arg.split_once('=').filter(|(f, _)| f.starts_with("--"))
-        {
+        } else if let Some((flag, value)) = arg.split_once('=').filter(|(f, _)| f.starts_with("--")) {
             words.push(format!("{flag}={}", quoted(&Values::of(flag).shown(value))));
             values = Values::of(flag);
         } else if let Some((flag, value)) = attached(&arg) {
@@ -233,10 +218,7 @@ mod tests {
              --endpoint-type 'chat' --streaming --concurrency 8 --isl-stddev 1.5 --extra-inputs 'temperature:0.7' \
              -H 'X-Test:abc'"
         );
-        assert_eq!(
-            shown(&["x", "profile", "-m", "it's"]),
-            r"maser profile -m 'it'\''s'"
-        );
+        assert_eq!(shown(&["x", "profile", "-m", "it's"]), r"maser profile -m 'it'\''s'");
     }
 
     #[test]
@@ -266,10 +248,7 @@ mod tests {
         for (words, want) in [
             (&["--extra-inputs", "max_tokens:5"][..], "'max_tokens:5'"),
             (&["-H", "X-Trace:on"], "'X-Trace:on'"),
-            (
-                &["--use-server-token-count", "--tokenizer", "builtin"],
-                "--tokenizer 'builtin'",
-            ),
+            (&["--use-server-token-count", "--tokenizer", "builtin"], "--tokenizer 'builtin'"),
             (&["--url", "http://h/v1?x=1"], "'http://h/v1?x=1'"),
             (&["--mock=ttft=1"], "--mock='ttft=1'"),
         ] {

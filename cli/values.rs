@@ -5,8 +5,7 @@
 use maser_engine::clock::Nanos;
 
 /// What is said of a comma list where the reference would start a sweep.
-pub(crate) const SWEEP: &str =
-    "sweeps are not supported yet by this version of maser, give a single value";
+pub(crate) const SWEEP: &str = "sweeps are not supported yet by this version of maser, give a single value";
 
 type Parsed<T> = Result<T, String>;
 
@@ -38,8 +37,7 @@ pub(crate) fn count32(raw: &str) -> Parsed<u32> {
 
 /// A whole number of at least 0.
 pub(crate) fn whole(raw: &str) -> Parsed<u64> {
-    raw.parse()
-        .map_err(|_| "expected a whole number of at least 0".into())
+    raw.parse().map_err(|_| "expected a whole number of at least 0".into())
 }
 
 /// A whole number of at least 0 that fits 32 bits.
@@ -54,16 +52,12 @@ fn finite(raw: &str) -> Option<f64> {
 
 /// Requests per second: finite and above 0.
 pub(crate) fn rate(raw: &str) -> Parsed<f64> {
-    finite(raw)
-        .filter(|x| *x > 0.0)
-        .ok_or_else(|| "expected a number above 0 (requests per second)".into())
+    finite(raw).filter(|x| *x > 0.0).ok_or_else(|| "expected a number above 0 (requests per second)".into())
 }
 
 /// A standard deviation: finite and at least 0.
 pub(crate) fn deviation(raw: &str) -> Parsed<f64> {
-    finite(raw)
-        .filter(|x| *x >= 0.0)
-        .ok_or_else(|| "expected a number of at least 0".into())
+    finite(raw).filter(|x| *x >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
 }
 
 /// A share of 1: between 0 and 1, both included.
@@ -130,10 +124,7 @@ pub(crate) fn choice<T: Choice>(raw: &str) -> Parsed<T> {
     };
     match T::NAMES.iter().find(|(name, _)| *name == wanted) {
         Some((_, Some(value))) => Ok(*value),
-        Some((_, None)) => Err(format!(
-            "not supported yet by this version of maser, which has {}",
-            supported()
-        )),
+        Some((_, None)) => Err(format!("not supported yet by this version of maser, which has {}", supported())),
         None => Err(format!("expected one of {}", supported())),
     }
 }
@@ -141,9 +132,7 @@ pub(crate) fn choice<T: Choice>(raw: &str) -> Parsed<T> {
 /// The name under which a value is chosen.
 pub(crate) fn name_of<T: Choice + PartialEq>(value: T) -> &'static str {
     let mut names = T::NAMES.iter();
-    names
-        .find(|(_, v)| *v == Some(value))
-        .map_or("", |(name, _)| *name)
+    names.find(|(_, v)| *v == Some(value)).map_or("", |(name, _)| *name)
 }
 
 /// `--endpoint-type`: the API that is loaded.
@@ -260,11 +249,8 @@ pub(crate) enum ExportLevel {
 }
 
 impl Choice for ExportLevel {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("summary", Some(Self::Summary)),
-        ("records", Some(Self::Records)),
-        ("raw", None),
-    ];
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", None)];
 }
 
 /// `--ui`: what is shown while the run goes on.
@@ -277,11 +263,8 @@ pub(crate) enum Ui {
 }
 
 impl Choice for Ui {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("simple", Some(Self::Simple)),
-        ("none", Some(Self::None)),
-        ("dashboard", None),
-    ];
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("simple", Some(Self::Simple)), ("none", Some(Self::None)), ("dashboard", None)];
 }
 
 /// `--log-level`: the least severe message that is shown.
@@ -330,11 +313,8 @@ pub(crate) enum Spin {
 }
 
 impl Choice for Spin {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("auto", Some(Self::Auto)),
-        ("always", Some(Self::Always)),
-        ("never", Some(Self::Never)),
-    ];
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("auto", Some(Self::Auto)), ("always", Some(Self::Always)), ("never", Some(Self::Never))];
 }
 
 /// `--io`: the kernel interface below the sockets.
@@ -349,11 +329,8 @@ pub(crate) enum Io {
 }
 
 impl Choice for Io {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("auto", Some(Self::Auto)),
-        ("uring", Some(Self::Uring)),
-        ("epoll", Some(Self::Epoll)),
-    ];
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("auto", Some(Self::Auto)), ("uring", Some(Self::Uring)), ("epoll", Some(Self::Epoll))];
 }
 
 /// `--cores`: where the threads may run.
@@ -372,9 +349,7 @@ const CORE_MAX: usize = 4095;
 
 /// `auto`, a number of cores (`4`), or a list with a comma or a range in it (`0,2-5`, `3-3`).
 pub(crate) fn cores(raw: &str) -> Parsed<Cores> {
-    let wrong = || {
-        "expected auto, a number of cores such as 4, or a list of cores such as 0,2-5".to_string()
-    };
+    let wrong = || "expected auto, a number of cores such as 4, or a list of cores such as 0,2-5".to_string();
     if raw.eq_ignore_ascii_case("auto") {
         return Ok(Cores::Auto);
     }
@@ -441,9 +416,7 @@ pub(crate) struct Fault {
 
 /// `KIND:FRACTION`.
 pub(crate) fn fault(raw: &str) -> Parsed<Fault> {
-    let (kind, share) = raw
-        .split_once(':')
-        .ok_or("expected KIND:FRACTION, for example http500:0.1")?;
+    let (kind, share) = raw.split_once(':').ok_or("expected KIND:FRACTION, for example http500:0.1")?;
     let kind = choice(kind).map_err(|why| format!("unknown kind of fault, {why}"))?;
     let fraction = fraction(share).ok_or("expected a fraction between 0 and 1 after the colon")?;
     Ok(Fault { kind, fraction })
@@ -474,13 +447,7 @@ mod tests {
 
     #[test]
     fn counts_and_rates_have_bounds() {
-        for (raw, want) in [
-            ("1", Some(1)),
-            ("0", None),
-            ("-1", None),
-            ("1.5", None),
-            ("", None),
-        ] {
+        for (raw, want) in [("1", Some(1)), ("0", None), ("-1", None), ("1.5", None), ("", None)] {
             assert_eq!(count(raw).ok(), want, "{raw}");
         }
         for raw in ["0", "-2", "NaN", "inf", "x", ""] {
@@ -514,19 +481,13 @@ mod tests {
 
     #[test]
     fn names_are_read_in_any_case_with_either_dash() {
-        assert_eq!(
-            choice("Concurrency_Burst"),
-            Ok(ArrivalPattern::ConcurrencyBurst)
-        );
+        assert_eq!(choice("Concurrency_Burst"), Ok(ArrivalPattern::ConcurrencyBurst));
         assert_eq!(format("MOONCAKE-trace"), Ok(Format::MooncakeTrace));
         assert_eq!(
             choice::<Ui>("dashboard"),
             Err("not supported yet by this version of maser, which has simple, none".into())
         );
-        assert_eq!(
-            choice::<Ui>("tui"),
-            Err("expected one of simple, none".into())
-        );
+        assert_eq!(choice::<Ui>("tui"), Err("expected one of simple, none".into()));
         assert!(format("speed_bench_qa").is_err_and(|why| why.starts_with("not supported yet")));
         assert_eq!(name_of(Format::MooncakeTrace), "mooncake-trace");
     }
@@ -544,10 +505,7 @@ mod tests {
 
     #[test]
     fn faults_and_jitter() {
-        let half = Fault {
-            kind: FaultKind::ErrorEvent,
-            fraction: 0.5,
-        };
+        let half = Fault { kind: FaultKind::ErrorEvent, fraction: 0.5 };
         assert_eq!(fault("error_event:0.5"), Ok(half));
         for raw in ["http500", "http500:", "http500:2", "boom:0.1", ":0.1"] {
             assert!(fault(raw).is_err(), "{raw}");

@@ -32,14 +32,8 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             &["profile", "-m", "x", "--request-rate", "nan"],
             "--request-rate nan: expected a number above 0 (requests per second)",
         ),
-        (
-            &["profile", "-m", "x", "--num-requests=0"],
-            "--num-requests 0: expected a whole number of at least 1",
-        ),
-        (
-            &["profile", "-m", "x", "--concurency", "4"],
-            "--concurency is no option, did you mean --concurrency?",
-        ),
+        (&["profile", "-m", "x", "--num-requests=0"], "--num-requests 0: expected a whole number of at least 1"),
+        (&["profile", "-m", "x", "--concurency", "4"], "--concurency is no option, did you mean --concurrency?"),
         (
             &["profile", "-m", "x", "--ui", "dashboard"],
             "--ui dashboard: not supported yet by this version of maser, which has simple, none",
@@ -52,10 +46,7 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             &["profile", "-m", "x", "-u", "https://host"],
             "--url https://host: https is not supported yet by this version of maser, use http",
         ),
-        (
-            &["profile"],
-            "--model is required; add -m NAME with the name the server knows the model by",
-        ),
+        (&["profile"], "--model is required; add -m NAME with the name the server knows the model by"),
         (
             &["profile", "-m", "x", "--benchmark-grace-period", "1"],
             "--benchmark-grace-period needs --benchmark-duration: it begins when the duration ends",
@@ -65,30 +56,17 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             "--mock=fault=boom:1: --fault boom:1: unknown kind of fault, expected one of http500, http429, reset, \
              close, malformed, error-event, hang",
         ),
-        (
-            &["serve", "--ttft", "soon"],
-            "--ttft soon: expected milliseconds of at least 0",
-        ),
-        (
-            &["serve", "--frobnicate", "4"],
-            "--frobnicate is no option; `maser serve --help` lists them",
-        ),
+        (&["serve", "--ttft", "soon"], "--ttft soon: expected milliseconds of at least 0"),
+        (&["serve", "--frobnicate", "4"], "--frobnicate is no option; `maser serve --help` lists them"),
         (
             &["--concurrency", "4"],
             "--concurrency stands before any command; write it after one, as in `maser profile --concurrency`",
         ),
-        (
-            &["profil"],
-            "\"profil\" is no command, did you mean profile?",
-        ),
+        (&["profil"], "\"profil\" is no command, did you mean profile?"),
     ];
     for (words, sentence) in table {
         let out = maser(words);
-        assert_eq!(
-            text(&out.stderr),
-            format!("error: {sentence}\n"),
-            "{words:?}"
-        );
+        assert_eq!(text(&out.stderr), format!("error: {sentence}\n"), "{words:?}");
         assert_eq!(out.status.code(), Some(2), "{words:?}");
         assert!(out.stdout.is_empty(), "{words:?}");
     }
@@ -107,13 +85,7 @@ fn help_shows_what_is_supported_and_hides_the_rest() {
     let out = maser(&["profile", "--help"]);
     assert_eq!(out.status.code(), Some(0));
     let help = text(&out.stdout);
-    for shown in [
-        "Load Generator:",
-        "Only in maser:",
-        "--concurrency <N>",
-        "--isl <TOKENS>",
-        "--mock[=<SPEC>]",
-    ] {
+    for shown in ["Load Generator:", "Only in maser:", "--concurrency <N>", "--isl <TOKENS>", "--mock[=<SPEC>]"] {
         assert!(help.contains(shown), "{shown}\n{help}");
     }
     assert!(!help.contains("goodput"));

@@ -96,13 +96,7 @@ impl ProfileConfig {
     fn dataset(&self) -> Object {
         let named = Object::default().put("name", "main");
         match &self.input {
-            Input::Synthetic {
-                entries,
-                entries_given,
-                isl,
-                osl,
-                block_size,
-            } => {
+            Input::Synthetic { entries, entries_given, isl, osl, block_size } => {
                 let prompts = Object::default()
                     .put("isl", length(isl))
                     .put_some("osl", osl.as_ref().map(length))
@@ -113,18 +107,8 @@ impl ProfileConfig {
                     .put_some("random_seed", self.random_seed)
                     .put("prompts", prompts)
             }
-            Input::File {
-                path,
-                format,
-                entries,
-                osl,
-                block_size,
-                max_isl,
-                max_osl,
-            } => {
-                let synthesis = Object::default()
-                    .put_some("max_isl", *max_isl)
-                    .put_some("max_osl", *max_osl);
+            Input::File { path, format, entries, osl, block_size, max_isl, max_osl } => {
+                let synthesis = Object::default().put_some("max_isl", *max_isl).put_some("max_osl", *max_osl);
                 named
                     .put("type", "file")
                     .put("path", path.display().to_string())
@@ -162,11 +146,7 @@ impl ProfileConfig {
         }
         let window = &self.window;
         object
-            .put_if(
-                window.auto_given || window.start_ns.is_some(),
-                "auto_offset",
-                window.auto_offset(),
-            )
+            .put_if(window.auto_given || window.start_ns.is_some(), "auto_offset", window.auto_offset())
             .put_some("start_offset", window.start_ns.map(|ns| ns / MILLI))
             .put_some("end_offset", window.end_ns.map(|ns| ns / MILLI))
             .into()
@@ -187,16 +167,12 @@ impl ProfileConfig {
     }
 
     fn runtime(&self) -> Object {
-        Object::default()
-            .put("ui", name_of(self.ui))
-            .put_some("workers", self.machine.workers_max)
+        Object::default().put("ui", name_of(self.ui)).put_some("workers", self.machine.workers_max)
     }
 }
 
 fn length(length: &Length) -> Object {
-    Object::default()
-        .put("mean", f64::from(length.mean))
-        .put_some("stddev", length.stddev)
+    Object::default().put("mean", f64::from(length.mean)).put_some("stddev", length.stddev)
 }
 
 fn arrival_name(arrival: Arrival) -> &'static str {

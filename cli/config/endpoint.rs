@@ -121,11 +121,7 @@ impl Url {
         if !raw.is_ascii() {
             return Err("expected ASCII only; write other characters percent-encoded".into());
         }
-        let text = if raw.contains("://") {
-            raw.to_string()
-        } else {
-            format!("http://{raw}")
-        };
+        let text = if raw.contains("://") { raw.to_string() } else { format!("http://{raw}") };
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", ""));
         match scheme.to_ascii_lowercase().as_str() {
             "http" => {}
@@ -133,9 +129,7 @@ impl Url {
                 return Err("https is not supported yet by this version of maser, use http".into());
             }
             _ => {
-                return Err(format!(
-                    "{scheme:?} is no scheme for a server of models, use http"
-                ));
+                return Err(format!("{scheme:?} is no scheme for a server of models, use http"));
             }
         }
         let rest = rest.split('#').next().unwrap_or_default();
@@ -146,13 +140,7 @@ impl Url {
         let (authority, path) = location.split_at(location.find('/').unwrap_or(location.len()));
         let (host, port) = authority_of(authority)?;
         let (host, path) = (host.to_string(), path.trim_end_matches('/').to_string());
-        Ok(Self {
-            host,
-            port,
-            path,
-            query: query.filter(|q| !q.is_empty()),
-            text,
-        })
+        Ok(Self { host, port, path, query: query.filter(|q| !q.is_empty()), text })
     }
 
     /// The URL with its scheme, as typed.
@@ -168,11 +156,7 @@ impl Url {
 
     /// The `Host` header: the host, in brackets if it is an IPv6 address, and the port unless it is 80.
     pub(crate) fn host_header(&self) -> String {
-        let (open, close) = if self.host.contains(':') {
-            ("[", "]")
-        } else {
-            ("", "")
-        };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         match self.port {
             80 => format!("{open}{}{close}", self.host),
             port => format!("{open}{}{close}:{port}", self.host),
@@ -186,16 +170,13 @@ fn authority_of(authority: &str) -> Result<(&str, u16), String> {
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest
-                .split_once(']')
-                .ok_or("the address has no closing bracket")?;
+            let (host, after) = rest.split_once(']').ok_or("the address has no closing bracket")?;
             let port = match after.strip_prefix(':') {
                 Some(port) => Some(port),
                 None if after.is_empty() => None,
                 None => return Err("expected a colon and a port after the address".into()),
             };
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| format!("{host:?} is no IPv6 address"))?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("{host:?} is no IPv6 address"))?;
             (host, port)
         }
         None => match authority.split_once(':') {
@@ -237,11 +218,7 @@ impl Endpoint {
             timeout_given: typed.timeout.is_some(),
             api_key,
             use_legacy_max_tokens: typed.use_legacy_max_tokens,
-            session_header: typed
-                .session_header
-                .clone()
-                .map(session_header)
-                .transpose()?,
+            session_header: typed.session_header.clone().map(session_header).transpose()?,
         })
     }
 
@@ -266,11 +243,7 @@ impl Endpoint {
 fn join(base: &str, path: &str) -> String {
     let path = path.trim_start_matches('/');
     if path.is_empty() {
-        return if base.is_empty() {
-            "/".into()
-        } else {
-            base.into()
-        };
+        return if base.is_empty() { "/".into() } else { base.into() };
     }
     if base.ends_with(&format!("/{path}")) {
         return base.into();
@@ -285,15 +258,13 @@ fn join(base: &str, path: &str) -> String {
 fn url(typed: &[String], mock: Option<&ServeConfig>) -> Result<Url, Refusal> {
     if let Some(mock) = mock {
         let text = format!("http://{}:1", bracketed(&mock.host));
-        let mut url = Url::parse(&text)
-            .map_err(|why| Refusal::new(format!("--mock: host={}: {why}", mock.host)))?;
+        let mut url = Url::parse(&text).map_err(|why| Refusal::new(format!("--mock: host={}: {why}", mock.host)))?;
         url.set_port(mock.port);
         return Ok(url);
     }
     match typed {
         [] => Url::parse(DEFAULT_URL).map_err(Refusal::new),
-        [one] => Url::parse(one)
-            .map_err(|why| Refusal::new(format!("--url {}: {why}", redact::url(one)))),
+        [one] => Url::parse(one).map_err(|why| Refusal::new(format!("--url {}: {why}", redact::url(one)))),
         _ => Err(Refusal::new(
             "--url: several servers in one run are not supported yet by this version of maser, give one",
         )),
@@ -301,11 +272,7 @@ fn url(typed: &[String], mock: Option<&ServeConfig>) -> Result<Url, Refusal> {
 }
 
 fn bracketed(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.into()
-    }
+    if host.contains(':') { format!("[{host}]") } else { host.into() }
 }
 
 fn custom_path(path: &str) -> Result<String, Refusal> {
@@ -335,11 +302,7 @@ fn session_header(name: String) -> Result<String, Refusal> {
         .map_err(|why| Refusal::new(format!("--session-header: {why}")))
 }
 
-fn headers(
-    items: &[String],
-    api_key: Option<&Secret>,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Header>, Refusal> {
+fn headers(items: &[String], api_key: Option<&Secret>, notes: &mut Vec<String>) -> Result<Vec<Header>, Refusal> {
     let mut all: Vec<Header> = Vec::new();
     let wrong = |why: String| Refusal::new(format!("--header: {why}"));
     for item in items {
@@ -355,10 +318,7 @@ fn headers(
         if all.len() < before {
             notes.push("--api-key replaces the Authorization header given with --header".into());
         }
-        all.push(Header {
-            name: "Authorization".into(),
-            value: format!("Bearer {}", key.expose()),
-        });
+        all.push(Header { name: "Authorization".into(), value: format!("Bearer {}", key.expose()) });
     }
     Ok(all)
 }
@@ -366,8 +326,7 @@ fn headers(
 fn extra(items: &[String]) -> Result<Map<String, Value>, Refusal> {
     let mut all = Map::new();
     for item in items {
-        let fields =
-            grammar::fields(item).map_err(|why| Refusal::new(format!("--extra-inputs: {why}")))?;
+        let fields = grammar::fields(item).map_err(|why| Refusal::new(format!("--extra-inputs: {why}")))?;
         all.extend(fields);
     }
     Ok(all)
@@ -381,10 +340,7 @@ mod tests {
     fn urls_are_read_or_refused() {
         let read = |raw: &str| Url::parse(raw).map(|u| (u.host_header(), u.path, u.query));
         let ok = |h: &str, p: &str, q: Option<&str>| Ok((h.into(), p.into(), q.map(Into::into)));
-        assert_eq!(
-            read("http://localhost:8000"),
-            ok("localhost:8000", "", None)
-        );
+        assert_eq!(read("http://localhost:8000"), ok("localhost:8000", "", None));
         assert_eq!(read("gpu-1:9/v1/"), ok("gpu-1:9", "/v1", None));
         assert_eq!(read("HTTP://h/a?x=1#f"), ok("h", "/a", Some("x=1")));
         assert_eq!(read("http://[::1]:8080/"), ok("[::1]:8080", "", None));
@@ -441,10 +397,7 @@ mod tests {
             ("Content-Length", "3"),
             ("transfer-encoding", "chunked"),
         ] {
-            assert!(
-                Header::checked(name.into(), value.into()).is_err(),
-                "{name:?} {value:?}"
-            );
+            assert!(Header::checked(name.into(), value.into()).is_err(), "{name:?} {value:?}");
         }
         assert!(Header::checked("X-Ü".into(), "x".into()).is_err());
         assert!(Header::checked("X-A".into(), "ü\tb".into()).is_ok());
@@ -452,15 +405,9 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let all = headers(
-            &["Cookie: abc".into(), "X-Plain: seen".into()],
-            Some(&Secret("hidden".into())),
-            &mut Vec::new(),
-        );
+        let all =
+            headers(&["Cookie: abc".into(), "X-Plain: seen".into()], Some(&Secret("hidden".into())), &mut Vec::new());
         let text = format!("{all:?} {:?}", Secret("hidden".into()));
-        assert!(
-            text.contains("seen") && !text.contains("abc") && !text.contains("hidden"),
-            "{text}"
-        );
+        assert!(text.contains("seen") && !text.contains("abc") && !text.contains("hidden"), "{text}");
     }
 }

@@ -11,9 +11,7 @@ pub(crate) fn fields(item: &str) -> Result<Map<String, Value>, String> {
     let mut fields = Map::new();
     for part in item.split(',') {
         let (key, value) = pair(part).ok_or_else(|| {
-            format!(
-                "expected key:value pairs or a JSON object, but {part:?} has no key before a colon"
-            )
+            format!("expected key:value pairs or a JSON object, but {part:?} has no key before a colon")
         })?;
         fields.insert(key.into(), coerce(value)?);
     }
@@ -44,9 +42,7 @@ fn header_of((name, value): (String, Value)) -> Result<(String, String), String>
     match value {
         Value::String(text) => Ok((name, text)),
         Value::Number(_) | Value::Bool(_) => Ok((name, value.to_string())),
-        _ => Err(format!(
-            "the value of {name:?} is neither text nor a number"
-        )),
+        _ => Err(format!("the value of {name:?} is neither text nor a number")),
     }
 }
 
@@ -54,9 +50,7 @@ fn object(item: &str) -> Result<Option<Map<String, Value>>, String> {
     if !item.trim_start().starts_with('{') {
         return Ok(None);
     }
-    serde_json::from_str(item)
-        .map(Some)
-        .map_err(|e| format!("not a JSON object: {e}"))
+    serde_json::from_str(item).map(Some).map_err(|e| format!("not a JSON object: {e}"))
 }
 
 fn pair(part: &str) -> Option<(&str, &str)> {
@@ -80,15 +74,11 @@ fn coerce(value: &str) -> Result<Value, String> {
     if numeric(digits) && (digits == "0" || !digits.starts_with('0')) {
         let signed = value.parse::<i64>().map(Number::from);
         let number = signed.or_else(|_| value.parse::<u64>().map(Number::from));
-        return number
-            .map(Value::Number)
-            .map_err(|_| format!("{value} does not fit 64 bits"));
+        return number.map(Value::Number).map_err(|_| format!("{value} does not fit 64 bits"));
     }
     if digits.matches('.').count() == 1 && numeric(&digits.replacen('.', "", 1)) {
         let number = value.parse().ok().and_then(Number::from_f64);
-        return number
-            .map(Value::Number)
-            .ok_or_else(|| format!("{value} is too large a number"));
+        return number.map(Value::Number).ok_or_else(|| format!("{value} is too large a number"));
     }
     Ok(Value::String(value.into()))
 }
@@ -130,15 +120,9 @@ mod tests {
     #[test]
     fn pairs_split_at_commas_and_at_the_first_colon() {
         let read = |item: &str| fields(item).map(Value::Object);
-        assert_eq!(
-            read("temperature:0.7, ignore_eos:true"),
-            Ok(json!({"temperature": 0.7, "ignore_eos": true}))
-        );
+        assert_eq!(read("temperature:0.7, ignore_eos:true"), Ok(json!({"temperature": 0.7, "ignore_eos": true})));
         assert_eq!(read("url:http://x"), Ok(json!({"url": "http://x"})));
-        assert_eq!(
-            read(r#" {"stop": ["a", "b"], "n": {"x": "1"}}"#),
-            Ok(json!({"stop": ["a", "b"], "n": {"x": "1"}}))
-        );
+        assert_eq!(read(r#" {"stop": ["a", "b"], "n": {"x": "1"}}"#), Ok(json!({"stop": ["a", "b"], "n": {"x": "1"}})));
         for wrong in ["plain", ":1", "a:1,b", "{\"a\":", "{1}", ""] {
             assert!(fields(wrong).is_err(), "{wrong:?}");
         }
@@ -150,14 +134,8 @@ mod tests {
         let own = |n: &str, v: &str| (n.to_string(), v.to_string());
         assert_eq!(list("X-Test: abc"), Ok(vec![own("X-Test", "abc")]));
         assert_eq!(list("A:1,B:2"), Ok(vec![own("A", "1"), own("B", "2")]));
-        assert_eq!(
-            list("Accept: text/html, text/plain"),
-            Ok(vec![own("Accept", "text/html, text/plain")])
-        );
-        assert_eq!(
-            list(r#"{"A": "1", "B": 2}"#),
-            Ok(vec![own("A", "1"), own("B", "2")])
-        );
+        assert_eq!(list("Accept: text/html, text/plain"), Ok(vec![own("Accept", "text/html, text/plain")]));
+        assert_eq!(list(r#"{"A": "1", "B": 2}"#), Ok(vec![own("A", "1"), own("B", "2")]));
         for wrong in ["plain", ":x", r#"{"A": [1]}"#] {
             assert!(list(wrong).is_err(), "{wrong:?}");
         }

@@ -67,13 +67,7 @@ impl Input {
 
     /// Checks the options that only some formats have.
     pub(super) fn settle(&self, format: Format) -> Result<(), Refusal> {
-        let Self::File {
-            block_size,
-            max_isl,
-            max_osl,
-            ..
-        } = self
-        else {
+        let Self::File { block_size, max_isl, max_osl, .. } = self else {
             return Ok(());
         };
         if format.is_trace() {
@@ -96,9 +90,7 @@ impl Input {
 
 fn osl(typed: &args::Prompts, notes: &mut Vec<String>) -> Result<Option<Length>, Refusal> {
     match (typed.osl, typed.osl_stddev) {
-        (None, Some(_)) => Err(Refusal::new(
-            "--osl-stddev needs a mean to spread around; add --osl",
-        )),
+        (None, Some(_)) => Err(Refusal::new("--osl-stddev needs a mean to spread around; add --osl")),
         (Some(0), _) => {
             notes.push("--osl 0 leaves the length of the answers to the server".into());
             Ok(None)
@@ -116,44 +108,27 @@ fn synthetic(args: &args::Profile, osl: Option<Length>) -> Result<Input, Refusal
         ("--synthesis-max-osl", typed.max_osl.is_some()),
     ] {
         if given {
-            return Err(Refusal::new(format!(
-                "{flag} goes with a file; add --input-file"
-            )));
+            return Err(Refusal::new(format!("{flag} goes with a file; add --input-file")));
         }
     }
     if typed.isl == Some(0) {
-        return Err(Refusal::new(
-            "--isl 0 leaves nothing to send; expected at least 1 token",
-        ));
+        return Err(Refusal::new("--isl 0 leaves nothing to send; expected at least 1 token"));
     }
     let entries = typed.entries.or(args.load.request_count);
     Ok(Input::Synthetic {
         entries: entries.unwrap_or(ENTRIES),
         entries_given: entries.is_some(),
-        isl: Length {
-            mean: typed.isl.unwrap_or(ISL),
-            stddev: typed.isl_stddev,
-        },
+        isl: Length { mean: typed.isl.unwrap_or(ISL), stddev: typed.isl_stddev },
         osl,
         block_size: typed.block_size,
     })
 }
 
-fn file(
-    args: &args::Profile,
-    path: &Path,
-    osl: Option<Length>,
-    notes: &mut Vec<String>,
-) -> Result<Input, Refusal> {
+fn file(args: &args::Profile, path: &Path, osl: Option<Length>, notes: &mut Vec<String>) -> Result<Input, Refusal> {
     let typed = &args.prompts;
-    for (flag, given) in [
-        ("--isl", typed.isl.is_some()),
-        ("--isl-stddev", typed.isl_stddev.is_some()),
-    ] {
+    for (flag, given) in [("--isl", typed.isl.is_some()), ("--isl-stddev", typed.isl_stddev.is_some())] {
         if given {
-            return Err(Refusal::new(format!(
-                "{flag} is for generated prompts; remove it, or remove --input-file"
-            )));
+            return Err(Refusal::new(format!("{flag} is for generated prompts; remove it, or remove --input-file")));
         }
     }
     let wrong = |why: &str| Refusal::new(format!("--input-file {}: {why}", path.display()));
@@ -161,16 +136,12 @@ fn file(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(wrong("no such file")),
         Err(e) => return Err(wrong(&e.to_string())),
         Ok(at) if at.is_dir() => {
-            return Err(wrong(
-                "directories are not supported yet by this version of maser, give a file",
-            ));
+            return Err(wrong("directories are not supported yet by this version of maser, give a file"));
         }
         Ok(_) => {}
     }
     if typed.entries.is_some() {
-        notes.push(
-            "--num-dataset-entries has no effect with --input-file: all its rows are used".into(),
-        );
+        notes.push("--num-dataset-entries has no effect with --input-file: all its rows are used".into());
     }
     let input = Input::File {
         path: path.into(),
@@ -197,28 +168,11 @@ pub(crate) enum Tokenizer {
 }
 
 /// Model names that stand for no model in particular.
-const PLACEHOLDERS: [&str; 7] = [
-    "test",
-    "mock",
-    "fake",
-    "dummy",
-    "example",
-    "sample",
-    "placeholder",
-];
+const PLACEHOLDERS: [&str; 7] = ["test", "mock", "fake", "dummy", "example", "sample", "placeholder"];
 
 /// Parts of such names.
-const PLACEHOLDER_PARTS: [&str; 9] = [
-    "mock-",
-    "-mock",
-    "fake-",
-    "-fake",
-    "test-model",
-    "your-model",
-    "my-model",
-    "model-name",
-    "model-id",
-];
+const PLACEHOLDER_PARTS: [&str; 9] =
+    ["mock-", "-mock", "fake-", "-fake", "test-model", "your-model", "my-model", "model-name", "model-id"];
 
 fn is_placeholder(model: &str) -> bool {
     if model.contains(['/', '\\']) || model.starts_with(['.', '~']) {
@@ -238,11 +192,7 @@ impl Tokenizer {
     }
 
     /// Resolves `--tokenizer`, or the model's own if the model is a local path.
-    pub(super) fn resolve(
-        args: &args::Profile,
-        model: &str,
-        notes: &mut Vec<String>,
-    ) -> Result<Self, Refusal> {
+    pub(super) fn resolve(args: &args::Profile, model: &str, notes: &mut Vec<String>) -> Result<Self, Refusal> {
         let Some(name) = args.tokenizer.name.as_deref() else {
             if let Some(path) = inside(Path::new(model)) {
                 return Ok(Self::File(path));
@@ -299,14 +249,7 @@ mod tests {
 
     #[test]
     fn placeholder_models() {
-        for name in [
-            "mock",
-            "Test",
-            "mock_llm",
-            "my_model",
-            "x-fake",
-            "your-model-id",
-        ] {
+        for name in ["mock", "Test", "mock_llm", "my_model", "x-fake", "your-model-id"] {
             assert!(is_placeholder(name), "{name}");
         }
         for name in ["gpt-oss", "org/mock", "./mock", "latest", "mocking"] {

@@ -43,11 +43,7 @@ impl ScheduleWindow {
 /// Reads the options of the fixed schedule.
 pub(super) fn schedule(args: &args::Profile) -> Result<(FixedSchedule, ScheduleWindow), Refusal> {
     let typed = &args.schedule;
-    let fixed = match (
-        typed.fixed_schedule,
-        typed.no_fixed_schedule,
-        args.input.format,
-    ) {
+    let fixed = match (typed.fixed_schedule, typed.no_fixed_schedule, args.input.format) {
         (true, ..) => FixedSchedule::Yes,
         (_, true, _) => FixedSchedule::No,
         (.., Some(format)) if format.is_trace() => FixedSchedule::AutoIfTrace,
@@ -55,10 +51,7 @@ pub(super) fn schedule(args: &args::Profile) -> Result<(FixedSchedule, ScheduleW
     };
     for (flag, given) in [
         ("--fixed-schedule-auto-offset", typed.auto_offset),
-        (
-            "--fixed-schedule-start-offset",
-            typed.start_offset.is_some(),
-        ),
+        ("--fixed-schedule-start-offset", typed.start_offset.is_some()),
         ("--fixed-schedule-end-offset", typed.end_offset.is_some()),
     ] {
         if given && fixed != FixedSchedule::Yes {
@@ -171,21 +164,12 @@ impl Load {
         let rate = phase.arrival.rate().map(|r| format!("request_rate{r:?}"));
         match phase.arrival {
             Arrival::FixedSchedule => "fixed_schedule".into(),
-            _ => [concurrency, rate]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join("-"),
+            _ => [concurrency, rate].into_iter().flatten().collect::<Vec<_>>().join("-"),
         }
     }
 }
 
-fn arrival(
-    rate: Option<f64>,
-    pattern: Option<ArrivalPattern>,
-    flag: &str,
-    notes: &mut Vec<String>,
-) -> Arrival {
+fn arrival(rate: Option<f64>, pattern: Option<ArrivalPattern>, flag: &str, notes: &mut Vec<String>) -> Arrival {
     match (rate, pattern) {
         (None, None | Some(ArrivalPattern::ConcurrencyBurst)) => Arrival::ClosedLoop,
         (None, Some(_)) => {
@@ -194,31 +178,20 @@ fn arrival(
         }
         (Some(rate), Some(ArrivalPattern::Constant)) => Arrival::Constant(rate),
         (Some(rate), Some(ArrivalPattern::ConcurrencyBurst)) => {
-            notes.push(format!(
-                "{flag} concurrency-burst is poisson where there is a request rate"
-            ));
+            notes.push(format!("{flag} concurrency-burst is poisson where there is a request rate"));
             Arrival::Poisson(rate)
         }
         (Some(rate), Some(ArrivalPattern::Poisson) | None) => Arrival::Poisson(rate),
     }
 }
 
-fn profiling_phase(
-    load: &args::Load,
-    fixed: bool,
-    notes: &mut Vec<String>,
-) -> Result<PhaseConfig, Refusal> {
+fn profiling_phase(load: &args::Load, fixed: bool, notes: &mut Vec<String>) -> Result<PhaseConfig, Refusal> {
     if load.benchmark_grace_period.is_some() && load.benchmark_duration.is_none() {
         return Err(Refusal::new(
             "--benchmark-grace-period needs --benchmark-duration: it begins when the duration ends",
         ));
     }
-    let paced = arrival(
-        load.request_rate,
-        load.arrival_pattern,
-        "--arrival-pattern",
-        notes,
-    );
+    let paced = arrival(load.request_rate, load.arrival_pattern, "--arrival-pattern", notes);
     let arrival = if fixed { Arrival::FixedSchedule } else { paced };
     let grace = load.benchmark_grace_period.unwrap_or(Grace::Span(GRACE));
     Ok(PhaseConfig {
@@ -241,10 +214,7 @@ fn profiling_phase(
 fn requests(load: &args::Load, fixed: bool, notes: &mut Vec<String>) -> Option<u64> {
     match (fixed, load.request_count, load.benchmark_duration) {
         (true, Some(_), _) => {
-            notes.push(
-                "--request-count has no effect with a fixed schedule: the trace says how many"
-                    .into(),
-            );
+            notes.push("--request-count has no effect with a fixed schedule: the trace says how many".into());
             None
         }
         (true, None, _) | (false, None, Some(_)) => None,
@@ -261,27 +231,15 @@ fn requests(load: &args::Load, fixed: bool, notes: &mut Vec<String>) -> Option<u
     }
 }
 
-fn warmup_phase(
-    load: &args::Load,
-    warmup: &args::Warmup,
-    notes: &mut Vec<String>,
-) -> Option<PhaseConfig> {
+fn warmup_phase(load: &args::Load, warmup: &args::Warmup, notes: &mut Vec<String>) -> Option<PhaseConfig> {
     let Some(requests) = warmup.warmup_requests else {
         for (flag, given) in [
             ("--warmup-concurrency", warmup.warmup_concurrency.is_some()),
-            (
-                "--warmup-request-rate",
-                warmup.warmup_request_rate.is_some(),
-            ),
-            (
-                "--warmup-arrival-pattern",
-                warmup.warmup_arrival_pattern.is_some(),
-            ),
+            ("--warmup-request-rate", warmup.warmup_request_rate.is_some()),
+            ("--warmup-arrival-pattern", warmup.warmup_arrival_pattern.is_some()),
         ] {
             if given {
-                notes.push(format!(
-                    "{flag} has no effect without --warmup-request-count"
-                ));
+                notes.push(format!("{flag} has no effect without --warmup-request-count"));
             }
         }
         return None;

@@ -45,8 +45,7 @@ impl ServeConfig {
 
     /// Resolves `--mock=SPEC`; it listens on a free port unless the spec names one.
     pub(crate) fn mock(spec: &str) -> Result<Self, Refusal> {
-        Self::with_port(args::parse_mock(spec)?, 0)
-            .map_err(|why| Refusal::new(format!("--mock={spec}: {why}")))
+        Self::with_port(args::parse_mock(spec)?, 0).map_err(|why| Refusal::new(format!("--mock={spec}: {why}")))
     }
 
     fn with_port(args: args::Serve, port: u16) -> Result<Self, Refusal> {
@@ -56,9 +55,7 @@ impl ServeConfig {
         }
         let host = args.host.unwrap_or_else(|| "127.0.0.1".into());
         if !is_host(&host) {
-            return Err(Refusal::new(format!(
-                "--host {host}: expected a name or an address"
-            )));
+            return Err(Refusal::new(format!("--host {host}: expected a name or an address")));
         }
         let mut models = args.models;
         models.retain(|m| !m.trim().is_empty());
@@ -96,17 +93,10 @@ mod tests {
 
     #[test]
     fn a_spec_fills_in_the_rest() {
-        let mock =
-            ServeConfig::mock("ttft=1.5,tokens-per-chunk=4,fault=reset:0.25").expect("a spec");
-        assert_eq!(
-            (mock.ttft, mock.itl, mock.osl, mock.port),
-            (1_500_000, 5_000_000, 32, 0)
-        );
+        let mock = ServeConfig::mock("ttft=1.5,tokens-per-chunk=4,fault=reset:0.25").expect("a spec");
+        assert_eq!((mock.ttft, mock.itl, mock.osl, mock.port), (1_500_000, 5_000_000, 32, 0));
         assert_eq!(mock.tokens_per_chunk, 4);
-        let reset = Fault {
-            kind: FaultKind::Reset,
-            fraction: 0.25,
-        };
+        let reset = Fault { kind: FaultKind::Reset, fraction: 0.25 };
         assert_eq!(mock.faults, [reset]);
         assert_eq!(mock.models, ["mock"]);
         assert_eq!(ServeConfig::mock("port=9000").map(|m| m.port), Ok(9000));
@@ -117,9 +107,7 @@ mod tests {
         let said = ServeConfig::mock("fault=hang:0.6,fault=close:0.6").map_err(|r| r.to_string());
         assert_eq!(
             said.err().as_deref(),
-            Some(
-                "--mock=fault=hang:0.6,fault=close:0.6: --fault: the fractions add up to more than 1"
-            )
+            Some("--mock=fault=hang:0.6,fault=close:0.6: --fault: the fractions add up to more than 1")
         );
         assert!(ServeConfig::mock("fault=hang:0.7,fault=close:0.3").is_ok());
     }

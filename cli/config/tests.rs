@@ -11,17 +11,12 @@ const RUNS: &str = include_str!("../../tests/data/aiperf-runs.json");
 
 fn argv<S: AsRef<str>>(words: &[S]) -> Vec<OsString> {
     let typed = words.iter().map(|w| OsString::from(w.as_ref()));
-    ["maser".into(), "profile".into()]
-        .into_iter()
-        .chain(typed)
-        .collect()
+    ["maser".into(), "profile".into()].into_iter().chain(typed).collect()
 }
 
 fn resolve<S: AsRef<str>>(words: &[S]) -> Result<ProfileConfig, String> {
     match args::parse(&argv(words)) {
-        Ok(Command::Profile(profile)) => {
-            ProfileConfig::resolve(*profile, false).map_err(|refusal| refusal.to_string())
-        }
+        Ok(Command::Profile(profile)) => ProfileConfig::resolve(*profile, false).map_err(|refusal| refusal.to_string()),
         other => Err(format!("not parsed: {other:?}")),
     }
 }
@@ -48,69 +43,27 @@ fn options_that_do_not_go_together_are_refused_by_name() {
         ("--streaming", "--model is required; add -m NAME"),
         ("-m a,b", "--model: several models"),
         ("-m x -u a -u b", "--url: several servers"),
-        (
-            "-m x -u https://h",
-            "--url https://h: https is not supported yet",
-        ),
+        ("-m x -u https://h", "--url https://h: https is not supported yet"),
         ("-m x -u http://h:0", "--url http://h:0: expected a port"),
-        (
-            "-m x -u http://me:pw@h",
-            "--url http://<redacted>@h: credentials",
-        ),
+        ("-m x -u http://me:pw@h", "--url http://<redacted>@h: credentials"),
         ("--mock -u http://h", "--url: --mock loads a server"),
-        (
-            "--mock=itl=x",
-            "--mock=itl=x: --itl x: expected milliseconds",
-        ),
-        (
-            "--mock=host=a/b",
-            "--mock=host=a/b: --host a/b: expected a name",
-        ),
-        (
-            "-m x --endpoint v1/chat",
-            "--custom-endpoint v1/chat: expected a path",
-        ),
+        ("--mock=itl=x", "--mock=itl=x: --itl x: expected milliseconds"),
+        ("--mock=host=a/b", "--mock=host=a/b: --host a/b: expected a name"),
+        ("-m x --endpoint v1/chat", "--custom-endpoint v1/chat: expected a path"),
         ("-m x --api-key=", "--api-key: expected a key"),
         ("-m x -H nothing", "--header: expected Name:Value"),
-        (
-            "-m x -H Content-Length:3",
-            "--header: Content-Length is set by maser",
-        ),
-        (
-            "-m x --session-header a:b",
-            "--session-header: \"a:b\" is no header name",
-        ),
-        (
-            "-m x --extra-inputs a",
-            "--extra-inputs: expected key:value",
-        ),
+        ("-m x -H Content-Length:3", "--header: Content-Length is set by maser"),
+        ("-m x --session-header a:b", "--session-header: \"a:b\" is no header name"),
+        ("-m x --extra-inputs a", "--extra-inputs: expected key:value"),
         ("-m x --isl 0", "--isl 0 leaves nothing to send"),
         ("-m x --osl-stddev 3", "--osl-stddev needs a mean"),
-        (
-            "-m x --custom-dataset-type single_turn",
-            "--custom-dataset-type goes with a file",
-        ),
+        ("-m x --custom-dataset-type single_turn", "--custom-dataset-type goes with a file"),
         ("-m x --fixed-schedule", "--fixed-schedule goes with a file"),
-        (
-            "-m x --synthesis-max-isl 4",
-            "--synthesis-max-isl goes with a file",
-        ),
-        (
-            "-m x --input-file /no/such/file",
-            "--input-file /no/such/file: no such file",
-        ),
-        (
-            "-m x --input-file /",
-            "--input-file /: directories are not supported yet",
-        ),
-        (
-            "-m x --input-file FILE --isl 4",
-            "--isl is for generated prompts",
-        ),
-        (
-            "-m x --input-file FILE --isl-stddev 4",
-            "--isl-stddev is for generated prompts",
-        ),
+        ("-m x --synthesis-max-isl 4", "--synthesis-max-isl goes with a file"),
+        ("-m x --input-file /no/such/file", "--input-file /no/such/file: no such file"),
+        ("-m x --input-file /", "--input-file /: directories are not supported yet"),
+        ("-m x --input-file FILE --isl 4", "--isl is for generated prompts"),
+        ("-m x --input-file FILE --isl-stddev 4", "--isl-stddev is for generated prompts"),
         (
             "-m x --input-file FILE --custom-dataset-type single_turn --isl-block-size 4",
             "--isl-block-size goes with a trace",
@@ -119,10 +72,7 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "-m x --input-file FILE --fixed-schedule --request-rate 5",
             "--request-rate: with --fixed-schedule the trace sets the pace",
         ),
-        (
-            "-m x --fixed-schedule-start-offset 5",
-            "--fixed-schedule-start-offset needs --fixed-schedule",
-        ),
+        ("-m x --fixed-schedule-start-offset 5", "--fixed-schedule-start-offset needs --fixed-schedule"),
         (
             "-m x --input-file FILE --fixed-schedule --fixed-schedule-auto-offset --fixed-schedule-start-offset 5",
             "--fixed-schedule-auto-offset starts at the first row",
@@ -131,22 +81,10 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "-m x --input-file FILE --fixed-schedule --fixed-schedule-start-offset 5 --fixed-schedule-end-offset 4",
             "--fixed-schedule-start-offset 5 is after --fixed-schedule-end-offset 4",
         ),
-        (
-            "-m x --benchmark-grace-period 5",
-            "--benchmark-grace-period needs --benchmark-duration",
-        ),
-        (
-            "-m x --tokenizer org/model",
-            "--tokenizer org/model: expected builtin",
-        ),
-        (
-            "-m x --profile-export-prefix a/b",
-            "--profile-export-prefix a/b: expected the beginning",
-        ),
-        (
-            "-m x --profile-export-prefix .json",
-            "--profile-export-prefix .json: expected the beginning",
-        ),
+        ("-m x --benchmark-grace-period 5", "--benchmark-grace-period needs --benchmark-duration"),
+        ("-m x --tokenizer org/model", "--tokenizer org/model: expected builtin"),
+        ("-m x --profile-export-prefix a/b", "--profile-export-prefix a/b: expected the beginning"),
+        ("-m x --profile-export-prefix .json", "--profile-export-prefix .json: expected the beginning"),
     ];
     for (line, said) in table {
         let why = refused(&line.replace("FILE", FILE));
@@ -159,59 +97,30 @@ fn options_that_do_not_go_together_are_refused_by_name() {
 fn what_has_no_effect_is_noted() {
     let table = [
         ("", ""),
-        (
-            "--arrival-pattern constant",
-            "--arrival-pattern has no effect without a request rate",
-        ),
+        ("--arrival-pattern constant", "--arrival-pattern has no effect without a request rate"),
         ("--arrival-pattern concurrency-burst", ""),
         (
             "--arrival-pattern concurrency-burst --request-rate 4",
             "--arrival-pattern concurrency-burst is poisson where there is a request rate",
         ),
-        (
-            "--concurrency 64",
-            "only 10 requests are sent, fewer than --concurrency",
-        ),
+        ("--concurrency 64", "only 10 requests are sent, fewer than --concurrency"),
         ("--concurrency 64 --benchmark-duration 1", ""),
-        (
-            "--warmup-concurrency 4",
-            "--warmup-concurrency has no effect without --warmup-request-count",
-        ),
+        ("--warmup-concurrency 4", "--warmup-concurrency has no effect without --warmup-request-count"),
         ("--osl 0", "--osl 0 leaves the length"),
         ("--zmq-host h", "--zmq-host has no effect"),
-        (
-            "-H Authorization:x --api-key k",
-            "--api-key replaces the Authorization header",
-        ),
-        (
-            "--input-file FILE --num-prompts 5",
-            "--num-dataset-entries has no effect",
-        ),
-        (
-            "--input-file FILE --fixed-schedule --request-count 5",
-            "--request-count has no effect with a fixed schedule",
-        ),
-        (
-            "--model llama",
-            "tokens are counted with the built-in tokenizer",
-        ),
+        ("-H Authorization:x --api-key k", "--api-key replaces the Authorization header"),
+        ("--input-file FILE --num-prompts 5", "--num-dataset-entries has no effect"),
+        ("--input-file FILE --fixed-schedule --request-count 5", "--request-count has no effect with a fixed schedule"),
+        ("--model llama", "tokens are counted with the built-in tokenizer"),
         ("--model llama --use-server-token-count", ""),
         ("--model llama --tokenizer builtin", ""),
     ];
     for (line, said) in table {
-        let model = if line.contains("--model") {
-            ""
-        } else {
-            "-m mock"
-        };
+        let model = if line.contains("--model") { "" } else { "-m mock" };
         let config = run(&format!("{model} {line}").replace("FILE", FILE));
         match said {
             "" => assert!(config.notes.is_empty(), "{line}: {:?}", config.notes),
-            said => assert!(
-                config.notes.len() == 1 && config.notes[0].starts_with(said),
-                "{line}: {:?}",
-                config.notes
-            ),
+            said => assert!(config.notes.len() == 1 && config.notes[0].starts_with(said), "{line}: {:?}", config.notes),
         }
     }
 }
@@ -235,10 +144,7 @@ fn the_defaults_are_the_reference_s() {
         grace_ns: None,
     };
     assert_eq!(config.load.phases, [phase]);
-    let Input::Synthetic {
-        entries, isl, osl, ..
-    } = config.input
-    else {
+    let Input::Synthetic { entries, isl, osl, .. } = config.input else {
         panic!("prompts are generated");
     };
     assert_eq!((entries, isl.mean, osl), (100, 550, None));
@@ -246,19 +152,14 @@ fn the_defaults_are_the_reference_s() {
 
 #[test]
 fn phases_follow_the_options() {
-    let config = run(
-        "-m x --request-rate 50 --concurrency 8 --benchmark-duration 2.5 --warmup-request-count 4 \
-                      --warmup-concurrency 2",
-    );
+    let config = run("-m x --request-rate 50 --concurrency 8 --benchmark-duration 2.5 --warmup-request-count 4 \
+                      --warmup-concurrency 2");
     let [warmup, profiling] = config.load.phases.as_slice() else {
         panic!("two phases");
     };
     assert_eq!(warmup.kind, PhaseKind::Warmup);
     assert_eq!(warmup.arrival, Arrival::Poisson(50.0));
-    assert_eq!(
-        (warmup.concurrency, warmup.requests, warmup.grace_ns),
-        (Some(2), Some(4), None)
-    );
+    assert_eq!((warmup.concurrency, warmup.requests, warmup.grace_ns), (Some(2), Some(4), None));
     assert_eq!(profiling.arrival, Arrival::Poisson(50.0));
     assert_eq!(profiling.concurrency, Some(8));
     assert_eq!(profiling.requests, None);
@@ -269,31 +170,20 @@ fn phases_follow_the_options() {
     let endless = last("-m x --benchmark-duration 1 --benchmark-grace-period inf");
     assert_eq!(endless.map(|p| p.grace_ns), Some(None));
     let even = last("-m x --request-rate 5 --request-rate-mode constant");
-    assert_eq!(
-        even.map(|p| (p.arrival, p.concurrency)),
-        Some((Arrival::Constant(5.0), None))
-    );
+    assert_eq!(even.map(|p| (p.arrival, p.concurrency)), Some((Arrival::Constant(5.0), None)));
 }
 
 #[test]
 fn a_trace_with_timestamps_sets_the_pace() {
-    let line =
-        format!("-m x --input-file {FILE} --custom-dataset-type mooncake_trace --concurrency 3");
+    let line = format!("-m x --input-file {FILE} --custom-dataset-type mooncake_trace --concurrency 3");
     let mut timed = run(&line);
     assert_eq!(timed.fixed_schedule, FixedSchedule::AutoIfTrace);
     assert_eq!(timed.settle_file(Format::MooncakeTrace, true), Ok(()));
     assert_eq!(timed.fixed_schedule, FixedSchedule::Yes);
     let phase = &timed.load.phases[0];
-    assert_eq!(
-        (phase.arrival, phase.requests),
-        (Arrival::FixedSchedule, None)
-    );
+    assert_eq!((phase.arrival, phase.requests), (Arrival::FixedSchedule, None));
     assert_eq!(phase.concurrency, Some(3));
-    assert!(
-        timed
-            .artifact_dir()
-            .ends_with("x-openai-chat-fixed_schedule")
-    );
+    assert!(timed.artifact_dir().ends_with("x-openai-chat-fixed_schedule"));
 
     let mut untimed = run(&line);
     assert_eq!(untimed.settle_file(Format::MooncakeTrace, false), Ok(()));
@@ -305,9 +195,7 @@ fn a_trace_with_timestamps_sets_the_pace() {
     assert_eq!(kept.fixed_schedule, FixedSchedule::No);
 
     let mut paced = run(&format!("{line} --request-rate 5"));
-    let why = paced
-        .settle_file(Format::MooncakeTrace, true)
-        .map_err(|r| r.to_string());
+    let why = paced.settle_file(Format::MooncakeTrace, true).map_err(|r| r.to_string());
     assert!(why.is_err_and(|w| w.starts_with("--request-rate: the trace has timestamps")));
     assert_eq!(paced.settle_file(Format::MooncakeTrace, false), Ok(()));
 
@@ -320,18 +208,9 @@ fn a_trace_with_timestamps_sets_the_pace() {
 #[test]
 fn the_directory_is_named_after_the_run() {
     for (line, want) in [
-        (
-            "-m org/m --concurrency 10",
-            "artifacts/org_m-openai-chat-concurrency10",
-        ),
-        (
-            "-m m --request-rate 20",
-            "artifacts/m-openai-chat-request_rate20.0",
-        ),
-        (
-            "-m m --request-rate 2.5 --concurrency 3",
-            "artifacts/m-openai-chat-concurrency3-request_rate2.5",
-        ),
+        ("-m org/m --concurrency 10", "artifacts/org_m-openai-chat-concurrency10"),
+        ("-m m --request-rate 20", "artifacts/m-openai-chat-request_rate20.0"),
+        ("-m m --request-rate 2.5 --concurrency 3", "artifacts/m-openai-chat-concurrency3-request_rate2.5"),
         ("-m m --artifact-dir a/b", "a/b"),
     ] {
         assert_eq!(run(line).artifact_dir(), PathBuf::from(want), "{line}");
@@ -343,22 +222,11 @@ fn the_directory_is_named_after_the_run() {
 #[test]
 fn the_key_makes_the_authorization_header() {
     let config = run("-m m -H Authorization:x -H X-A:1 -H x-a:2 --api-key sesame");
-    let sent: Vec<_> = config
-        .endpoint
-        .headers
-        .iter()
-        .map(|h| (h.name.as_str(), h.value.as_str()))
-        .collect();
+    let sent: Vec<_> = config.endpoint.headers.iter().map(|h| (h.name.as_str(), h.value.as_str())).collect();
     assert_eq!(sent, [("x-a", "2"), ("Authorization", "Bearer sesame")]);
     assert!(!format!("{config:?} {}", config.input_config()).contains("sesame"));
-    assert_eq!(
-        config.input_config()["endpoint"]["api_key"],
-        json!("<redacted>")
-    );
-    assert_eq!(
-        config.input_config()["endpoint"]["headers"],
-        json!({"x-a": "2"})
-    );
+    assert_eq!(config.input_config()["endpoint"]["api_key"], json!("<redacted>"));
+    assert_eq!(config.input_config()["endpoint"]["headers"], json!({"x-a": "2"}));
 }
 
 #[test]
@@ -392,14 +260,7 @@ fn in_scope(config: &mut Value) {
         }
     };
     drop(config, &["slos", "gpu_telemetry", "server_metrics"]);
-    let keys = [
-        "records",
-        "raw",
-        "trace",
-        "slice_duration",
-        "show_trace_timing",
-        "export_outputs_json",
-    ];
+    let keys = ["records", "raw", "trace", "slice_duration", "show_trace_timing", "export_outputs_json"];
     drop(&mut config["artifacts"], &keys);
 }
 
@@ -410,17 +271,12 @@ fn the_settings_in_the_files_are_the_reference_s() {
     for theirs in runs {
         let words = theirs["argv"].as_array().expect("a list").iter().skip(1);
         let words = words.map(|w| w.as_str().expect("text"));
-        let dropped =
-            |w: &&str| OUT_OF_SCOPE.contains(w) || ["1", "json", "csv", "jsonl"].contains(w);
-        let words: Vec<String> = words
-            .filter(|w| !dropped(w))
-            .map(|w| w.replace("traces/golden.jsonl", FILE))
-            .collect();
+        let dropped = |w: &&str| OUT_OF_SCOPE.contains(w) || ["1", "json", "csv", "jsonl"].contains(w);
+        let words: Vec<String> =
+            words.filter(|w| !dropped(w)).map(|w| w.replace("traces/golden.jsonl", FILE)).collect();
         let mut config = resolve(&words).expect("resolved");
         if config.fixed_schedule == FixedSchedule::Yes {
-            config
-                .settle_file(Format::MooncakeTrace, true)
-                .expect("a trace");
+            config.settle_file(Format::MooncakeTrace, true).expect("a trace");
             config.set_scheduled_requests(100);
         }
         let mut ours = config.input_config();
@@ -431,29 +287,19 @@ fn the_settings_in_the_files_are_the_reference_s() {
         let ours = ours.to_string().replace(FILE, "traces/golden.jsonl");
         assert_eq!(ours, want.to_string(), "{}", theirs["run"]);
 
-        let typed: Vec<&str> = theirs["argv"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .skip(1)
-            .filter_map(Value::as_str)
-            .collect();
+        let typed: Vec<&str> =
+            theirs["argv"].as_array().expect("a list").iter().skip(1).filter_map(Value::as_str).collect();
         let line = redact::cli_command(&argv(&typed));
-        assert_eq!(
-            Some(line.replacen("maser", "aiperf", 1).as_str()),
-            theirs["cli_command"].as_str()
-        );
+        assert_eq!(Some(line.replacen("maser", "aiperf", 1).as_str()), theirs["cli_command"].as_str());
     }
 }
 
 #[test]
 fn given_options_show_in_the_files_in_the_reference_s_order() {
-    let config = run(
-        "-m m --use-legacy-max-tokens --use-server-token-count --session-header X-S \
+    let config = run("-m m --use-legacy-max-tokens --use-server-token-count --session-header X-S \
          --endpoint /x --request-timeout-seconds 1.5 --export-level summary --isl 5 --isl-block-size 4 \
          --benchmark-duration 3 --benchmark-grace-period inf --workers-max 2 --log-level debug --ui simple \
-         --profile-export-prefix p --extra-inputs api_key:abc,n:1",
-    );
+         --profile-export-prefix p --extra-inputs api_key:abc,n:1");
     let shown = config.input_config();
     let text = |key: &str| shown[key].to_string();
     assert_eq!(
