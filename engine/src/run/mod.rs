@@ -247,7 +247,7 @@ fn seat_parts(parts: Vec<Seed>, kick: &Kick, shared: &Shared) -> io::Result<Vec<
 }
 
 /// Lets the process have as many descriptors as it may; returns how many that is.
-fn raise_descriptor_limit() -> u64 {
+pub(crate) fn raise_descriptor_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls take a valid rlimit.
     unsafe {
