@@ -7,4 +7,6 @@
 pub mod clock;
 pub mod endpoint;
 pub mod log;
+pub mod metric;
 pub mod record;
+pub mod report;
