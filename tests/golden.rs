@@ -7,8 +7,8 @@
 use maser::export::{ExportOptions, Written, console, inputs, write_all};
 use maser_engine::clock::{Anchor, Instant};
 use maser_engine::log::{
-    End, FILE_NAME, Header, Kind, Log, MAGIC, PhaseInfo, PhaseMark, RequestInfo, put_block,
-    put_json, put_record, put_request,
+    End, FILE_NAME, Header, Kind, Log, MAGIC, PhaseInfo, PhaseMark, RequestInfo, put_block, put_json, put_record,
+    put_request,
 };
 use maser_engine::metric::{self, Group, Value as Source};
 use maser_engine::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
@@ -18,14 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Keys of the reference that are knowingly not written.
 const ABSENT: [(&str, &str); 2] = [
-    (
-        "telemetry_data",
-        "there are no GPU readings in a record log yet",
-    ),
-    (
-        "context_overflow_count",
-        "context overflow is not told apart from other errors",
-    ),
+    ("telemetry_data", "there are no GPU readings in a record log yet"),
+    ("context_overflow_count", "context overflow is not told apart from other errors"),
 ];
 
 /// Keys that are ours alone.
@@ -41,9 +35,7 @@ const OURS: [&str; 8] = [
 ];
 
 fn data(run: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/golden")
-        .join(run)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(run)
 }
 
 fn read(run: &str, file: &str) -> String {
@@ -92,24 +84,14 @@ fn fabricate(row: &Row, index: u32, axis: &Axis, scheduled: bool) -> (Record, Ve
     let done = axis.at(row.wall("request_end_ns").unwrap());
     let after_start = |tag: &str| row.nanos(tag).map_or(Instant::UNSET, |ns| start.after(ns));
     let first_token = after_start("time_to_first_token");
-    let sent = row
-        .nanos("http_req_duration")
-        .map_or(start, |ns| done.before(ns));
+    let sent = row.nanos("http_req_duration").map_or(start, |ns| done.before(ns));
     let send_end = sent.after(row.nanos("http_req_sending").unwrap_or(0));
     let error = &row.0["error"];
     let mut payload = Vec::new();
     let tokens = row.metric("output_token_count").map(|n| n.to_string());
-    put_part(
-        &mut payload,
-        part::TEXT,
-        tokens.unwrap_or_default().as_bytes(),
-    );
+    put_part(&mut payload, part::TEXT, tokens.unwrap_or_default().as_bytes());
     let mut gaps = Vec::new();
-    for gap in row.0["metrics"]["inter_chunk_latency"]["value"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
+    for gap in row.0["metrics"]["inter_chunk_latency"]["value"].as_array().into_iter().flatten() {
         put_leb128(&mut gaps, (gap.as_f64().unwrap() * 1e6).round() as u64);
     }
     put_part(&mut payload, part::GAPS, &gaps);
@@ -125,14 +107,10 @@ fn fabricate(row: &Row, index: u32, axis: &Axis, scheduled: bool) -> (Record, Ve
         start,
         sent,
         send_end,
-        first_byte: row
-            .wall("request_ack_ns")
-            .map_or(Instant::UNSET, |ns| axis.at(ns)),
+        first_byte: row.wall("request_ack_ns").map_or(Instant::UNSET, |ns| axis.at(ns)),
         first_body: send_end.after(row.nanos("http_req_waiting").unwrap_or(0)),
         first_token,
-        second_token: row
-            .nanos("time_to_second_token")
-            .map_or(Instant::UNSET, |ns| first_token.after(ns)),
+        second_token: row.nanos("time_to_second_token").map_or(Instant::UNSET, |ns| first_token.after(ns)),
         first_output: after_start("time_to_first_output_token"),
         last_token: after_start("request_latency"),
         done,
@@ -148,20 +126,10 @@ fn fabricate(row: &Row, index: u32, axis: &Axis, scheduled: bool) -> (Record, Ve
         usage_cached: row.count("usage_prompt_cache_read_tokens"),
         usage_total: row.count("usage_total_tokens"),
         payload_len: payload.len() as u32,
-        status: if failed {
-            error["code"].as_u64().unwrap() as u16
-        } else {
-            200
-        },
-        flags: flag::STREAMED
-            | if reused { flag::REUSED } else { 0 }
-            | if scheduled { flag::SCHEDULED } else { 0 },
+        status: if failed { error["code"].as_u64().unwrap() as u16 } else { 200 },
+        flags: flag::STREAMED | if reused { flag::REUSED } else { 0 } | if scheduled { flag::SCHEDULED } else { 0 },
         phase: row.meta("phase_index").as_u64().unwrap() as u8,
-        outcome: if failed {
-            Outcome::HttpStatus
-        } else {
-            Outcome::Ok
-        } as u8,
+        outcome: if failed { Outcome::HttpStatus } else { Outcome::Ok } as u8,
         ..bytemuck::Zeroable::zeroed()
     };
     (record, payload)
@@ -201,31 +169,17 @@ fn phases(run: &str, summary: &Value) -> Vec<(&'static str, u64, u64)> {
 fn log_of(run: &str, ended: bool) -> Vec<u8> {
     let summary: Value = serde_json::from_str(&read(run, "profile_export_aiperf.json")).unwrap();
     let lines = read(run, "profile_export.jsonl");
-    let rows: Vec<Row> = lines
-        .lines()
-        .map(|line| Row(serde_json::from_str(line).unwrap()))
-        .collect();
+    let rows: Vec<Row> = lines.lines().map(|line| Row(serde_json::from_str(line).unwrap())).collect();
     let phases = phases(run, &summary);
-    let axis = Axis {
-        anchor: Anchor {
-            mono: Instant(1_000_000_000),
-            wall: phases[0].1 - 1_000_000_000,
-        },
-    };
+    let axis = Axis { anchor: Anchor { mono: Instant(1_000_000_000), wall: phases[0].1 - 1_000_000_000 } };
     let scheduled = summary["input_config"]["phases"][0]["type"] != "concurrency"
         && !summary["input_config"]["phases"][0]["type"].is_null();
     let mut log = MAGIC.to_vec();
-    put_json(
-        &mut log,
-        Kind::Header,
-        &header(run, &summary, &axis, &phases),
-    );
+    put_json(&mut log, Kind::Header, &header(run, &summary, &axis, &phases));
     let mut table = Vec::new();
     let mut records = Vec::new();
     for (k, row) in rows.iter().enumerate() {
-        let isl = row
-            .metric("input_sequence_length")
-            .or(row.metric("error_isl"));
+        let isl = row.metric("input_sequence_length").or(row.metric("error_isl"));
         put_request(
             &mut table,
             &RequestInfo {
@@ -242,18 +196,10 @@ fn log_of(run: &str, ended: bool) -> Vec<u8> {
     put_block(&mut log, Kind::Records, rows.len() as u32, &records);
     if ended {
         for (k, (_, start, end)) in phases.iter().enumerate() {
-            let mark = PhaseMark {
-                phase: k as u8,
-                start: axis.at(*start),
-                end: axis.at(*end),
-                ..PhaseMark::default()
-            };
+            let mark = PhaseMark { phase: k as u8, start: axis.at(*start), end: axis.at(*end), ..PhaseMark::default() };
             put_json(&mut log, Kind::Phase, &mark);
         }
-        let end = End {
-            records: rows.len() as u64,
-            ..End::default()
-        };
+        let end = End { records: rows.len() as u64, ..End::default() };
         put_json(&mut log, Kind::End, &end);
     }
     log
@@ -273,10 +219,7 @@ fn header(run: &str, summary: &Value, axis: &Axis, phases: &[(&str, u64, u64)]) 
         streaming: true,
         phases: phases
             .iter()
-            .map(|(name, ..)| PhaseInfo {
-                name: (*name).to_owned(),
-                warmup: *name == "warmup",
-            })
+            .map(|(name, ..)| PhaseInfo { name: (*name).to_owned(), warmup: *name == "warmup" })
             .collect(),
         fixed_schedule: run == "fixed_schedule",
         tokenizer: Some("builtin".into()),
@@ -303,25 +246,10 @@ fn export(bytes: &[u8]) -> Exported {
     let path = dir.path().join(FILE_NAME);
     std::fs::write(&path, bytes).unwrap();
     let log = Log::open(&path).unwrap();
-    let options = Options {
-        count_tokens: Some(&decimal),
-        threads: 2,
-    };
+    let options = Options { count_tokens: Some(&decimal), threads: 2 };
     let report = Report::build(&log, &options);
-    let results = write_all(
-        &report,
-        &log,
-        dir.path(),
-        &ExportOptions {
-            utc_offset: Some(0),
-        },
-    );
-    Exported {
-        dir,
-        log,
-        report,
-        results,
-    }
+    let results = write_all(&report, &log, dir.path(), &ExportOptions { utc_offset: Some(0) });
+    Exported { dir, log, report, results }
 }
 
 impl Exported {
@@ -360,9 +288,7 @@ fn agreement(tag: &str, figure: &str) -> Agreement {
         _ => {}
     }
     match metric.value {
-        Source::Effective(_) | Source::Active(_) if ["min", "max"].contains(&figure) => {
-            Agreement::Present
-        }
+        Source::Effective(_) | Source::Active(_) if ["min", "max"].contains(&figure) => Agreement::Present,
         Source::Effective(_) | Source::Active(_) => Agreement::Curve,
         // A window known to a nanosecond, from a start known to a microsecond.
         _ => Agreement::Exact,
@@ -386,12 +312,7 @@ fn is_metric(value: &Value) -> bool {
 }
 
 fn keys(value: &Value) -> Vec<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 fn compare_metric(tag: &str, ours: &Value, theirs: &Value) {
@@ -401,10 +322,7 @@ fn compare_metric(tag: &str, ours: &Value, theirs: &Value) {
     for figure in keys(theirs) {
         if let Some(expected) = theirs[figure].as_f64() {
             let got = ours[figure].as_f64().unwrap();
-            assert!(
-                agree(tag, figure, got, expected),
-                "{tag}.{figure}: {got}, the reference has {expected}"
-            );
+            assert!(agree(tag, figure, got, expected), "{tag}.{figure}: {got}, the reference has {expected}");
         }
     }
 }
@@ -422,9 +340,7 @@ fn compare_json(ours: &Value, theirs: &Value) {
     let fixed = |of: &Value| -> Vec<String> {
         let all = keys(of);
         let end = all.iter().position(|k| *k == "end_time").unwrap();
-        let known = all[..=end]
-            .iter()
-            .filter(|k| !OURS.contains(k) && !absent(k));
+        let known = all[..=end].iter().filter(|k| !OURS.contains(k) && !absent(k));
         known.map(|k| (*k).to_owned()).collect()
     };
     assert_eq!(fixed(ours), fixed(theirs));
@@ -447,19 +363,12 @@ fn compare_json(ours: &Value, theirs: &Value) {
 
 /// The tag of a CSV row by its name.
 fn tag_of(name: &str) -> &'static str {
-    let metric = metric::METRICS
-        .iter()
-        .find(|m| name == m.header || name == format!("{} ({})", m.header, m.display));
-    metric
-        .unwrap_or_else(|| panic!("{name} is no row of ours"))
-        .tag
+    let metric = metric::METRICS.iter().find(|m| name == m.header || name == format!("{} ({})", m.header, m.display));
+    metric.unwrap_or_else(|| panic!("{name} is no row of ours")).tag
 }
 
 fn compare_csv(ours: &str, theirs: &str) {
-    assert!(
-        !ours.replace("\r\n", "").contains(['\r', '\n']),
-        "every line ends in CRLF"
-    );
+    assert!(!ours.replace("\r\n", "").contains(['\r', '\n']), "every line ends in CRLF");
     let known = |line: &&str| {
         let name = line.split(',').next().unwrap_or_default();
         !["Context Overflow Count"].contains(&name)
@@ -471,10 +380,7 @@ fn compare_csv(ours: &str, theirs: &str) {
     let ours: Vec<&str> = ours.split("\r\n").filter(known).collect();
     let theirs: Vec<&str> = theirs.split("\r\n").filter(known).collect();
     let names = |lines: &[&str]| -> Vec<String> {
-        lines
-            .iter()
-            .map(|l| l.split(',').next().unwrap_or("").to_owned())
-            .collect()
+        lines.iter().map(|l| l.split(',').next().unwrap_or("").to_owned()).collect()
     };
     assert_eq!(names(&ours), names(&theirs));
     for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -496,10 +402,7 @@ fn compare_csv_row(ours: &str, theirs: &str) {
             assert_eq!(a, b, "{tag}.{figure}");
         } else {
             let (x, y): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
-            assert!(
-                agree(tag, figure, x, y) || (x - y).abs() < 0.011,
-                "{tag}.{figure}: {a}, the reference has {b}"
-            );
+            assert!(agree(tag, figure, x, y) || (x - y).abs() < 0.011, "{tag}.{figure}: {a}, the reference has {b}");
         }
     }
 }
@@ -564,10 +467,7 @@ fn lines_of_single_requests_carry_the_reference_s_keys_and_values() {
 }
 
 fn compare_line(ours: &str, theirs: &str) {
-    let (a, b): (Value, Value) = (
-        serde_json::from_str(ours).unwrap(),
-        serde_json::from_str(theirs).unwrap(),
-    );
+    let (a, b): (Value, Value) = (serde_json::from_str(ours).unwrap(), serde_json::from_str(theirs).unwrap());
     assert_eq!(keys(&a), keys(&b));
     assert_eq!(keys(&a["metadata"]), keys(&b["metadata"]));
     assert_eq!(a["error"], b["error"]);
@@ -584,8 +484,7 @@ fn compare_line(ours: &str, theirs: &str) {
         let same = match (&mine["value"], &reading["value"]) {
             (Value::Number(x), Value::Number(y)) => {
                 assert_eq!(x.is_f64(), y.is_f64(), "{tag}: {x} or {y}");
-                (x.as_f64().unwrap() - y.as_f64().unwrap()).abs()
-                    <= 1e-9 * y.as_f64().unwrap().abs()
+                (x.as_f64().unwrap() - y.as_f64().unwrap()).abs() <= 1e-9 * y.as_f64().unwrap().abs()
             }
             (x, y) => x == y,
         };
@@ -606,12 +505,7 @@ fn a_killed_run_is_reported_from_its_records() {
     // First start to last end, a little less than the phase's own window.
     assert!((5.3..5.4).contains(&report.window_seconds));
     let json: Value = serde_json::from_str(&exported.text("profile_export_aiperf.json")).unwrap();
-    assert!(
-        json["incomplete_reason"]
-            .as_str()
-            .unwrap()
-            .contains("killed")
-    );
+    assert!(json["incomplete_reason"].as_str().unwrap().contains("killed"));
     assert!(console::render(report, 100, false).contains("INCOMPLETE RESULTS"));
     assert_eq!(json["is_complete"], false);
 }
@@ -638,10 +532,7 @@ fn a_run_in_which_all_requests_failed_is_written_all_the_same() {
     let json: Value = serde_json::from_str(&exported.text("profile_export_aiperf.json")).unwrap();
     assert_eq!(json["request_error_rate"]["avg"], 100.0);
     assert_eq!(json["error_request_count"]["avg"], 12.0);
-    assert_eq!(
-        json["error_summary"][0]["error_details"]["type"],
-        "HTTP Error"
-    );
+    assert_eq!(json["error_summary"][0]["error_details"]["type"], "HTTP Error");
     assert!(json.get("request_latency").is_none());
 }
 
@@ -666,16 +557,9 @@ fn tables_fit_the_terminal_and_colour_only_when_asked() {
         }
     }
     assert!(console::render(&exported.report, 80, true).contains("\x1b["));
-    let main: Vec<&str> = metric::METRICS
-        .iter()
-        .filter(|m| m.group == Group::Client)
-        .map(|m| m.header)
-        .collect();
+    let main: Vec<&str> = metric::METRICS.iter().filter(|m| m.group == Group::Client).map(|m| m.header).collect();
     let text = console::render(&exported.report, 140, false);
-    assert!(
-        main.iter()
-            .all(|header| text.contains(header) || *header == "Send Slip")
-    );
+    assert!(main.iter().all(|header| text.contains(header) || *header == "Send Slip"));
 }
 
 #[test]
@@ -700,10 +584,7 @@ fn request_bodies_are_laid_out_as_the_reference_does() {
     let document: Value = serde_json::from_str(&text).unwrap();
     let sessions = document["data"].as_array().unwrap().iter().map(|session| {
         let bodies = session["payloads"].as_array().unwrap();
-        let bytes: Vec<Vec<u8>> = bodies
-            .iter()
-            .map(|b| serde_json::to_vec(b).unwrap())
-            .collect();
+        let bytes: Vec<Vec<u8>> = bodies.iter().map(|b| serde_json::to_vec(b).unwrap()).collect();
         (session["session_id"].as_str().unwrap(), bytes)
     });
     let dir = tempfile::tempdir().unwrap();

@@ -14,16 +14,10 @@ const WIDTH_MIN: usize = 40;
 
 /// Every table and warning of a report, no wider than `width` columns.
 pub fn render(report: &Report, width: usize, colour: bool) -> String {
-    let page = Page {
-        report,
-        width: width.max(WIDTH_MIN),
-        colour,
-    };
+    let page = Page { report, width: width.max(WIDTH_MIN), colour };
     let mut out = String::new();
     if report.show_http_trace {
-        page.metrics(&mut out, "HTTP Trace Timing", |e| {
-            e.metric.has(flag::HTTP_TRACE)
-        });
+        page.metrics(&mut out, "HTTP Trace Timing", |e| e.metric.has(flag::HTTP_TRACE));
     }
     let family = family(&report.run.header.endpoint);
     for (group, title) in [
@@ -43,15 +37,8 @@ pub fn render(report: &Report, width: usize, colour: bool) -> String {
 /// What stands under the tables: the command, how long it ran, the files and what went wrong with them.
 pub fn closing(report: &Report, results: &[Result<Written, String>]) -> String {
     let mut out = format!("CLI Command: {}\n", report.run.header.cli_command);
-    if let Some(seconds) = report
-        .metric("benchmark_duration")
-        .and_then(|e| e.summary.avg)
-    {
-        let early = if report.was_cancelled {
-            " (cancelled early)"
-        } else {
-            ""
-        };
+    if let Some(seconds) = report.metric("benchmark_duration").and_then(|e| e.summary.avg) {
+        let early = if report.was_cancelled { " (cancelled early)" } else { "" };
         out.push_str(&format!("Benchmark Duration: {seconds:.2} sec{early}\n"));
     }
     for result in results {
@@ -89,31 +76,20 @@ mod style {
 
 impl Page<'_> {
     fn paint(&self, style: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{style}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn metrics(&self, out: &mut String, title: &str, belongs: impl Fn(&Entry) -> bool) {
-        let mut entries: Vec<&Entry> = self
-            .report
-            .metrics
-            .iter()
-            .filter(|e| belongs(e) && !e.metric.has(flag::ERROR_ONLY))
-            .collect();
+        let mut entries: Vec<&Entry> =
+            self.report.metrics.iter().filter(|e| belongs(e) && !e.metric.has(flag::ERROR_ONLY)).collect();
         if entries.is_empty() {
             return;
         }
         entries.sort_by_key(|e| e.metric.order.unwrap_or(u32::MAX));
         let rows = entries.into_iter().map(row).collect();
         let heads = ["Metric", "avg", "min", "max", "p99", "p90", "p50", "std"];
-        let mut table = Table {
-            title: format!("maser | {title}"),
-            columns: heads.into_iter().map(Column::right).collect(),
-            rows,
-        };
+        let mut table =
+            Table { title: format!("maser | {title}"), columns: heads.into_iter().map(Column::right).collect(), rows };
         table.fit(self.width);
         self.table(out, &table);
     }
@@ -122,18 +98,11 @@ impl Page<'_> {
         if self.report.errors.is_empty() {
             return;
         }
-        let columns = vec![
-            Column::right("Code"),
-            Column::right("Type"),
-            Column::left("Message"),
-            Column::right("Count"),
-        ];
+        let columns =
+            vec![Column::right("Code"), Column::right("Type"), Column::left("Message"), Column::right("Count")];
         let mut rows: Vec<Vec<Cell>> = Vec::new();
         for group in &self.report.errors {
-            let code = group
-                .details
-                .code
-                .map_or("N/A".to_owned(), |c| c.to_string());
+            let code = group.details.code.map_or("N/A".to_owned(), |c| c.to_string());
             let kind = printable(&group.details.kind);
             let count = thousands(&group.count.to_string());
             let around = code.len().max(4) + kind.chars().count().max(4) + count.len().max(5) + 13;
@@ -142,14 +111,7 @@ impl Page<'_> {
             message.truncate(MESSAGE_LINES);
             rows.push(vec![vec![code], vec![kind], message, vec![count]]);
         }
-        self.table(
-            out,
-            &Table {
-                title: "maser | Error Summary".to_owned(),
-                columns,
-                rows,
-            },
-        );
+        self.table(out, &Table { title: "maser | Error Summary".to_owned(), columns, rows });
     }
 
     fn warnings(&self, out: &mut String) {
@@ -169,11 +131,7 @@ impl Page<'_> {
         out.push_str(&self.paint(style::TITLE, &table.title));
         out.push('\n');
         rule(out, &widths, ['┏', '━', '┳', '┓']);
-        let heads: Vec<Cell> = table
-            .columns
-            .iter()
-            .map(|c| vec![c.head.to_owned()])
-            .collect();
+        let heads: Vec<Cell> = table.columns.iter().map(|c| vec![c.head.to_owned()]).collect();
         lines(out, table, &widths, &heads, '┃');
         rule(out, &widths, ['┡', '━', '╇', '┩']);
         for row in &table.rows {
@@ -253,15 +211,7 @@ impl Table {
 fn row(entry: &Entry) -> Vec<Cell> {
     let s = &entry.summary;
     let mut cells = vec![label(entry)];
-    for figure in [
-        s.avg,
-        s.min,
-        s.max,
-        s.percentiles[8],
-        s.percentiles[6],
-        s.percentiles[4],
-        s.std,
-    ] {
+    for figure in [s.avg, s.min, s.max, s.percentiles[8], s.percentiles[6], s.percentiles[4], s.std] {
         cells.push(vec![number(figure)]);
     }
     cells
@@ -365,9 +315,7 @@ fn push(lines: &mut [String], text: &str) {
 
 /// A text from a server as a terminal may show it: no control characters.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a reader must know before he believes the tables, one sentence each.
@@ -425,12 +373,7 @@ mod tests {
 
     #[test]
     fn numbers_have_commas_and_two_places() {
-        for (value, text) in [
-            (0.0, "0.00"),
-            (999.999, "1,000.00"),
-            (-1234567.5, "-1,234,567.50"),
-            (123.0, "123.00"),
-        ] {
+        for (value, text) in [(0.0, "0.00"), (999.999, "1,000.00"), (-1234567.5, "-1,234,567.50"), (123.0, "123.00")] {
             assert_eq!(number(Some(value)), text);
         }
         assert_eq!(number(None), "N/A");

@@ -6,24 +6,19 @@ use maser_engine::report::{Entry, Report};
 use std::io::{self, Write};
 
 /// The last section, of GPU readings: its head stands even where there are none.
-const GPU_HEAD: &str = "Endpoint,GPU_Index,GPU_Name,GPU_UUID,Platform,Metric,avg,min,max,sum,p1,p5,p10,p25,p50,p75,p90,p95,p99,std\r\n";
+const GPU_HEAD: &str =
+    "Endpoint,GPU_Index,GPU_Name,GPU_UUID,Platform,Metric,avg,min,max,sum,p1,p5,p10,p25,p50,p75,p90,p95,p99,std\r\n";
 
 pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut entries: Vec<&Entry> = report.metrics.iter().collect();
     entries.sort_by_key(|e| e.metric.tag);
-    let (distributions, numbers): (Vec<_>, Vec<_>) = entries
-        .into_iter()
-        .partition(|e| e.summary.is_distribution());
-    let mut head: Vec<String> = ["Metric", "avg", "min", "max", "sum"]
-        .map(Into::into)
-        .into();
+    let (distributions, numbers): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.summary.is_distribution());
+    let mut head: Vec<String> = ["Metric", "avg", "min", "max", "sum"].map(Into::into).into();
     head.extend(PERCENTILES.map(|p| format!("p{p}")));
     head.push("std".to_owned());
     section(out, &head, distributions, figures)?;
     out.write_all(b"\r\n")?;
-    section(out, &["Metric", "Value"].map(Into::into), numbers, |s| {
-        vec![s.avg]
-    })?;
+    section(out, &["Metric", "Value"].map(Into::into), numbers, |s| vec![s.avg])?;
     out.write_all(b"\r\n\r\n")?;
     out.write_all(GPU_HEAD.as_bytes())
 }
@@ -34,9 +29,7 @@ fn section(
     entries: Vec<&Entry>,
     figures: impl Fn(&Summary) -> Vec<Option<f64>>,
 ) -> io::Result<()> {
-    let mut rows = WriterBuilder::new()
-        .terminator(Terminator::CRLF)
-        .from_writer(out);
+    let mut rows = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
     rows.write_record(head)?;
     for entry in entries {
         let mut row = vec![name(entry.metric)];

@@ -9,10 +9,7 @@ pub const FILE_NAME: &str = "inputs.json";
 
 /// Writes the file into `dir`: `{"data": [{"session_id": …, "payloads": [body, …]}]}`, indented by two. Sessions come one
 /// at a time and are not kept. A body that is not JSON stands as a string.
-pub fn write<S, B>(
-    dir: &Path,
-    sessions: impl IntoIterator<Item = (S, Vec<B>)>,
-) -> Result<Written, String>
+pub fn write<S, B>(dir: &Path, sessions: impl IntoIterator<Item = (S, Vec<B>)>) -> Result<Written, String>
 where
     S: AsRef<str>,
     B: AsRef<[u8]>,
@@ -27,18 +24,10 @@ where
             serde_json::to_writer(&mut *out, id.as_ref())?;
             out.write_all(b",\n      \"payloads\": [")?;
             for (k, body) in payloads.iter().enumerate() {
-                out.write_all(if k == 0 {
-                    b"\n        "
-                } else {
-                    b",\n        "
-                })?;
+                out.write_all(if k == 0 { b"\n        " } else { b",\n        " })?;
                 payload(body.as_ref(), out)?;
             }
-            out.write_all(if payloads.is_empty() {
-                b"]\n    }"
-            } else {
-                b"\n      ]\n    }"
-            })?;
+            out.write_all(if payloads.is_empty() { b"]\n    }" } else { b"\n      ]\n    }" })?;
         }
         out.write_all(if empty { b"]\n}" } else { b"\n  ]\n}" })
     })

@@ -41,11 +41,7 @@ const FIRST: [&str; 25] = [
     "total_error_isl",
 ];
 
-pub(super) fn write(
-    report: &Report,
-    options: &ExportOptions,
-    out: &mut impl Write,
-) -> io::Result<()> {
+pub(super) fn write(report: &Report, options: &ExportOptions, out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(out, &document(report, options)).map_err(io::Error::from)
 }
 
@@ -74,11 +70,7 @@ fn document(report: &Report, options: &ExportOptions) -> Map<String, Value> {
     top.insert("start_time".into(), stamp(report.start_ns, offset).into());
     top.insert("end_time".into(), stamp(report.end_ns, offset).into());
     if !report.warmup.is_empty() {
-        let warmup: Map<_, _> = report
-            .warmup
-            .iter()
-            .map(|e| (e.metric.tag.to_owned(), metric(e)))
-            .collect();
+        let warmup: Map<_, _> = report.warmup.iter().map(|e| (e.metric.tag.to_owned(), metric(e))).collect();
         top.insert("warmup_metrics".into(), warmup.into());
     }
     for entry in &report.metrics {

@@ -9,11 +9,7 @@ use serde::ser::{SerializeMap, Serializer};
 use std::io::{self, Write};
 
 pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Result<()> {
-    let writer = Lines {
-        report,
-        log,
-        applies: report.applies(),
-    };
+    let writer = Lines { report, log, applies: report.applies() };
     for (at, (record, payload)) in log.records().enumerate() {
         serde_json::to_writer(&mut *out, &writer.line(at, &record, &payload))?;
         out.write_all(b"\n")?;
@@ -76,18 +72,11 @@ fn session(record: &Record) -> u64 {
 
 impl<'a> Lines<'a> {
     fn line(&self, at: usize, record: &'a Record, payload: &'a Payload<'a>) -> Line<'a> {
-        let error = ErrorDetails::of(record, payload).map(|d| Failure {
-            code: d.code,
-            r#type: d.kind,
-            message: d.message,
-        });
+        let error =
+            ErrorDetails::of(record, payload).map(|d| Failure { code: d.code, r#type: d.kind, message: d.message });
         Line {
             metadata: self.metadata(record),
-            metrics: Metrics {
-                sample: self.report.sample(self.log, at, record),
-                payload,
-                applies: self.applies,
-            },
+            metrics: Metrics { sample: self.report.sample(self.log, at, record), payload, applies: self.applies },
             error,
         }
     }
@@ -144,10 +133,7 @@ impl Serialize for Metrics<'_> {
         let mut map = serializer.serialize_map(None)?;
         let valid = self.sample.record.outcome() == Outcome::Ok;
         for metric in METRICS {
-            if metric.has(flag::INTERNAL)
-                || metric.has(flag::NO_RECORD)
-                || !metric.applies(&self.applies)
-            {
+            if metric.has(flag::INTERNAL) || metric.has(flag::NO_RECORD) || !metric.applies(&self.applies) {
                 continue;
             }
             let value = match metric.value {

@@ -93,26 +93,15 @@ impl Names {
 const CONSOLE_FILE_WIDTH: usize = 140;
 
 /// Writes every file of the run into `dir`, in the order in which the run lists them.
-pub fn write_all(
-    report: &Report,
-    log: &Log,
-    dir: &Path,
-    options: &ExportOptions,
-) -> Vec<Result<Written, String>> {
+pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions) -> Vec<Result<Written, String>> {
     let header = &report.run.header;
     let names = Names::new(header.export_prefix.as_deref());
     let mut results = vec![
-        file("CSV Export", dir.join(&names.csv), |out| {
-            csv::write(report, out)
-        }),
-        file("JSON Export", dir.join(&names.json), |out| {
-            json::write(report, options, out)
-        }),
+        file("CSV Export", dir.join(&names.csv), |out| csv::write(report, out)),
+        file("JSON Export", dir.join(&names.json), |out| json::write(report, options, out)),
     ];
     if header.export_level != "summary" {
-        results.push(file("Record Export", dir.join(&names.jsonl), |out| {
-            jsonl::write(report, log, out)
-        }));
+        results.push(file("Record Export", dir.join(&names.jsonl), |out| jsonl::write(report, log, out)));
     }
     results.push(file("Console Export", dir.join(&names.console), |out| {
         out.write_all(console::render(report, CONSOLE_FILE_WIDTH, false).as_bytes())
@@ -153,15 +142,9 @@ mod tests {
 
     #[test]
     fn a_prefix_loses_the_endings_of_the_family() {
-        for prefix in [
-            "foo",
-            "foo.csv",
-            "foo.json",
-            "foo.jsonl",
-            "foo_raw.jsonl",
-            "foo_console.txt",
-            "foo_timeslices.csv",
-        ] {
+        for prefix in
+            ["foo", "foo.csv", "foo.json", "foo.jsonl", "foo_raw.jsonl", "foo_console.txt", "foo_timeslices.csv"]
+        {
             let names = Names::new(Some(prefix));
             assert_eq!(names.json, "foo.json", "{prefix}");
             assert_eq!(names.console, "foo_console.txt", "{prefix}");
@@ -179,10 +162,7 @@ mod tests {
             Err(io::Error::from_raw_os_error(28))
         });
         let sentence = failed.unwrap_err();
-        assert!(
-            sentence.contains("a.json could not be written: No space left"),
-            "{sentence}"
-        );
+        assert!(sentence.contains("a.json could not be written: No space left"), "{sentence}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let written = file("A", path.clone(), |out| out.write_all(b"whole")).unwrap();
         assert_eq!(std::fs::read(written.path).unwrap(), b"whole");

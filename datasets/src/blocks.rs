@@ -62,25 +62,14 @@ impl Cache {
 
 impl Prompts {
     pub(crate) fn new(corpus: Corpus, seed: u64, trace_id: String, block_size: u32) -> Self {
-        Self {
-            corpus,
-            root: child(seed, "dataset.prompt.corpus"),
-            trace_id,
-            block_size,
-        }
+        Self { corpus, root: child(seed, "dataset.prompt.corpus"), trace_id, block_size }
     }
 
     /// The prompt of the row at `line`: `length` tokens, starting with the blocks `ids`.
     ///
     /// # Errors
     /// Where the blocks do not fit `length`: the last may be a partial one, none may be left over.
-    pub(crate) fn prompt(
-        &self,
-        line: usize,
-        length: u32,
-        ids: &[i128],
-        cache: &mut Cache,
-    ) -> Result<Counted, Error> {
+    pub(crate) fn prompt(&self, line: usize, length: u32, ids: &[i128], cache: &mut Cache) -> Result<Counted, Error> {
         let Some((last, full)) = ids.split_last() else {
             return self.corpus.text(length, &mut self.row_stream(line));
         };
@@ -94,10 +83,7 @@ impl Prompts {
             )));
         }
         // Both fit 32 bits: they are below `length` or cut to it.
-        let (before, last_size) = (
-            before as u32,
-            (u64::from(length) - before).min(u64::from(self.block_size)) as u32,
-        );
+        let (before, last_size) = (before as u32, (u64::from(length) - before).min(u64::from(self.block_size)) as u32);
         let mut text = String::with_capacity(length as usize * 5);
         for id in full {
             text.push_str(&self.block(*id, self.block_size, cache)?);
@@ -106,17 +92,12 @@ impl Prompts {
         let head = text.len().saturating_sub(1);
         text.push_str(&self.block(*last, last_size, cache)?);
         if blocks < u64::from(length) {
-            return self
-                .corpus
-                .extend(&text, blocks as u32, length, &mut self.row_stream(line));
+            return self.corpus.extend(&text, blocks as u32, length, &mut self.row_stream(line));
         }
         let tokens = self.corpus.count(&text);
         if tokens != length && last_size < self.block_size {
             let mut stream = self.block_stream(*last);
-            if let Ok(corrected) = self
-                .corpus
-                .extend(&text[..head], before, length, &mut stream)
-            {
+            if let Ok(corrected) = self.corpus.extend(&text[..head], before, length, &mut stream) {
                 return Ok(corrected);
             }
         }
@@ -158,11 +139,7 @@ mod tests {
 
     #[test]
     fn shared_ids_are_shared_text() {
-        for tokenizer in [
-            Tokenizer::builtin(),
-            from_json(WORD_LEVEL),
-            from_json(UNSPLIT_BPE),
-        ] {
+        for tokenizer in [Tokenizer::builtin(), from_json(WORD_LEVEL), from_json(UNSPLIT_BPE)] {
             let prompts = prompts(&tokenizer, 42, "f00d");
             let mut cache = Cache::default();
             let a = prompts.prompt(1, 100, &[7, 8, 9, 10], &mut cache).unwrap();
@@ -183,10 +160,7 @@ mod tests {
             for length in 1..=160u32 {
                 let ids: Vec<i128> = (0..i128::from(length.div_ceil(32))).collect();
                 let made = prompts.prompt(1, length, &ids, &mut cache).unwrap();
-                assert_eq!(
-                    (made.tokens, tokenizer.count(&made.text)),
-                    (length, length as usize)
-                );
+                assert_eq!((made.tokens, tokenizer.count(&made.text)), (length, length as usize));
             }
         }
     }
@@ -195,10 +169,7 @@ mod tests {
     fn a_block_depends_on_seed_file_and_id_only() {
         let tokenizer = Tokenizer::builtin();
         let text = |seed, trace: &str, line, id| {
-            prompts(&tokenizer, seed, trace)
-                .prompt(line, 32, &[id], &mut Cache::default())
-                .unwrap()
-                .text
+            prompts(&tokenizer, seed, trace).prompt(line, 32, &[id], &mut Cache::default()).unwrap().text
         };
         let first = text(1, "a", 1, 5);
         assert_eq!(first, text(1, "a", 99, 5));

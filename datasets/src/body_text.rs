@@ -21,15 +21,9 @@ pub(crate) fn input_tokens(turn: &Turn, tokenizer: &Tokenizer) -> u32 {
     } else if let [text] = turn.texts.as_slice() {
         return saturating(tokenizer.count(text));
     } else {
-        found
-            .texts
-            .extend(turn.texts.iter().map(|text| Cow::Borrowed(text.as_str())));
+        found.texts.extend(turn.texts.iter().map(|text| Cow::Borrowed(text.as_str())));
     }
-    saturating(
-        tokenizer
-            .count(&found.texts.join(" "))
-            .saturating_add(found.ids),
-    )
+    saturating(tokenizer.count(&found.texts.join(" ")).saturating_add(found.ids))
 }
 
 fn saturating(n: usize) -> u32 {
@@ -46,8 +40,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     /// The texts of a body of any of the text endpoints.
     fn body(&mut self, body: &'a Value) {
-        let lists =
-            ["messages", "input"].map(|field| body.get(field).filter(|list| is_item_list(list)));
+        let lists = ["messages", "input"].map(|field| body.get(field).filter(|list| is_item_list(list)));
         for list in lists.into_iter().flatten() {
             self.items(list);
         }
@@ -63,19 +56,12 @@ impl<'a> Found<'a> {
             match item.get("content") {
                 Some(Value::String(text)) => self.texts.push(text.into()),
                 Some(Value::Array(parts)) => {
-                    let texts = parts
-                        .iter()
-                        .filter_map(|part| part.get("text").and_then(Value::as_str));
+                    let texts = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str));
                     self.texts.extend(texts.map(Cow::Borrowed));
                 }
                 _ => {}
             }
-            for call in item
-                .get("tool_calls")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
+            for call in item.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
                 self.strings(call.get("function"), &["name", "arguments"]);
             }
             match item.get("type").and_then(Value::as_str) {
@@ -91,11 +77,8 @@ impl<'a> Found<'a> {
         for tool in tools.and_then(Value::as_array).into_iter().flatten() {
             for definition in [tool.get("function"), Some(tool)] {
                 self.strings(definition, &["name", "description"]);
-                let schema = definition
-                    .and_then(|definition| definition.get("parameters"))
-                    .filter(|p| p.is_object());
-                self.texts
-                    .extend(schema.map(|schema| Cow::Owned(schema.to_string())));
+                let schema = definition.and_then(|definition| definition.get("parameters")).filter(|p| p.is_object());
+                self.texts.extend(schema.map(|schema| Cow::Owned(schema.to_string())));
             }
         }
     }
@@ -109,18 +92,10 @@ impl<'a> Found<'a> {
                 _ => {}
             }
         }
-        if let (Some(Value::String(query)), Some(Value::Array(passages))) =
-            (body.get("query"), body.get("passages"))
-        {
+        if let (Some(Value::String(query)), Some(Value::Array(passages))) = (body.get("query"), body.get("passages")) {
             self.texts.push(query.into());
-            let text = |passage: &'a Value| {
-                passage
-                    .as_str()
-                    .or_else(|| passage.get("text").and_then(Value::as_str))
-            };
-            return self
-                .texts
-                .extend(passages.iter().filter_map(text).map(Cow::Borrowed));
+            let text = |passage: &'a Value| passage.as_str().or_else(|| passage.get("text").and_then(Value::as_str));
+            return self.texts.extend(passages.iter().filter_map(text).map(Cow::Borrowed));
         }
         self.strings(Some(body), &["inputs"]);
     }
@@ -137,19 +112,13 @@ impl<'a> Found<'a> {
     }
 
     fn strings(&mut self, object: Option<&'a Value>, fields: &[&str]) {
-        let found = fields
-            .iter()
-            .filter_map(|field| object?.get(*field)?.as_str());
+        let found = fields.iter().filter_map(|field| object?.get(*field)?.as_str());
         self.texts.extend(found.map(Cow::Borrowed));
     }
 }
 
 fn is_item_list(list: &Value) -> bool {
-    list.as_array().is_some_and(|items| {
-        items
-            .iter()
-            .any(|i| i.get("role").is_some() || i.get("type").is_some())
-    })
+    list.as_array().is_some_and(|items| items.iter().any(|i| i.get("role").is_some() || i.get("type").is_some()))
 }
 
 #[cfg(test)]
@@ -162,10 +131,7 @@ mod tests {
     fn texts_of_bodies_are_counted() {
         let words = from_json(WORD_LEVEL);
         for (payload, tokens) in [
-            (
-                json!({"messages": [{"role": "system", "content": "a b"}, {"role": "user", "content": "c"}]}),
-                3,
-            ),
+            (json!({"messages": [{"role": "system", "content": "a b"}, {"role": "user", "content": "c"}]}), 3),
             (
                 json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a b"},
                 {"type": "image_url", "image_url": {"url": "x y z"}}]}]}),
@@ -176,10 +142,7 @@ mod tests {
                 "tool_calls": [{"function": {"name": "f", "arguments": "x y"}}]}]}),
                 3,
             ),
-            (
-                json!({"input": [{"type": "function_call_output", "output": "a b c"}]}),
-                3,
-            ),
+            (json!({"input": [{"type": "function_call_output", "output": "a b c"}]}), 3),
             (
                 json!({"messages": [{"role": "user", "content": "a"}],
                 "tools": [{"type": "function", "function": {"name": "f", "description": "does it", "parameters": {}}}]}),
@@ -193,10 +156,7 @@ mod tests {
             (json!({"inputs": "a b"}), 2),
             (json!({"messages": 5, "prompt": {}}), 0),
         ] {
-            let turn = Turn {
-                payload: Some(payload.clone()),
-                ..Turn::default()
-            };
+            let turn = Turn { payload: Some(payload.clone()), ..Turn::default() };
             assert_eq!(input_tokens(&turn, &words), tokens, "{payload}");
         }
     }
@@ -204,10 +164,7 @@ mod tests {
     #[test]
     fn texts_of_a_turn_are_joined_with_single_spaces() {
         let words = from_json(WORD_LEVEL);
-        let turn = Turn {
-            texts: vec!["a".into(), "b".into()],
-            ..Turn::default()
-        };
+        let turn = Turn { texts: vec!["a".into(), "b".into()], ..Turn::default() };
         assert_eq!(input_tokens(&turn, &words), 2);
     }
 }

@@ -25,9 +25,7 @@ const ROUNDS: usize = 24;
 /// Single steps before the tokenizer is declared unable.
 const STEPS: usize = 256;
 /// Endings that, each in some vocabulary, add exactly one token.
-const ENDINGS: [&str; 12] = [
-    " a", "a", " the", "s", ".", "e", " I", "!", "x", "7", "?", "y",
-];
+const ENDINGS: [&str; 12] = [" a", "a", " the", "s", ".", "e", " I", "!", "x", "7", "?", "y"];
 
 /// The built-in text as one tokenizer sees it.
 #[derive(Debug)]
@@ -66,19 +64,12 @@ impl Corpus {
                 *known.entry(text).or_insert_with(|| Word {
                     text,
                     first: tokenizer.count(text) as u32,
-                    joined: tokenizer
-                        .count(&format!("{CONTEXT} {text}"))
-                        .saturating_sub(context) as u32,
+                    joined: tokenizer.count(&format!("{CONTEXT} {text}")).saturating_sub(context) as u32,
                 })
             })
             .collect();
         let singles = (0..words.len()).filter(|&i| words[i].joined == 1).collect();
-        let mut corpus = Self {
-            tokenizer: tokenizer.clone(),
-            words,
-            singles,
-            additive: false,
-        };
+        let mut corpus = Self { tokenizer: tokenizer.clone(), words, singles, additive: false };
         corpus.additive = corpus.prices_add_up();
         corpus
     }
@@ -111,8 +102,7 @@ impl Corpus {
             self.fill(&mut draft, context + tokens, stream);
             draft.text
         } else {
-            self.extend(CONTEXT, context, context + tokens, stream)?
-                .text
+            self.extend(CONTEXT, context, context + tokens, stream)?.text
         };
         Ok(text[CONTEXT.len()..].trim_start_matches(' ').to_owned())
     }
@@ -126,9 +116,7 @@ impl Corpus {
         stream: &mut Stream,
     ) -> Result<Counted, Error> {
         if tokens > MAX_TOKENS.saturating_mul(2) {
-            return Err(Error(format!(
-                "a prompt of {tokens} tokens is beyond the limit of {MAX_TOKENS}"
-            )));
+            return Err(Error(format!("a prompt of {tokens} tokens is beyond the limit of {MAX_TOKENS}")));
         }
         let mut draft = Draft::after(prefix, prefix_tokens);
         for _ in 0..ROUNDS {
@@ -136,10 +124,7 @@ impl Corpus {
             let counted = self.count(&draft.text);
             draft.tokens = counted;
             if counted == tokens {
-                return Ok(Counted {
-                    text: draft.text,
-                    tokens,
-                });
+                return Ok(Counted { text: draft.text, tokens });
             }
             if counted > tokens && !draft.shorten(counted - tokens) {
                 break;
@@ -163,11 +148,7 @@ impl Corpus {
                 run = 4 + stream.below(9);
             }
             let word = self.words[at];
-            let price = if draft.text.is_empty() {
-                word.first
-            } else {
-                word.joined
-            };
+            let price = if draft.text.is_empty() { word.first } else { word.joined };
             // The first word of a text costs the same at the start and after a space where possible: then a block is as
             // long at the head of a prompt as inside it.
             let fits = price > 0
@@ -193,10 +174,7 @@ impl Corpus {
         let mut counted = self.count(&draft.text);
         for turn in 0..STEPS {
             if counted == tokens {
-                return Some(Counted {
-                    text: draft.text,
-                    tokens,
-                });
+                return Some(Counted { text: draft.text, tokens });
             }
             let before = draft.text.len();
             let grown = (counted < tokens)
@@ -204,11 +182,7 @@ impl Corpus {
                 .into_iter()
                 .flatten()
                 .find_map(|ending| {
-                    draft.text.push_str(if before == 0 {
-                        ending.trim_start()
-                    } else {
-                        ending
-                    });
+                    draft.text.push_str(if before == 0 { ending.trim_start() } else { ending });
                     let now = self.count(&draft.text);
                     if now > counted && now <= tokens {
                         return Some(now);
@@ -237,11 +211,7 @@ struct Draft {
 
 impl Draft {
     fn after(prefix: &str, tokens: u32) -> Self {
-        Self {
-            text: prefix.to_owned(),
-            tokens,
-            words: Vec::new(),
-        }
+        Self { text: prefix.to_owned(), tokens, words: Vec::new() }
     }
 
     fn push(&mut self, word: &str, price: u32) {
@@ -283,21 +253,12 @@ mod tests {
 
     #[test]
     fn counts_are_exact_with_every_tokenizer() {
-        for tokenizer in [
-            Tokenizer::builtin(),
-            from_json(WORD_LEVEL),
-            from_json(UNSPLIT_BPE),
-        ] {
+        for tokenizer in [Tokenizer::builtin(), from_json(WORD_LEVEL), from_json(UNSPLIT_BPE)] {
             let corpus = Corpus::new(&tokenizer);
             let mut stream = Stream::new(1, "test");
             for target in (1..80).chain([127, 512, 550, 2000, 9000]) {
                 let made = corpus.text(target, &mut stream).unwrap();
-                assert_eq!(
-                    tokenizer.count(&made.text),
-                    target as usize,
-                    "{}",
-                    made.text
-                );
+                assert_eq!(tokenizer.count(&made.text), target as usize, "{}", made.text);
                 assert_eq!(made.text.trim(), made.text);
             }
         }
@@ -308,9 +269,7 @@ mod tests {
         let tokenizer = Tokenizer::builtin();
         let corpus = Corpus::new(&tokenizer);
         let mut stream = Stream::new(1, "test");
-        let blocks: Vec<String> = (0..200)
-            .map(|_| corpus.block(64, &mut stream).unwrap())
-            .collect();
+        let blocks: Vec<String> = (0..200).map(|_| corpus.block(64, &mut stream).unwrap()).collect();
         for pair in blocks.chunks(2) {
             assert_eq!(tokenizer.count(&pair[0]), 64);
             assert_eq!(tokenizer.count(&pair.join(" ")), 128);
@@ -324,13 +283,7 @@ mod tests {
         let corpus = Corpus::new(&from_json(&json.to_string()));
         let mut stream = Stream::new(1, "test");
         assert_eq!(corpus.text(1, &mut stream).unwrap().tokens, 1);
-        assert!(
-            corpus
-                .text(2, &mut stream)
-                .unwrap_err()
-                .0
-                .contains("exactly 2 tokens")
-        );
+        assert!(corpus.text(2, &mut stream).unwrap_err().0.contains("exactly 2 tokens"));
     }
 
     #[test]
@@ -338,12 +291,7 @@ mod tests {
         let corpus = Corpus::new(&Tokenizer::builtin());
         let mut stream = Stream::new(42, "test");
         let heads: std::collections::HashSet<Vec<u32>> = (0..1000)
-            .map(|_| {
-                corpus
-                    .tokenizer
-                    .encode(&corpus.text(64, &mut stream).unwrap().text)[..32]
-                    .to_vec()
-            })
+            .map(|_| corpus.tokenizer.encode(&corpus.text(64, &mut stream).unwrap().text)[..32].to_vec())
             .collect();
         assert_eq!(heads.len(), 1000);
     }

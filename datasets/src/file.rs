@@ -66,9 +66,7 @@ impl Format {
     pub fn from_name(name: &str) -> Result<Self, Error> {
         match lookup(name) {
             Some(Ok(format)) => Ok(format),
-            Some(Err(known)) => Err(Error(format!(
-                "--custom-dataset-type {known} is not supported yet"
-            ))),
+            Some(Err(known)) => Err(Error(format!("--custom-dataset-type {known} is not supported yet"))),
             None => Err(Error(format!(
                 "--custom-dataset-type {name}: there is no such type; supported are single_turn and mooncake_trace"
             ))),
@@ -80,30 +78,29 @@ impl Format {
     /// # Errors
     /// A sentence: no such file, an empty one, a format that is not supported yet, or one that cannot be told.
     pub fn detect(path: &Path) -> Result<Self, Error> {
-        if matches!(
-            path.extension().and_then(|e| e.to_str()),
-            Some("parquet" | "arrow" | "ipc")
-        ) {
+        if matches!(path.extension().and_then(|e| e.to_str()), Some("parquet" | "arrow" | "ipc")) {
             return Err(not_yet(path, "baseten_trace"));
         }
         let mut lines = Lines::open(path)?;
         let (line, text) = lines.next()?.ok_or_else(|| empty(path))?;
-        if ["Timestamp", "Request tokens", "Response tokens"]
-            .iter()
-            .all(|column| text.contains(column))
-        {
+        if ["Timestamp", "Request tokens", "Response tokens"].iter().all(|column| text.contains(column)) {
             return Err(not_yet(path, "burst_gpt_trace"));
         }
         let row = Row::parse(path, line, text)?;
-        if let Some(known) = row
-            .string("type")
-            .ok()
-            .flatten()
-            .and_then(|name| lookup(&name))
-        {
+        if let Some(known) = row.string("type").ok().flatten().and_then(|name| lookup(&name)) {
             return known.map_err(|name| not_yet(path, name));
         }
         guess(&row)
+    }
+
+    /// Whether the first row of the file at `path` has a timestamp.
+    ///
+    /// # Errors
+    /// A sentence: no such file, an empty one, or a first row that is not JSON.
+    pub fn first_row_is_timed(path: &Path) -> Result<bool, Error> {
+        let mut lines = Lines::open(path)?;
+        let (line, text) = lines.next()?.ok_or_else(|| empty(path))?;
+        Ok(Row::parse(path, line, text)?.has("timestamp"))
     }
 
     fn parse(self, row: &Row<'_>) -> Result<Draft, Error> {
@@ -121,9 +118,7 @@ fn lookup(name: &str) -> Option<Result<Format, &'static str>> {
         return Some(Ok(format));
     }
     let known = NOT_YET.into_iter().find(|known| *known == name);
-    known
-        .or(name.starts_with("speed_bench").then_some("speed_bench_*"))
-        .map(Err)
+    known.or(name.starts_with("speed_bench").then_some("speed_bench_*")).map(Err)
 }
 
 /// The format whose rows look like this one. Telltale fields of formats that are not read yet come first, so that such
@@ -131,19 +126,14 @@ fn lookup(name: &str) -> Option<Result<Format, &'static str>> {
 fn guess(row: &Row<'_>) -> Result<Format, Error> {
     let telltale: [(&[&str], &'static str); 6] = [
         (&["turns"], "multi_turn"),
-        (
-            &["chat_id", "timestamp", "input_length", "output_length"],
-            "bailian_trace",
-        ),
+        (&["chat_id", "timestamp", "input_length", "output_length"], "bailian_trace"),
         (&["captureData", "eventMetadata"], "sagemaker_data_capture"),
         (&["round_index", "timing_events"], "tracelab"),
         (&["question_id", "category", "messages"], "speed_bench_*"),
         (&["data"], "inputs_json"),
     ];
     let input = mooncake::INPUTS.iter().any(|field| row.has(field));
-    let text = single_turn::MODALITIES
-        .iter()
-        .any(|field| row.is_set(field));
+    let text = single_turn::MODALITIES.iter().any(|field| row.is_set(field));
     for (fields, name) in telltale {
         let sure = fields.len() > 1 || !(input || text);
         if sure && fields.iter().all(|field| row.has(field)) {
@@ -153,9 +143,8 @@ fn guess(row: &Row<'_>) -> Result<Format, Error> {
     match (text, input) {
         (true, false) => Ok(Format::SingleTurn),
         // A row of bare messages is a whole body to one format and a trace's request to the other.
-        (false, true) if row.has("messages") => Err(row.error(
-            "rows with `messages` may be mooncake_trace or raw_payload; say which with --custom-dataset-type",
-        )),
+        (false, true) if row.has("messages") => Err(row
+            .error("rows with `messages` may be mooncake_trace or raw_payload; say which with --custom-dataset-type")),
         (false, true) => Ok(Format::MooncakeTrace),
         (true, true) => {
             Err(row.error("rows may be single_turn or mooncake_trace; say which with --custom-dataset-type"))
@@ -176,10 +165,7 @@ fn not_yet(path: &Path, name: &str) -> Error {
 }
 
 fn empty(path: &Path) -> Error {
-    Error(format!(
-        "--input-file {}: the file has no rows",
-        path.display()
-    ))
+    Error(format!("--input-file {}: the file has no rows", path.display()))
 }
 
 /// Which file to read and what to take from it.
@@ -239,11 +225,7 @@ const INEXACT: &str = "prompt of whole blocks that misses input_length";
 impl Options {
     /// Reads the file. A row without a session id is called `session_000000` and so on by its place among the rows
     /// taken.
-    pub(crate) fn build(
-        &self,
-        tokenizer: Option<&Tokenizer>,
-        sink: Sink<'_>,
-    ) -> Result<Summary, Error> {
+    pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
         let format = match self.format {
             Some(format) => format,
             None => Format::detect(&self.path)?,
@@ -283,19 +265,11 @@ impl Options {
                 ("--isl-block-size", self.isl_block_size),
             ];
             if let Some((flag, _)) = trace_only.into_iter().find(|(_, value)| value.is_some()) {
-                return Err(Error(format!(
-                    "{flag} goes only with traces, and {} is none",
-                    format.name()
-                )));
+                return Err(Error(format!("{flag} goes only with traces, and {} is none", format.name())));
             }
         }
-        if self
-            .isl_block_size
-            .is_some_and(|size| size == 0 || size > MAX_TOKENS)
-        {
-            return Err(Error(format!(
-                "--isl-block-size must be between 1 and {MAX_TOKENS}"
-            )));
+        if self.isl_block_size.is_some_and(|size| size == 0 || size > MAX_TOKENS) {
+            return Err(Error(format!("--isl-block-size must be between 1 and {MAX_TOKENS}")));
         }
         if self.synthesis_max_osl == Some(0) {
             return Err(Error("--synthesis-max-osl must be at least 1".into()));
@@ -303,9 +277,7 @@ impl Options {
         if let (Some(start), Some(end)) = (self.start_offset_ns, self.end_offset_ns)
             && start > end
         {
-            return Err(Error(
-                "--fixed-schedule-start-offset lies after --fixed-schedule-end-offset".into(),
-            ));
+            return Err(Error("--fixed-schedule-start-offset lies after --fixed-schedule-end-offset".into()));
         }
         self.osl.map_or(Ok(()), |osl| osl.check("--osl"))
     }
@@ -314,15 +286,8 @@ impl Options {
         if skipped.is_empty() {
             return empty(&self.path);
         }
-        let reasons: Vec<String> = skipped
-            .iter()
-            .map(|(reason, rows)| format!("{rows} {reason}"))
-            .collect();
-        Error(format!(
-            "--input-file {}: every row was left out: {}",
-            self.path.display(),
-            reasons.join(", ")
-        ))
+        let reasons: Vec<String> = skipped.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
+        Error(format!("--input-file {}: every row was left out: {}", self.path.display(), reasons.join(", ")))
     }
 }
 
@@ -353,11 +318,7 @@ impl<'o> Intake<'o> {
             format,
             outputs: Stream::new(options.seed, "composer.turn.max_tokens"),
             sessions: HashMap::new(),
-            summary: Summary {
-                kind: format.name(),
-                is_trace: format.is_trace(),
-                ..Summary::default()
-            },
+            summary: Summary { kind: format.name(), is_trace: format.is_trace(), ..Summary::default() },
         }
     }
 
@@ -375,10 +336,8 @@ impl<'o> Intake<'o> {
         summary.conversations += 1;
         summary.requests += 1;
         if let Some(at) = draft.turn.timestamp_ns {
-            summary.first_timestamp_ns =
-                Some(summary.first_timestamp_ns.map_or(at, |first| first.min(at)));
-            summary.last_timestamp_ns =
-                Some(summary.last_timestamp_ns.map_or(at, |last| last.max(at)));
+            summary.first_timestamp_ns = Some(summary.first_timestamp_ns.map_or(at, |first| first.min(at)));
+            summary.last_timestamp_ns = Some(summary.last_timestamp_ns.map_or(at, |last| last.max(at)));
         }
         Ok(Some(draft))
     }
@@ -419,10 +378,7 @@ impl<'o> Intake<'o> {
 
     fn settle_session(&mut self, row: &Row<'_>, draft: &mut Draft) -> Result<(), Error> {
         let place = self.summary.conversations;
-        let id = draft
-            .session_id
-            .get_or_insert_with(|| format!("session_{place:06}"))
-            .clone();
+        let id = draft.session_id.get_or_insert_with(|| format!("session_{place:06}")).clone();
         match self.sessions.insert(id, row.line) {
             None => Ok(()),
             Some(before) => Err(row.error(format_args!(
@@ -446,38 +402,19 @@ struct Output<'o, 's> {
 }
 
 impl<'o, 's> Output<'o, 's> {
-    fn new(
-        options: &'o Options,
-        format: Format,
-        tokenizer: Option<&'o Tokenizer>,
-        sink: Sink<'s>,
-    ) -> Self {
+    fn new(options: &'o Options, format: Format, tokenizer: Option<&'o Tokenizer>, sink: Sink<'s>) -> Self {
         let caches = parallel::workers(Cache::default);
-        Self {
-            options,
-            format,
-            tokenizer,
-            prompts: None,
-            caches,
-            sink,
-            inexact: 0,
-        }
+        Self { options, format, tokenizer, prompts: None, caches, sink, inexact: 0 }
     }
 
     fn put(&mut self, drafts: Vec<Draft>) -> Result<(), Error> {
-        let to_make = drafts
-            .iter()
-            .find(|draft| matches!(draft.prompt, Prompt::Synthetic { .. }));
+        let to_make = drafts.iter().find(|draft| matches!(draft.prompt, Prompt::Synthetic { .. }));
         if let Some(draft) = to_make
             && self.prompts.is_none()
         {
             self.prompts = Some(self.prepare(draft.line)?);
         }
-        let (tokenizer, prompts, path) = (
-            self.tokenizer,
-            self.prompts.as_ref(),
-            self.options.path.as_path(),
-        );
+        let (tokenizer, prompts, path) = (self.tokenizer, self.prompts.as_ref(), self.options.path.as_path());
         let made = parallel::map(&mut self.caches, drafts, |cache, draft| {
             let line = draft.line;
             finish(draft, tokenizer, prompts, cache).map_err(|e| Error::row(path, line, e))
@@ -493,19 +430,11 @@ impl<'o, 's> Output<'o, 's> {
     fn prepare(&self, line: usize) -> Result<Prompts, Error> {
         let path = &self.options.path;
         let tokenizer = self.tokenizer.ok_or_else(|| {
-            let what = format!(
-                "{} rows with `input_length` need a tokenizer; give --tokenizer",
-                self.format.name()
-            );
+            let what = format!("{} rows with `input_length` need a tokenizer; give --tokenizer", self.format.name());
             Error::row(path, line, what)
         })?;
         let block_size = self.options.isl_block_size.unwrap_or(DEFAULT_BLOCK_SIZE);
-        Ok(Prompts::new(
-            Corpus::new(tokenizer),
-            self.options.seed,
-            trace_id(path)?,
-            block_size,
-        ))
+        Ok(Prompts::new(Corpus::new(tokenizer), self.options.seed, trace_id(path)?, block_size))
     }
 }
 
@@ -516,12 +445,7 @@ fn finish(
     prompts: Option<&Prompts>,
     cache: &mut Cache,
 ) -> Result<(Conversation, bool), Error> {
-    let Draft {
-        line,
-        session_id,
-        mut turn,
-        prompt,
-    } = draft;
+    let Draft { line, session_id, mut turn, prompt } = draft;
     let mut exact = true;
     match (prompt, prompts) {
         (Prompt::Synthetic { length, hash_ids }, Some(prompts)) => {
@@ -530,17 +454,9 @@ fn finish(
             turn.input_tokens = Some(made.tokens);
             turn.texts = vec![made.text];
         }
-        _ => {
-            turn.input_tokens = tokenizer.map(|tokenizer| body_text::input_tokens(&turn, tokenizer))
-        }
+        _ => turn.input_tokens = tokenizer.map(|tokenizer| body_text::input_tokens(&turn, tokenizer)),
     }
-    Ok((
-        Conversation {
-            session_id: session_id.unwrap_or_default(),
-            turns: vec![turn],
-        },
-        exact,
-    ))
+    Ok((Conversation { session_id: session_id.unwrap_or_default(), turns: vec![turn] }, exact))
 }
 
 /// The first 16 hexadecimal digits of the SHA-256 of the file's bytes.
@@ -555,10 +471,5 @@ fn trace_id(path: &Path) -> Result<String, Error> {
             read => digest.update(&buffer[..read]),
         }
     }
-    Ok(digest
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

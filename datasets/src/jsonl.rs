@@ -30,17 +30,11 @@ impl<'p> Lines<'p> {
     pub(crate) fn open(path: &'p Path) -> Result<Self, Error> {
         let failed = |e: std::io::Error| Error(format!("--input-file {}: {e}", path.display()));
         let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error(format!(
-                "--input-file {}: there is no such file",
-                path.display()
-            )),
+            std::io::ErrorKind::NotFound => Error(format!("--input-file {}: there is no such file", path.display())),
             _ => failed(e),
         })?;
         if metadata.is_dir() {
-            return Err(Error(format!(
-                "--input-file {}: directories are not supported yet",
-                path.display()
-            )));
+            return Err(Error(format!("--input-file {}: directories are not supported yet", path.display())));
         }
         if !metadata.is_file() {
             return Err(Error(format!(
@@ -59,12 +53,7 @@ impl<'p> Lines<'p> {
         if head.starts_with(BOM) {
             reader.consume(BOM.len());
         }
-        Ok(Self {
-            path,
-            reader,
-            buffer: Vec::new(),
-            number: 0,
-        })
+        Ok(Self { path, reader, buffer: Vec::new(), number: 0 })
     }
 
     /// The next line that is not blank, and its number from 1.
@@ -85,11 +74,9 @@ impl<'p> Lines<'p> {
         }
         match std::str::from_utf8(&self.buffer) {
             Ok(line) => Ok(Some((self.number, line.trim_ascii()))),
-            Err(e) => Err(Error::row(
-                self.path,
-                self.number,
-                format_args!("not UTF-8 at byte {}", e.valid_up_to() + 1),
-            )),
+            Err(e) => {
+                Err(Error::row(self.path, self.number, format_args!("not UTF-8 at byte {}", e.valid_up_to() + 1)))
+            }
         }
     }
 }
@@ -109,11 +96,7 @@ impl<'a> Row<'a> {
         }
         match serde_json::from_str(text) {
             Ok(fields) => Ok(Self { path, line, fields }),
-            Err(e) => Err(Error::row(
-                path,
-                line,
-                format_args!("not valid JSON: {}", in_row(&e)),
-            )),
+            Err(e) => Err(Error::row(path, line, format_args!("not valid JSON: {}", in_row(&e)))),
         }
     }
 
@@ -129,28 +112,19 @@ impl<'a> Row<'a> {
 
     /// Whether the field holds something: not null, false, zero, an empty string, list or object.
     pub(crate) fn is_set(&self, field: &str) -> bool {
-        self.raw(field)
-            .is_some_and(|raw| !matches!(raw, "\"\"" | "[]" | "{}" | "0" | "0.0" | "false"))
+        self.raw(field).is_some_and(|raw| !matches!(raw, "\"\"" | "[]" | "{}" | "0" | "0.0" | "false"))
     }
 
     fn raw(&self, field: &str) -> Option<&'a str> {
-        self.fields
-            .get(field)
-            .map(|raw| raw.get())
-            .filter(|raw| *raw != "null")
+        self.fields.get(field).map(|raw| raw.get()).filter(|raw| *raw != "null")
     }
 
     /// Reads a field as `T`; `what` completes "`field` must be …".
-    pub(crate) fn read<T: DeserializeOwned>(
-        &self,
-        field: &str,
-        what: &str,
-    ) -> Result<Option<T>, Error> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, field: &str, what: &str) -> Result<Option<T>, Error> {
         self.raw(field)
             .map(|raw| {
-                serde_json::from_str(raw).map_err(|e| {
-                    self.error(format_args!("`{field}` must be {what} ({})", in_row(&e)))
-                })
+                serde_json::from_str(raw)
+                    .map_err(|e| self.error(format_args!("`{field}` must be {what} ({})", in_row(&e))))
             })
             .transpose()
     }
@@ -178,10 +152,7 @@ impl<'a> Row<'a> {
         });
         match whole {
             Some(x) if x <= most => Ok(Some(x)),
-            _ => Err(self.error(format_args!(
-                "`{field}` must be a whole number from 0 to {most}, not {}",
-                brief(raw)
-            ))),
+            _ => Err(self.error(format_args!("`{field}` must be a whole number from 0 to {most}, not {}", brief(raw)))),
         }
     }
 
@@ -192,10 +163,9 @@ impl<'a> Row<'a> {
         };
         match millis_to_ns(raw) {
             Some(ns) => Ok(Some(ns)),
-            None => Err(self.error(format_args!(
-                "`{field}` must be a number of milliseconds from 0, not {}",
-                brief(raw)
-            ))),
+            None => {
+                Err(self.error(format_args!("`{field}` must be a number of milliseconds from 0, not {}", brief(raw))))
+            }
         }
     }
 }
@@ -224,27 +194,16 @@ fn millis_to_ns(json: &str) -> Option<u64> {
         None => (false, mantissa),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty()
-        || !whole
-            .bytes()
-            .chain(fraction.bytes())
-            .all(|b| b.is_ascii_digit())
-    {
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let digits: Vec<u8> = whole
-        .bytes()
-        .chain(fraction.bytes())
-        .map(|b| b - b'0')
-        .skip_while(|digit| *digit == 0)
-        .collect();
+    let digits: Vec<u8> =
+        whole.bytes().chain(fraction.bytes()).map(|b| b - b'0').skip_while(|digit| *digit == 0).collect();
     if digits.is_empty() {
         return Some(0);
     }
     // ns = digits * 10^scale
-    let scale = exponent
-        .checked_sub(i64::try_from(fraction.len()).ok()?)?
-        .checked_add(6)?;
+    let scale = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(6)?;
     // Leading zeros of the fraction are gone from `digits` already, so this is where the nanoseconds end.
     let kept = i64::try_from(digits.len()).ok()?.checked_add(scale)?;
     if negative || kept > 20 {
@@ -319,33 +278,10 @@ mod tests {
     fn errors_name_file_line_and_field() {
         let path = Path::new("f.jsonl");
         let row = Row::parse(path, 7, r#"{"n": -1, "s": 5, "t": "x"}"#).unwrap();
-        assert_eq!(
-            row.integer("n", 9).unwrap_err().0,
-            "f.jsonl:7: `n` must be a whole number from 0 to 9, not -1"
-        );
-        assert!(
-            row.string("s")
-                .unwrap_err()
-                .0
-                .starts_with("f.jsonl:7: `s` must be a string (invalid type")
-        );
-        assert!(
-            row.millis("t")
-                .unwrap_err()
-                .0
-                .starts_with("f.jsonl:7: `t` must be a number of milliseconds")
-        );
-        assert!(
-            Row::parse(path, 3, "{\"a\":")
-                .unwrap_err()
-                .0
-                .starts_with("f.jsonl:3: not valid JSON: EOF")
-        );
-        assert!(
-            Row::parse(path, 3, "[]")
-                .unwrap_err()
-                .0
-                .contains("must be a JSON object")
-        );
+        assert_eq!(row.integer("n", 9).unwrap_err().0, "f.jsonl:7: `n` must be a whole number from 0 to 9, not -1");
+        assert!(row.string("s").unwrap_err().0.starts_with("f.jsonl:7: `s` must be a string (invalid type"));
+        assert!(row.millis("t").unwrap_err().0.starts_with("f.jsonl:7: `t` must be a number of milliseconds"));
+        assert!(Row::parse(path, 3, "{\"a\":").unwrap_err().0.starts_with("f.jsonl:3: not valid JSON: EOF"));
+        assert!(Row::parse(path, 3, "[]").unwrap_err().0.contains("must be a JSON object"));
     }
 }

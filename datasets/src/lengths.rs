@@ -23,10 +23,7 @@ pub struct Lengths {
 impl Lengths {
     /// `mean` tokens, always.
     pub fn fixed(mean: u32) -> Self {
-        Self {
-            mean: f64::from(mean),
-            stddev: 0.0,
-        }
+        Self { mean: f64::from(mean), stddev: 0.0 }
     }
 
     /// Checks the values of the two flags named `flag` and `flag-stddev`.
@@ -36,16 +33,10 @@ impl Lengths {
     pub fn check(&self, flag: &str) -> Result<(), Error> {
         let most = f64::from(MAX_TOKENS);
         if !(1.0..=most).contains(&self.mean) {
-            return Err(Error(format!(
-                "{flag} must be between 1 and {MAX_TOKENS} tokens, not {}",
-                self.mean
-            )));
+            return Err(Error(format!("{flag} must be between 1 and {MAX_TOKENS} tokens, not {}", self.mean)));
         }
         if !(0.0..=most).contains(&self.stddev) {
-            return Err(Error(format!(
-                "{flag}-stddev must be between 0 and {MAX_TOKENS} tokens, not {}",
-                self.stddev
-            )));
+            return Err(Error(format!("{flag}-stddev must be between 0 and {MAX_TOKENS} tokens, not {}", self.stddev)));
         }
         Ok(())
     }
@@ -77,9 +68,7 @@ mod tests {
     fn moments(lengths: Lengths) -> (f64, f64) {
         let mut stream = Stream::new(3, "test");
         let n = 200_000;
-        let draws: Vec<f64> = (0..n)
-            .map(|_| f64::from(lengths.draw(&mut stream)))
-            .collect();
+        let draws: Vec<f64> = (0..n).map(|_| f64::from(lengths.draw(&mut stream))).collect();
         let mean = draws.iter().sum::<f64>() / f64::from(n);
         let variance = draws.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / f64::from(n);
         (mean, variance.sqrt())
@@ -89,10 +78,7 @@ mod tests {
     fn mean_and_stddev_are_as_asked() {
         for (mean, stddev) in [(550.0, 50.0), (100.0, 20.0), (1024.0, 0.9)] {
             let (m, s) = moments(Lengths { mean, stddev });
-            assert!(
-                (m - mean).abs() < 0.01 * stddev.max(1.0) + 0.01,
-                "{mean}: {m}"
-            );
+            assert!((m - mean).abs() < 0.01 * stddev.max(1.0) + 0.01, "{mean}: {m}");
             let expected = (stddev * stddev + 1.0 / 12.0f64).sqrt();
             assert!((s / expected - 1.0).abs() < 0.02, "{stddev}: {s}");
         }
@@ -101,10 +87,7 @@ mod tests {
     #[test]
     fn no_length_is_below_1() {
         let mut stream = Stream::new(3, "test");
-        let lengths = Lengths {
-            mean: 1.0,
-            stddev: 5.0,
-        };
+        let lengths = Lengths { mean: 1.0, stddev: 5.0 };
         assert!((0..10_000).all(|_| lengths.draw(&mut stream) >= 1));
     }
 
@@ -114,13 +97,6 @@ mod tests {
         assert!(refused(0.0, 0.0).starts_with("--isl must"));
         assert!(refused(f64::NAN, 0.0).starts_with("--isl must"));
         assert!(refused(5.0, -1.0).starts_with("--isl-stddev must"));
-        assert!(
-            Lengths {
-                mean: 5.0,
-                stddev: 0.0
-            }
-            .check("--isl")
-            .is_ok()
-        );
+        assert!(Lengths { mean: 5.0, stddev: 0.0 }.check("--isl").is_ok());
     }
 }

@@ -23,20 +23,14 @@ pub(crate) const INPUTS: [&str; 4] = ["input_length", "text_input", "messages", 
 pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     let given: Vec<&str> = INPUTS.into_iter().filter(|field| row.has(field)).collect();
     let [input] = given[..] else {
-        let found = if given.is_empty() {
-            "none".to_owned()
-        } else {
-            given.join(" and ")
-        };
+        let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
         return Err(row.error(format_args!(
             "a row has exactly one of `input_length`, `text_input`, `messages`, `payload`; found {found}"
         )));
     };
     for (field, needs) in [("hash_ids", "input_length"), ("tools", "messages")] {
         if row.is_set(field) && input != needs {
-            return Err(row.error(format_args!(
-                "`{field}` goes only with `{needs}`, not with `{input}`"
-            )));
+            return Err(row.error(format_args!("`{field}` goes only with `{needs}`, not with `{input}`")));
         }
     }
     if row.is_set("timestamp") && row.is_set("delay") {
@@ -59,10 +53,7 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
         "text_input" => draft.turn.texts = row.string(input)?.into_iter().collect(),
         "messages" => {
             draft.turn.messages = Some(messages(row)?);
-            draft.turn.tools = row
-                .list("tools")?
-                .filter(|tools| !tools.is_empty())
-                .map(Value::Array);
+            draft.turn.tools = row.list("tools")?.filter(|tools| !tools.is_empty()).map(Value::Array);
         }
         _ => draft.turn.payload = Some(payload(row)?),
     }
@@ -75,9 +66,7 @@ fn synthetic(row: &Row<'_>) -> Result<Prompt, Error> {
         return Err(row.error("`input_length` must be at least 1"));
     }
     // 128 bits hold signed and unsigned 64-bit hashes alike.
-    let hash_ids: Vec<i128> = row
-        .read("hash_ids", "a list of whole numbers")?
-        .unwrap_or_default();
+    let hash_ids: Vec<i128> = row.read("hash_ids", "a list of whole numbers")?.unwrap_or_default();
     Ok(Prompt::Synthetic { length, hash_ids })
 }
 
@@ -86,13 +75,8 @@ fn messages(row: &Row<'_>) -> Result<Value, Error> {
     if list.is_empty() {
         return Err(row.error("`messages` must not be empty"));
     }
-    if let Some(at) = list
-        .iter()
-        .position(|message| !message.get("role").is_some_and(Value::is_string))
-    {
-        return Err(row.error(format_args!(
-            "`messages[{at}]` must be an object with a `role`"
-        )));
+    if let Some(at) = list.iter().position(|message| !message.get("role").is_some_and(Value::is_string)) {
+        return Err(row.error(format_args!("`messages[{at}]` must be an object with a `role`")));
     }
     Ok(Value::Array(list))
 }

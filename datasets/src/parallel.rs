@@ -2,9 +2,7 @@
 
 /// One worker's state for each core this process may use, at most 16.
 pub(crate) fn workers<S>(mut make: impl FnMut() -> S) -> Vec<S> {
-    let cores = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(16);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     (0..cores).map(|_| make()).collect()
 }
 
@@ -23,9 +21,7 @@ pub(crate) fn map<S: Send, T: Send, R: Send>(
         return items.into_iter().map(|item| f(state, item)).collect();
     }
     // Dealt like cards: neighbours cost alike more often than not.
-    let mut hands: Vec<Vec<(usize, T)>> = (0..lanes)
-        .map(|_| Vec::with_capacity(items.len() / lanes + 1))
-        .collect();
+    let mut hands: Vec<Vec<(usize, T)>> = (0..lanes).map(|_| Vec::with_capacity(items.len() / lanes + 1)).collect();
     for (at, item) in items.into_iter().enumerate() {
         hands[at % lanes].push((at, item));
     }
@@ -35,20 +31,12 @@ pub(crate) fn map<S: Send, T: Send, R: Send>(
             .iter_mut()
             .zip(hands)
             .map(|(state, hand)| {
-                scope.spawn(move || {
-                    hand.into_iter()
-                        .map(|(at, item)| (at, f(state, item)))
-                        .collect::<Vec<_>>()
-                })
+                scope.spawn(move || hand.into_iter().map(|(at, item)| (at, f(state, item))).collect::<Vec<_>>())
             })
             .collect();
         running
             .into_iter()
-            .flat_map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
     results.sort_unstable_by_key(|(at, _)| *at);

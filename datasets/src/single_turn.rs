@@ -16,20 +16,10 @@ use crate::file::{Draft, Prompt};
 use crate::jsonl::Row;
 
 /// Fields of other media, singular and plural.
-const MEDIA: [&str; 7] = [
-    "image",
-    "images",
-    "image_uuids",
-    "audio",
-    "audios",
-    "video",
-    "videos",
-];
+const MEDIA: [&str; 7] = ["image", "images", "image_uuids", "audio", "audios", "video", "videos"];
 
 /// Fields one of which makes a row this format's.
-pub(crate) const MODALITIES: [&str; 8] = [
-    "text", "texts", "image", "images", "audio", "audios", "video", "videos",
-];
+pub(crate) const MODALITIES: [&str; 8] = ["text", "texts", "image", "images", "audio", "audios", "video", "videos"];
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -41,9 +31,7 @@ enum Text {
 /// One row.
 pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     if let Some(field) = MEDIA.into_iter().find(|field| row.is_set(field)) {
-        return Err(row.error(format_args!(
-            "`{field}`: images, audio and video are not supported yet"
-        )));
+        return Err(row.error(format_args!("`{field}`: images, audio and video are not supported yet")));
     }
     if row.is_set("timestamp") && row.is_set("delay") {
         return Err(row.error("`timestamp` and `delay` exclude each other"));
@@ -76,9 +64,7 @@ fn texts(row: &Row<'_>) -> Result<Vec<String>, Error> {
     if let Some(text) = row.string("text")?.filter(|text| !text.is_empty()) {
         return Ok(vec![text]);
     }
-    let list: Vec<Text> = row
-        .read("texts", "a list of strings or of {name, contents} objects")?
-        .unwrap_or_default();
+    let list: Vec<Text> = row.read("texts", "a list of strings or of {name, contents} objects")?.unwrap_or_default();
     let texts: Vec<String> = list
         .into_iter()
         .flat_map(|text| match text {

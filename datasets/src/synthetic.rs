@@ -28,26 +28,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            entries: DEFAULT_ENTRIES,
-            isl: Lengths::fixed(DEFAULT_ISL),
-            osl: None,
-            seed: 0,
-        }
+        Self { entries: DEFAULT_ENTRIES, isl: Lengths::fixed(DEFAULT_ISL), osl: None, seed: 0 }
     }
 }
 
 /// How many conversations to make: `--num-dataset-entries`, else the largest `--num-conversations`, else the largest
 /// `--request-count`, else 100.
-pub fn entries(
-    num_dataset_entries: Option<u64>,
-    num_conversations: Option<u64>,
-    request_count: Option<u64>,
-) -> u64 {
-    num_dataset_entries
-        .or(num_conversations)
-        .or(request_count)
-        .unwrap_or(DEFAULT_ENTRIES)
+pub fn entries(num_dataset_entries: Option<u64>, num_conversations: Option<u64>, request_count: Option<u64>) -> u64 {
+    num_dataset_entries.or(num_conversations).or(request_count).unwrap_or(DEFAULT_ENTRIES)
 }
 
 /// Prompts made at a time: bounds what stands in memory beside the sink's own.
@@ -59,11 +47,7 @@ impl Options {
     /// Lengths come from the stream `dataset.prompt.length`, the texts from `dataset.prompt.corpus` (one draw for each
     /// prompt, the key of a stream of its own), output lengths from `composer.turn.max_tokens`. The target length is
     /// that of the text: tokens that a server adds around it are not subtracted.
-    pub(crate) fn build(
-        &self,
-        tokenizer: Option<&Tokenizer>,
-        sink: Sink<'_>,
-    ) -> Result<Summary, Error> {
+    pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
         self.isl.check("--isl")?;
         if let Some(osl) = &self.osl {
             osl.check("--osl")?;
@@ -71,15 +55,12 @@ impl Options {
         if self.entries == 0 {
             return Err(Error("--num-dataset-entries must be at least 1".into()));
         }
-        let tokenizer = tokenizer
-            .ok_or_else(|| Error("synthetic prompts need a tokenizer; give --tokenizer".into()))?;
+        let tokenizer =
+            tokenizer.ok_or_else(|| Error("synthetic prompts need a tokenizer; give --tokenizer".into()))?;
         let corpus = Corpus::new(tokenizer);
         let mut workers = parallel::workers(|| ());
         let mut plans = self.plans();
-        let mut summary = Summary {
-            kind: "synthetic",
-            ..Summary::default()
-        };
+        let mut summary = Summary { kind: "synthetic", ..Summary::default() };
         loop {
             let (mut batch, mut weight) = (Vec::new(), 0);
             while weight < BATCH_TOKENS
@@ -91,9 +72,7 @@ impl Options {
             if batch.is_empty() {
                 return Ok(summary);
             }
-            for conversation in
-                parallel::map(&mut workers, batch, |(), plan| plan.carry_out(&corpus))
-            {
+            for conversation in parallel::map(&mut workers, batch, |(), plan| plan.carry_out(&corpus)) {
                 summary.conversations += 1;
                 summary.requests += 1;
                 sink(conversation?)?;
@@ -163,10 +142,7 @@ mod tests {
         let t = Tokenizer::builtin();
         let all = build(&Options::default(), &t);
         assert_eq!(all.len(), 100);
-        assert_eq!(
-            (all[0].session_id.as_str(), all[99].session_id.as_str()),
-            ("session_000000", "session_000099")
-        );
+        assert_eq!((all[0].session_id.as_str(), all[99].session_id.as_str()), ("session_000000", "session_000099"));
         for conversation in &all {
             assert_eq!(t.count(&conversation.turns[0].texts[0]), 550);
             assert_eq!(conversation.turns[0].input_tokens, Some(550));
@@ -179,28 +155,13 @@ mod tests {
         let t = Tokenizer::builtin();
         let options = |entries| Options {
             entries,
-            isl: Lengths {
-                mean: 40.0,
-                stddev: 10.0,
-            },
-            osl: Some(Lengths {
-                mean: 30.0,
-                stddev: 5.0,
-            }),
+            isl: Lengths { mean: 40.0, stddev: 10.0 },
+            osl: Some(Lengths { mean: 30.0, stddev: 5.0 }),
             seed: 42,
         };
         let (short, long) = (build(&options(7), &t), build(&options(40), &t));
         assert_eq!(short[..], long[..7]);
-        assert_ne!(
-            short,
-            build(
-                &Options {
-                    seed: 43,
-                    ..options(7)
-                },
-                &t
-            )
-        );
+        assert_ne!(short, build(&Options { seed: 43, ..options(7) }, &t));
     }
 
     #[test]
@@ -214,15 +175,10 @@ mod tests {
     #[test]
     fn a_sink_that_fails_stops_the_build() {
         let mut seen = 0;
-        let result =
-            Spec::Synthetic(Options::default()).build(Some(&Tokenizer::builtin()), &mut |_| {
-                seen += 1;
-                if seen == 3 {
-                    Err(Error("full".into()))
-                } else {
-                    Ok(())
-                }
-            });
+        let result = Spec::Synthetic(Options::default()).build(Some(&Tokenizer::builtin()), &mut |_| {
+            seen += 1;
+            if seen == 3 { Err(Error("full".into())) } else { Ok(()) }
+        });
         assert_eq!((result.unwrap_err().0.as_str(), seen), ("full", 3));
     }
 

@@ -38,10 +38,7 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// The built-in `o200k_base` vocabulary.
     pub fn builtin() -> Self {
-        Self {
-            inner: Arc::new(Inner::Builtin(bpe_openai::o200k_base())),
-            name: "builtin".into(),
-        }
+        Self { inner: Arc::new(Inner::Builtin(bpe_openai::o200k_base())), name: "builtin".into() }
     }
 
     /// A `tokenizer.json` file, or a directory that holds one. Its padding, truncation and BPE dropout are switched
@@ -51,33 +48,16 @@ impl Tokenizer {
     /// A sentence naming the path: nothing there, not a tokenizer, or one that fails on characters it does not know.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let shown = path.display();
-        let file = if path.is_dir() {
-            path.join("tokenizer.json")
-        } else {
-            path.to_path_buf()
-        };
-        let bytes = std::fs::read(&file).map_err(|e| {
-            Error(format!(
-                "--tokenizer {shown}: cannot read {}: {e}",
-                file.display()
-            ))
-        })?;
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
-            Error(format!(
-                "--tokenizer {shown}: {} is not a tokenizer.json: {e}",
-                file.display()
-            ))
-        })?;
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+        let bytes = std::fs::read(&file)
+            .map_err(|e| Error(format!("--tokenizer {shown}: cannot read {}: {e}", file.display())))?;
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|e| Error(format!("--tokenizer {shown}: {} is not a tokenizer.json: {e}", file.display())))?;
         plain(&mut tokenizer).map_err(|e| Error(format!("--tokenizer {shown}: {e}")))?;
         tokenizer.encode_fast(UNKNOWN_PROBE, false).map_err(|e| {
-            Error(format!(
-                "--tokenizer {shown}: its model refuses text with characters it does not know ({e})"
-            ))
+            Error(format!("--tokenizer {shown}: its model refuses text with characters it does not know ({e})"))
         })?;
-        Ok(Self {
-            inner: Arc::new(Inner::File(Box::new(tokenizer))),
-            name: shown.to_string().into(),
-        })
+        Ok(Self { inner: Arc::new(Inner::File(Box::new(tokenizer))), name: shown.to_string().into() })
     }
 
     /// The tokenizer a flag's value means: `builtin` or `o200k_base`, else a path.
@@ -114,9 +94,7 @@ impl Tokenizer {
                     Piece::Special(_) => 1,
                 })
                 .sum(),
-            Inner::File(tokenizer) => tokenizer
-                .encode_fast(text, false)
-                .map_or(0, |encoding| encoding.len()),
+            Inner::File(tokenizer) => tokenizer.encode_fast(text, false).map_or(0, |encoding| encoding.len()),
         }
     }
 
@@ -133,10 +111,9 @@ impl Tokenizer {
                 }
                 ids
             }
-            Inner::File(tokenizer) => tokenizer
-                .encode_fast(text, false)
-                .map(|encoding| encoding.get_ids().to_vec())
-                .unwrap_or_default(),
+            Inner::File(tokenizer) => {
+                tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+            }
         }
     }
 
@@ -148,16 +125,13 @@ impl Tokenizer {
                 let known = bpe.bpe.num_tokens() as u32;
                 let mut bytes = Vec::with_capacity(ids.len() * 5);
                 for &id in ids {
-                    if let Some((text, _)) =
-                        O200K_SPECIALS.iter().find(|(_, special)| *special == id)
-                    {
+                    if let Some((text, _)) = O200K_SPECIALS.iter().find(|(_, special)| *special == id) {
                         bytes.extend_from_slice(text.as_bytes());
                     } else if id < known {
                         bytes.extend_from_slice(bpe.bpe.token_bytes(id));
                     }
                 }
-                String::from_utf8(bytes)
-                    .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+                String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
             }
             Inner::File(tokenizer) => tokenizer.decode(ids, false).unwrap_or_default(),
         }
@@ -196,10 +170,7 @@ fn o200k_pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
         }
         let mut from = 0;
         while let Some(at) = rest[from..].find("<|endof").map(|at| at + from) {
-            if let Some((special, id)) = O200K_SPECIALS
-                .iter()
-                .find(|(s, _)| rest[at..].starts_with(s))
-            {
+            if let Some((special, id)) = O200K_SPECIALS.iter().find(|(s, _)| rest[at..].starts_with(s)) {
                 if at > 0 {
                     let head = &rest[..at];
                     rest = &rest[at..];
@@ -271,12 +242,7 @@ pub(crate) mod tests {
     #[test]
     fn a_directory_is_its_tokenizer_json() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            Tokenizer::open(dir.path())
-                .unwrap_err()
-                .0
-                .contains("tokenizer.json")
-        );
+        assert!(Tokenizer::open(dir.path()).unwrap_err().0.contains("tokenizer.json"));
         std::fs::write(dir.path().join("tokenizer.json"), WORD_LEVEL).unwrap();
         let t = Tokenizer::from_name(dir.path().to_str().unwrap()).unwrap();
         assert_eq!(t.count("the rose"), 2);
@@ -286,14 +252,8 @@ pub(crate) mod tests {
     #[test]
     fn a_name_that_is_no_path_is_refused_without_a_download() {
         let error = Tokenizer::from_name("Qwen/Qwen3-0.6B").unwrap_err();
-        assert!(
-            error.0.contains("not downloaded") && error.0.contains("Qwen/Qwen3-0.6B"),
-            "{error}"
-        );
-        assert_eq!(
-            Tokenizer::from_name("o200k_base").unwrap().name(),
-            "builtin"
-        );
+        assert!(error.0.contains("not downloaded") && error.0.contains("Qwen/Qwen3-0.6B"), "{error}");
+        assert_eq!(Tokenizer::from_name("o200k_base").unwrap().name(), "builtin");
     }
 
     #[test]
@@ -302,11 +262,6 @@ pub(crate) mod tests {
         json["model"]["unk_token"] = "missing".into();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(json.to_string().as_bytes()).unwrap();
-        assert!(
-            Tokenizer::open(file.path())
-                .unwrap_err()
-                .0
-                .contains("does not know")
-        );
+        assert!(Tokenizer::open(file.path()).unwrap_err().0.contains("does not know"));
     }
 }

@@ -162,11 +162,7 @@ impl Sample<'_> {
     }
 
     fn discrepancy(&self) -> Option<f64> {
-        let diffs = [
-            self.prompt_diff_pct(),
-            self.completion_diff_pct(),
-            self.reasoning_diff_pct(),
-        ];
+        let diffs = [self.prompt_diff_pct(), self.completion_diff_pct(), self.reasoning_diff_pct()];
         let worst = diffs.into_iter().flatten().reduce(f64::max)?;
         Some(f64::from(u8::from(worst > USAGE_DIFF_PCT)))
     }
@@ -264,21 +260,12 @@ pub struct Summary {
 impl Summary {
     /// A single number.
     pub fn number(value: f64) -> Self {
-        Self {
-            avg: Some(value),
-            ..Self::default()
-        }
+        Self { avg: Some(value), ..Self::default() }
     }
 
     /// Every figure but the count multiplied by `factor`.
     pub fn scaled(mut self, factor: f64) -> Self {
-        let figures = [
-            &mut self.avg,
-            &mut self.min,
-            &mut self.max,
-            &mut self.sum,
-            &mut self.std,
-        ];
+        let figures = [&mut self.avg, &mut self.min, &mut self.max, &mut self.sum, &mut self.std];
         for figure in figures.into_iter().chain(&mut self.percentiles) {
             *figure = figure.map(|x| x * factor);
         }
@@ -328,11 +315,7 @@ impl Scope {
     }
 
     fn share_of_completed(&self, n: f64) -> f64 {
-        if self.completed() > 0.0 {
-            n / self.completed()
-        } else {
-            0.0
-        }
+        if self.completed() > 0.0 { n / self.completed() } else { 0.0 }
     }
 
     fn lag_ms(&self, percentile: usize) -> Option<f64> {
@@ -408,14 +391,10 @@ impl Metric {
     pub fn kind(&self) -> Kind {
         match self.value {
             Value::Valid(_) | Value::Failed(_) | Value::Every(_) | Value::Gaps => Kind::Record,
-            Value::SumValid(_)
-            | Value::SumEvery(_)
-            | Value::Least(_)
-            | Value::Greatest(_)
-            | Value::Good => Kind::Aggregate,
-            Value::Run(_) | Value::Adjusted(_) | Value::Effective(_) | Value::Active(_) => {
-                Kind::Derived
+            Value::SumValid(_) | Value::SumEvery(_) | Value::Least(_) | Value::Greatest(_) | Value::Good => {
+                Kind::Aggregate
             }
+            Value::Run(_) | Value::Adjusted(_) | Value::Effective(_) | Value::Active(_) => Kind::Derived,
         }
     }
 
@@ -451,17 +430,7 @@ impl Metric {
         value: Value,
         definition: &'static str,
     ) -> Self {
-        Self {
-            tag,
-            header,
-            unit,
-            display: unit,
-            order: None,
-            group: Group::None,
-            flags: 0,
-            value,
-            definition,
-        }
+        Self { tag, header, unit, display: unit, order: None, group: Group::None, flags: 0, value, definition }
     }
 
     const fn shown_in(mut self, display: &'static str) -> Self {
@@ -508,9 +477,7 @@ pub struct Applies {
 
 /// Whether an endpoint of this type answers with tokens.
 pub fn produces_tokens(endpoint: &str) -> bool {
-    !["embedding", "ranking", "image", "video", "audio"]
-        .iter()
-        .any(|kind| endpoint.contains(kind))
+    !["embedding", "ranking", "image", "video", "audio"].iter().any(|kind| endpoint.contains(kind))
 }
 
 /// The row called `tag`.
@@ -542,14 +509,7 @@ mod tests {
     #[test]
     fn unit_conversions_are_the_documented_ones() {
         for metric in METRICS.iter().filter(|m| m.unit != m.display) {
-            assert_ne!(
-                metric.factor(),
-                1.0,
-                "{}: {} -> {}",
-                metric.tag,
-                metric.unit,
-                metric.display
-            );
+            assert_ne!(metric.factor(), 1.0, "{}: {} -> {}", metric.tag, metric.unit, metric.display);
         }
     }
 }

@@ -1,23 +1,14 @@
 //! The rows.
 
 use super::flag::{
-    ERROR_ONLY, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INTEGER, INTERNAL, LARGER_IS_BETTER,
-    NO_RECORD, OURS, STREAMING, TOKENS, USAGE_DIFF,
+    ERROR_ONLY, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INTEGER, INTERNAL, LARGER_IS_BETTER, NO_RECORD, OURS, STREAMING,
+    TOKENS, USAGE_DIFF,
 };
-use super::{
-    Curve, Group, LATE, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens,
-};
+use super::{Curve, Group, LATE, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens};
 use crate::record::flag as record_flag;
 
-const fn nanos(
-    tag: &'static str,
-    header: &'static str,
-    value: Value,
-    definition: &'static str,
-) -> Metric {
-    Metric::new(tag, header, "ns", value, definition)
-        .shown_in("ms")
-        .with(INTEGER)
+const fn nanos(tag: &'static str, header: &'static str, value: Value, definition: &'static str) -> Metric {
+    Metric::new(tag, header, "ns", value, definition).shown_in("ms").with(INTEGER)
 }
 
 const fn http(
@@ -27,9 +18,7 @@ const fn http(
     value: PerRequest,
     definition: &'static str,
 ) -> Metric {
-    nanos(tag, header, Value::Valid(value), definition)
-        .order(order)
-        .with(HTTP_TRACE)
+    nanos(tag, header, Value::Valid(value), definition).order(order).with(HTTP_TRACE)
 }
 
 const fn usage(
@@ -44,12 +33,7 @@ const fn usage(
         .with(INTEGER | LARGER_IS_BETTER)
 }
 
-const fn count(
-    tag: &'static str,
-    header: &'static str,
-    value: Value,
-    definition: &'static str,
-) -> Metric {
+const fn count(tag: &'static str, header: &'static str, value: Value, definition: &'static str) -> Metric {
     Metric::new(tag, header, "requests", value, definition).with(INTEGER | NO_RECORD)
 }
 
@@ -90,9 +74,7 @@ const fn adjusted(
     flags: u32,
     definition: &'static str,
 ) -> Metric {
-    nanos(tag, header, Value::Adjusted(of), definition)
-        .last_in(Group::Default)
-        .with(flags)
+    nanos(tag, header, Value::Adjusted(of), definition).last_in(Group::Default).with(flags)
 }
 
 /// Every metric, in the order in which files without an order of their own list them.

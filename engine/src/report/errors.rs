@@ -25,11 +25,7 @@ impl ErrorDetails {
         let reason = text(payload.reason);
         Some(Self {
             code: code(outcome, record.status),
-            kind: if outcome == Outcome::HttpStatus && !reason.is_empty() {
-                reason
-            } else {
-                outcome.name().to_owned()
-            },
+            kind: if outcome == Outcome::HttpStatus && !reason.is_empty() { reason } else { outcome.name().to_owned() },
             message: text(payload.error),
         })
     }
@@ -89,10 +85,8 @@ impl ErrorTally {
     pub(super) fn finish(self) -> Vec<ErrorGroup> {
         let mut groups: Vec<_> = self.groups.into_iter().collect();
         groups.sort_by_key(|(_, (order, _))| *order);
-        let mut groups: Vec<_> = groups
-            .into_iter()
-            .map(|(details, (_, count))| ErrorGroup { details, count })
-            .collect();
+        let mut groups: Vec<_> =
+            groups.into_iter().map(|(details, (_, count))| ErrorGroup { details, count }).collect();
         if self.beyond > 0 {
             groups.push(ErrorGroup {
                 details: ErrorDetails {
@@ -112,11 +106,7 @@ mod tests {
     use super::*;
 
     fn details(message: &str) -> ErrorDetails {
-        ErrorDetails {
-            code: None,
-            kind: String::new(),
-            message: message.to_owned(),
-        }
+        ErrorDetails { code: None, kind: String::new(), message: message.to_owned() }
     }
 
     #[test]
@@ -126,10 +116,7 @@ mod tests {
             tally.add(details(message));
         }
         let groups = tally.finish();
-        let seen: Vec<_> = groups
-            .iter()
-            .map(|g| (g.details.message.as_str(), g.count))
-            .collect();
+        let seen: Vec<_> = groups.iter().map(|g| (g.details.message.as_str(), g.count)).collect();
         assert_eq!(seen, [("b", 2), ("a", 1)]);
     }
 

@@ -92,22 +92,13 @@ impl Report {
     /// Builds the report of a log.
     pub fn build(log: &Log, options: &Options<'_>) -> Self {
         let threads = options.threads.max(1);
-        let counter = options
-            .count_tokens
-            .filter(|_| !log.header.use_server_token_count);
+        let counter = options.count_tokens.filter(|_| !log.header.use_server_token_count);
         let (tokens, token_source) = match counter {
-            Some(count) => (
-                TokenColumns::by_tokenizer(log, count, threads),
-                TokenSource::Client,
-            ),
+            Some(count) => (TokenColumns::by_tokenizer(log, count, threads), TokenSource::Client),
             None => (TokenColumns::from_usage(log), TokenSource::Server),
         };
         let service_levels = section::service_levels(&log.header.input_config);
-        let reader = Reader {
-            log,
-            tokens: &tokens,
-            source: token_source,
-        };
+        let reader = Reader { log, tokens: &tokens, source: token_source };
         let applies = Applies {
             streaming: log.header.streaming,
             tokens: produces_tokens(&log.header.endpoint),
@@ -127,11 +118,7 @@ impl Report {
             valid: main.valid,
             failed: main.failed,
             metrics: main.entries,
-            warmup: if warmup.valid + warmup.failed > 0 {
-                warmup.entries
-            } else {
-                Vec::new()
-            },
+            warmup: if warmup.valid + warmup.failed > 0 { warmup.entries } else { Vec::new() },
             errors: main.errors,
             token_source,
             curves_follow_chunks: main.curves_follow_chunks,
@@ -170,11 +157,7 @@ impl Report {
 
     /// One record as the rows of the table see it; `at` is its place in the log.
     pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record) -> Sample<'a> {
-        let reader = Reader {
-            log,
-            tokens: &self.tokens,
-            source: self.token_source,
-        };
+        let reader = Reader { log, tokens: &self.tokens, source: self.token_source };
         reader.sample(at, record)
     }
 
@@ -205,13 +188,7 @@ impl<'a> Reader<'a> {
             TokenSource::Client => request.and_then(|r| r.input_tokens),
             TokenSource::Server => Some(record.usage_prompt).filter(|n| *n != UNKNOWN),
         };
-        Sample {
-            record,
-            input,
-            requested: request.and_then(|r| r.max_tokens),
-            output,
-            reasoning,
-        }
+        Sample { record, input, requested: request.and_then(|r| r.max_tokens), output, reasoning }
     }
 
     fn is_warmup(&self, phase: u8) -> bool {
@@ -241,11 +218,7 @@ struct Window {
 impl Window {
     /// From the marks of the phases; of a killed run, whose last phase left none, from its records.
     fn of(reader: &Reader<'_>, warmup: bool, seen: Option<(Instant, Instant)>) -> Self {
-        let marks = reader
-            .log
-            .phases
-            .iter()
-            .filter(|m| reader.is_warmup(m.phase) == warmup);
+        let marks = reader.log.phases.iter().filter(|m| reader.is_warmup(m.phase) == warmup);
         let phases = reader.log.header.phases.iter();
         let planned = phases.filter(|p| p.warmup == warmup).count();
         let mut spans: Vec<_> = marks.map(|m| (m.start, m.end)).collect();
@@ -285,10 +258,5 @@ fn incomplete_reason(log: &Log) -> Option<String> {
     if was_cancelled(log) {
         return Some("The run was cancelled before all planned requests were done.".to_owned());
     }
-    (end.lost > 0).then(|| {
-        format!(
-            "{} records were lost because the ring to the collector was full.",
-            end.lost
-        )
-    })
+    (end.lost > 0).then(|| format!("{} records were lost because the ring to the collector was full.", end.lost))
 }

@@ -48,13 +48,7 @@ impl ServiceLevel {
         };
         let value = value(sample).map(|x| x * self.metric.factor());
         let larger = self.metric.has(flag::LARGER_IS_BETTER);
-        value.is_some_and(|x| {
-            if larger {
-                x >= self.threshold
-            } else {
-                x <= self.threshold
-            }
-        })
+        value.is_some_and(|x| if larger { x >= self.threshold } else { x <= self.threshold })
     }
 }
 
@@ -123,11 +117,7 @@ impl Section {
         if scope.valid + scope.failed == 0 {
             return section;
         }
-        let pass = Pass {
-            reader,
-            applies,
-            warmup,
-        };
+        let pass = Pass { reader, applies, warmup };
         pass.columns(&mut scope, threads);
         pass.folds(&mut scope, levels);
         pass.gaps(&mut scope);
@@ -144,12 +134,7 @@ fn exported(scope: &Scope) -> Vec<Entry> {
         .iter()
         .zip(&scope.rows)
         .filter(|(metric, _)| !metric.has(flag::INTERNAL))
-        .filter_map(|(metric, row)| {
-            Some(Entry {
-                metric,
-                summary: row.as_ref()?.scaled(metric.factor()),
-            })
-        })
+        .filter_map(|(metric, row)| Some(Entry { metric, summary: row.as_ref()?.scaled(metric.factor()) }))
         .collect()
 }
 
@@ -170,22 +155,14 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn rows(&self) -> impl Iterator<Item = (usize, &'static Metric)> {
-        METRICS
-            .iter()
-            .enumerate()
-            .filter(|(_, metric)| metric.applies(self.applies))
+        METRICS.iter().enumerate().filter(|(_, metric)| metric.applies(self.applies))
     }
 
     /// Rows with a value a request.
     fn columns(&self, scope: &mut Scope, threads: usize) {
         let rows: Vec<_> = self
             .rows()
-            .filter(|(_, m)| {
-                matches!(
-                    m.value,
-                    Value::Valid(_) | Value::Failed(_) | Value::Every(_)
-                )
-            })
+            .filter(|(_, m)| matches!(m.value, Value::Valid(_) | Value::Failed(_) | Value::Every(_)))
             .collect();
         let requests = scope.valid + scope.failed;
         for batch in rows.chunks(columns_at_once(requests)) {
@@ -207,16 +184,11 @@ impl Pass<'_> {
     }
 
     fn adjusted(&self, tag: &str) -> Option<usize> {
-        self.rows()
-            .find(|(_, m)| matches!(m.value, Value::Adjusted(of) if of == tag))
-            .map(|(row, _)| row)
+        self.rows().find(|(_, m)| matches!(m.value, Value::Adjusted(of) if of == tag)).map(|(row, _)| row)
     }
 
     fn fill(&self, batch: &[(usize, &'static Metric)], requests: u64) -> Vec<Vec<f64>> {
-        let mut columns: Vec<Vec<f64>> = batch
-            .iter()
-            .map(|_| Vec::with_capacity(requests as usize))
-            .collect();
+        let mut columns: Vec<Vec<f64>> = batch.iter().map(|_| Vec::with_capacity(requests as usize)).collect();
         for (at, record, _) in self.reader.rows(self.warmup) {
             let sample = self.reader.sample(at, &record);
             let valid = record.outcome() == Outcome::Ok;
@@ -300,18 +272,10 @@ impl Pass<'_> {
         let sample = self.reader.sample(at, record);
         let streams = self.applies.streaming && self.applies.tokens;
         let ok = record.outcome() == Outcome::Ok && record.first_token.is_set();
-        let gaps = if record.has(record_flag::PAYLOAD_LOST) {
-            &[]
-        } else {
-            gaps
-        };
+        let gaps = if record.has(record_flag::PAYLOAD_LOST) { &[] } else { gaps };
         Flight {
             start: record.start.0,
-            first: if ok && streams {
-                record.first_token.0
-            } else {
-                0
-            },
+            first: if ok && streams { record.first_token.0 } else { 0 },
             end: record.done.0.max(record.start.0),
             input: sample.input.unwrap_or(0),
             output: sample.osl().unwrap_or(0),
@@ -345,15 +309,10 @@ fn reduce(columns: &mut [Vec<f64>], failed: u64, threads: usize) -> Vec<Reduced>
             .chunks_mut(share)
             .map(|part| {
                 scope.spawn(move || -> Vec<Reduced> {
-                    part.iter_mut()
-                        .map(|column| statistics::column(column, failed))
-                        .collect()
+                    part.iter_mut().map(|column| statistics::column(column, failed)).collect()
                 })
             })
             .collect();
-        parts
-            .into_iter()
-            .flat_map(|part| part.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-            .collect()
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
     })
 }

@@ -31,8 +31,7 @@ pub(super) fn column(values: &mut [f64], failed: u64) -> Option<(Summary, Summar
         max: Some(values[n - 1]),
         sum: Some(sum),
         std: Some(std),
-        percentiles: between
-            .map(|(k, share)| Some(interpolate(values[k], values[(k + 1).min(n - 1)], share))),
+        percentiles: between.map(|(k, share)| Some(interpolate(values[k], values[(k + 1).min(n - 1)], share))),
         count: Some(n as u64),
     };
     let adjusted = Summary {
@@ -52,11 +51,7 @@ pub(super) fn position(p: u8, n: u64) -> (usize, f64) {
 
 /// Between `a` and `b`, from the nearer end, so that both ends come out exactly.
 pub(super) fn interpolate(a: f64, b: f64, share: f64) -> f64 {
-    if share < 0.5 {
-        a + (b - a) * share
-    } else {
-        b - (b - a) * (1.0 - share)
-    }
+    if share < 0.5 { a + (b - a) * share } else { b - (b - a) * (1.0 - share) }
 }
 
 /// Sum with Neumaier's correction: the order of the records does not show.
@@ -64,11 +59,7 @@ pub(super) fn sum(values: impl Iterator<Item = f64>) -> f64 {
     let (mut total, mut lost) = (0.0f64, 0.0f64);
     for x in values {
         let next = total + x;
-        lost += if total.abs() >= x.abs() {
-            (total - next) + x
-        } else {
-            (x - next) + total
-        };
+        lost += if total.abs() >= x.abs() { (total - next) + x } else { (x - next) + total };
         total = next;
     }
     total + lost
@@ -190,9 +181,7 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>)) -> Option<Summary> {
     }
     let avg = total as f64 / n as f64;
     let between = PERCENTILES.map(|p| position(p, n));
-    let ranks = between
-        .iter()
-        .flat_map(|(k, _)| [*k as u64, (*k as u64 + 1).min(n - 1)]);
+    let ranks = between.iter().flat_map(|(k, _)| [*k as u64, (*k as u64 + 1).min(n - 1)]);
     let mut descent = Descent::new(ranks, 64 - max.leading_zeros());
     let mut squares = None;
     while descent.unfinished() {
@@ -291,9 +280,6 @@ mod tests {
         assert_eq!(adjusted.percentiles[4], Some(30.0));
         assert_eq!(adjusted.percentiles[8], None);
         assert_eq!((adjusted.min, adjusted.count), (Some(10.0), Some(4)));
-        assert_eq!(
-            (adjusted.avg, adjusted.max, adjusted.std),
-            (None, None, None)
-        );
+        assert_eq!((adjusted.avg, adjusted.max, adjusted.std), (None, None, None));
     }
 }

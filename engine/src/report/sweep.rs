@@ -53,11 +53,7 @@ struct State {
 impl State {
     /// Additions and subtractions of unlike rates leave a residue; where nothing is left to be summed it is cut.
     fn tidy(&mut self) {
-        self.top_rate = self
-            .top_rate
-            .max(self.prefill_rate)
-            .max(self.chunk_rate)
-            .max(self.even_rate);
+        self.top_rate = self.top_rate.max(self.prefill_rate).max(self.chunk_rate).max(self.even_rate);
         let floor = 1e-9 * self.top_rate;
         for (rate, empty) in [
             (&mut self.prefill_rate, self.prefill == 0),
@@ -90,12 +86,8 @@ impl State {
 
     fn active(&self, curve: Curve) -> bool {
         match curve {
-            Curve::DecodeThroughput | Curve::DecodeThroughputPerUser | Curve::DecodeConcurrency => {
-                self.decode > 0
-            }
-            Curve::PrefillThroughput
-            | Curve::PrefillThroughputPerUser
-            | Curve::PrefillConcurrency => self.prefill > 0,
+            Curve::DecodeThroughput | Curve::DecodeThroughputPerUser | Curve::DecodeConcurrency => self.decode > 0,
+            Curve::PrefillThroughput | Curve::PrefillThroughputPerUser | Curve::PrefillConcurrency => self.prefill > 0,
             Curve::TotalThroughput => self.prefill + self.decode > 0,
             Curve::Concurrency | Curve::TokensInFlight => self.flights > 0,
         }
@@ -186,8 +178,7 @@ impl Sweep<'_> {
         let after = (flight.gaps.len() - rest.len()) as u32;
         let rate = flight.steps() / f64::from(flight.pieces) / (gap as f64 * 1e-9);
         self.enter(id, if gap > 0 { rate } else { 0.0 });
-        self.next
-            .push(Reverse((at.saturating_add(gap), id, Step::Gap(after))));
+        self.next.push(Reverse((at.saturating_add(gap), id, Step::Gap(after))));
     }
 
     fn enter(&mut self, id: u32, rate: f64) {
@@ -208,36 +199,18 @@ pub(super) fn count(gaps: &[u8]) -> u32 {
 
 fn prefill_rate(flight: &Flight<'_>) -> f64 {
     let nanos = flight.first.saturating_sub(flight.start);
-    if nanos > 0 {
-        f64::from(flight.input) / (nanos as f64 * 1e-9)
-    } else {
-        0.0
-    }
+    if nanos > 0 { f64::from(flight.input) / (nanos as f64 * 1e-9) } else { 0.0 }
 }
 
 fn even_rate(flight: &Flight<'_>) -> f64 {
     let nanos = flight.end.saturating_sub(flight.first);
-    if nanos > 0 {
-        flight.steps() / (nanos as f64 * 1e-9)
-    } else {
-        0.0
-    }
+    if nanos > 0 { flight.steps() / (nanos as f64 * 1e-9) } else { 0.0 }
 }
 
 /// Calls `emit` for every stretch of the window in which nothing changes, in order. `flights` is sorted by start.
-fn walk(
-    flights: &[Flight<'_>],
-    window: (u64, u64),
-    chunked: bool,
-    emit: &mut dyn FnMut(&State, u64),
-) {
-    let mut sweep = Sweep {
-        flights,
-        chunked,
-        state: State::default(),
-        next: BinaryHeap::new(),
-        rates: vec![0.0; flights.len()],
-    };
+fn walk(flights: &[Flight<'_>], window: (u64, u64), chunked: bool, emit: &mut dyn FnMut(&State, u64)) {
+    let mut sweep =
+        Sweep { flights, chunked, state: State::default(), next: BinaryHeap::new(), rates: vec![0.0; flights.len()] };
     let (mut started, mut now) = (0u32, window.0);
     loop {
         let due = sweep.next.peek().map(|Reverse((at, ..))| *at);
@@ -285,16 +258,7 @@ const GIVEN: [(usize, f64); 4] = [(4, 0.50), (6, 0.90), (7, 0.95), (8, 0.99)];
 
 impl Measure {
     fn new(curve: Curve, active_only: bool) -> Self {
-        Self {
-            curve,
-            active_only,
-            time: 0,
-            area: 0.0,
-            min: f64::INFINITY,
-            max: 0.0,
-            squares: 0.0,
-            descent: None,
-        }
+        Self { curve, active_only, time: 0, area: 0.0, min: f64::INFINITY, max: 0.0, squares: 0.0, descent: None }
     }
 
     fn value(&self, state: &State) -> Option<f64> {
@@ -316,8 +280,7 @@ impl Measure {
 
     fn descend(&mut self) {
         let time = self.time;
-        let ranks =
-            GIVEN.map(|(_, share)| ((share * time as f64).ceil() as u64).clamp(1, time.max(1)) - 1);
+        let ranks = GIVEN.map(|(_, share)| ((share * time as f64).ceil() as u64).clamp(1, time.max(1)) - 1);
         self.descent = (time > 0).then(|| Descent::new(ranks.into_iter(), 64));
     }
 
@@ -371,15 +334,10 @@ pub(super) fn curves(
     let mut squares = true;
     while measures.iter().any(unfinished) {
         walk(flights, window, chunked, &mut |state, nanos| {
-            measures
-                .iter_mut()
-                .for_each(|m| m.later_pass(state, nanos, squares));
+            measures.iter_mut().for_each(|m| m.later_pass(state, nanos, squares));
         });
         squares = false;
-        measures
-            .iter_mut()
-            .filter_map(|m| m.descent.as_mut())
-            .for_each(Descent::settle);
+        measures.iter_mut().filter_map(|m| m.descent.as_mut()).for_each(Descent::settle);
     }
     (measures.iter().map(Measure::summary).collect(), chunked)
 }
@@ -427,11 +385,7 @@ mod tests {
 
     #[test]
     fn an_idle_window_has_no_active_curve() {
-        let (summaries, _) = curves(
-            &mut [],
-            (0, 5),
-            &[(Curve::Concurrency, false), (Curve::TotalThroughput, true)],
-        );
+        let (summaries, _) = curves(&mut [], (0, 5), &[(Curve::Concurrency, false), (Curve::TotalThroughput, true)]);
         assert_eq!(summaries[0].unwrap().max, Some(0.0));
         assert_eq!(summaries[1], None);
     }

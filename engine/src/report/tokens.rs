@@ -72,10 +72,7 @@ impl TokenColumns {
             }
         });
         let plain = |column: Vec<AtomicU32>| column.into_iter().map(AtomicU32::into_inner);
-        Self {
-            output: plain(output).collect(),
-            reasoning: plain(reasoning).collect(),
-        }
+        Self { output: plain(output).collect(), reasoning: plain(reasoning).collect() }
     }
 
     /// The two counts of a record; `None` where unknown.
@@ -114,11 +111,7 @@ mod tests {
     #[test]
     fn usage_splits_completion_into_output_and_reasoning() {
         let split = |usage_completion, usage_reasoning| {
-            usage(&Record {
-                usage_completion,
-                usage_reasoning,
-                ..Record::zeroed()
-            })
+            usage(&Record { usage_completion, usage_reasoning, ..Record::zeroed() })
         };
         assert_eq!(split(10, 4), (6, 4));
         assert_eq!(split(10, UNKNOWN), (10, UNKNOWN));
