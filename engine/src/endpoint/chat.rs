@@ -165,109 +165,96 @@ impl<'t> Body<'t> {
     }
 }
 
-pub(super) fn read(json: &[u8]) -> Result<Reading<'_>, Unreadable> {
-    let mut reading = Reading::default();
+pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object()? {
+    if !scanner.open_object() {
+        scanner.end()?;
         return Err(Unreadable {
             at: 0,
             what: "an object was expected",
         });
     }
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"choices" => read_choices(&mut scanner, &mut reading)?,
-            b"usage" => reading.usage = read_usage(&mut scanner)?.or(reading.usage),
+            b"choices" => read_choices(&mut scanner, reading),
+            b"usage" => reading.usage = read_usage(&mut scanner).or(reading.usage),
             b"error" => {
-                let raw = scanner.raw()?;
+                let raw = scanner.raw();
                 if raw != b"null" {
                     reading.error = Some(raw);
                 }
             }
             // vLLM's older form of an error within a stream.
             b"object" => {
-                if scanner.string()? == Some(b"error") && reading.error.is_none() {
+                if scanner.string() == Some(b"error") && reading.error.is_none() {
                     reading.error = Some(json);
                 }
             }
-            _ => scanner.skip()?,
+            _ => scanner.skip(),
         }
     }
-    scanner.end()?;
-    Ok(reading)
+    scanner.end()
 }
 
 #[inline]
-fn read_choices<'a>(
-    scanner: &mut Scanner<'a>,
-    reading: &mut Reading<'a>,
-) -> Result<(), Unreadable> {
-    if !scanner.open_array()? || !scanner.next_element()? {
-        return Ok(());
+fn read_choices<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_array() || !scanner.next_element() {
+        return;
     }
-    read_choice(scanner, reading)?;
-    while scanner.next_element()? {
-        scanner.skip()?;
+    read_choice(scanner, reading);
+    while scanner.next_element() {
+        scanner.skip();
     }
-    Ok(())
 }
 
 #[inline]
-fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(());
+fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_object() {
+        return;
     }
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"delta" | b"message" => read_message(scanner, reading)?,
-            b"finish_reason" => reading.finish |= scanner.string()?.is_some(),
+            b"delta" | b"message" => read_message(scanner, reading),
+            b"finish_reason" => reading.finish |= scanner.string().is_some(),
             // Some providers report usage here.
             b"usage" => {
-                let usage = read_usage(scanner)?;
+                let usage = read_usage(scanner);
                 reading.usage = reading.usage.or(usage);
             }
-            _ => scanner.skip()?,
+            _ => scanner.skip(),
         }
     }
-    Ok(())
 }
 
 #[inline]
-fn read_message<'a>(
-    scanner: &mut Scanner<'a>,
-    reading: &mut Reading<'a>,
-) -> Result<(), Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(());
+fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_object() {
+        return;
     }
     // Servers in transition send both names with the same text: it counts once.
     let mut reasoning: [&[u8]; 2] = [&[]; 2];
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"content" => read_content(scanner, reading)?,
-            b"reasoning_content" => reasoning[0] = scanner.text()?.unwrap_or_default(),
-            b"reasoning" => reasoning[1] = scanner.text()?.unwrap_or_default(),
-            b"tool_calls" => read_tool_calls(scanner, &mut reading.text)?,
-            b"function_call" => read_function(scanner, &mut reading.text)?,
-            _ => scanner.skip()?,
+            b"content" => read_content(scanner, reading),
+            b"reasoning_content" => reasoning[0] = scanner.string().unwrap_or_default(),
+            b"reasoning" => reasoning[1] = scanner.string().unwrap_or_default(),
+            b"tool_calls" => read_tool_calls(scanner, &mut reading.text),
+            b"function_call" => read_function(scanner, &mut reading.text),
+            _ => scanner.skip(),
         }
     }
     let [first, second] = reasoning;
     reading
         .reasoning
         .push(if first.is_empty() { second } else { first });
-    Ok(())
 }
 
 /// Content is a string, or a list of parts: `text` is output, `thinking` (a list of parts itself) is reasoning.
 #[inline]
-fn read_content<'a>(
-    scanner: &mut Scanner<'a>,
-    reading: &mut Reading<'a>,
-) -> Result<(), Unreadable> {
-    if let Some(text) = scanner.string_or_stay()? {
+fn read_content<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if let Some(text) = scanner.string_or_stay() {
         reading.text.push(text);
-        return Ok(());
+        return;
     }
     read_parts(scanner, &mut reading.text, Some(&mut reading.reasoning))
 }
@@ -276,106 +263,97 @@ fn read_parts<'a>(
     scanner: &mut Scanner<'a>,
     text: &mut Fragments<'a>,
     mut thinking: Option<&mut Fragments<'a>>,
-) -> Result<(), Unreadable> {
-    if !scanner.open_array()? {
-        return Ok(());
+) {
+    if !scanner.open_array() {
+        return;
     }
-    while scanner.next_element()? {
-        if !scanner.open_object()? {
+    while scanner.next_element() {
+        if !scanner.open_object() {
             continue;
         }
-        while let Some(key) = scanner.next_key()? {
+        while let Some(key) = scanner.next_key() {
             match (key, thinking.as_deref_mut()) {
-                (b"text", _) => text.push(scanner.string()?.unwrap_or_default()),
-                (b"thinking", Some(thinking)) => read_parts(scanner, thinking, None)?,
-                _ => scanner.skip()?,
+                (b"text", _) => text.push(scanner.string().unwrap_or_default()),
+                (b"thinking", Some(thinking)) => read_parts(scanner, thinking, None),
+                _ => scanner.skip(),
             }
         }
     }
-    Ok(())
 }
 
-fn read_tool_calls<'a>(
-    scanner: &mut Scanner<'a>,
-    text: &mut Fragments<'a>,
-) -> Result<(), Unreadable> {
-    if !scanner.open_array()? {
-        return Ok(());
+fn read_tool_calls<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
+    if !scanner.open_array() {
+        return;
     }
-    while scanner.next_element()? {
-        if !scanner.open_object()? {
+    while scanner.next_element() {
+        if !scanner.open_object() {
             continue;
         }
-        while let Some(key) = scanner.next_key()? {
+        while let Some(key) = scanner.next_key() {
             match key {
-                b"function" => read_function(scanner, text)?,
-                _ => scanner.skip()?,
+                b"function" => read_function(scanner, text),
+                _ => scanner.skip(),
             }
         }
     }
-    Ok(())
 }
 
 /// The name goes before the arguments, in whichever order they come.
-fn read_function<'a>(
-    scanner: &mut Scanner<'a>,
-    text: &mut Fragments<'a>,
-) -> Result<(), Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(());
+fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
+    if !scanner.open_object() {
+        return;
     }
     let mut parts: [&[u8]; 2] = [&[]; 2];
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"name" => parts[0] = scanner.string()?.unwrap_or_default(),
-            b"arguments" => parts[1] = scanner.string()?.unwrap_or_default(),
-            _ => scanner.skip()?,
+            b"name" => parts[0] = scanner.string().unwrap_or_default(),
+            b"arguments" => parts[1] = scanner.string().unwrap_or_default(),
+            _ => scanner.skip(),
         }
     }
     for part in parts {
         text.push(part);
     }
-    Ok(())
 }
 
 /// `None` for anything but an object with members.
-fn read_usage(scanner: &mut Scanner<'_>) -> Result<Option<Usage>, Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(None);
+fn read_usage(scanner: &mut Scanner<'_>) -> Option<Usage> {
+    if !scanner.open_object() {
+        return None;
     }
     let mut usage = Usage::default();
     let mut any = false;
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         any = true;
         match key {
-            b"prompt_tokens" => usage.prompt = count(scanner)?,
-            b"completion_tokens" => usage.completion = count(scanner)?,
-            b"total_tokens" => usage.total = count(scanner)?,
+            b"prompt_tokens" => usage.prompt = count(scanner),
+            b"completion_tokens" => usage.completion = count(scanner),
+            b"total_tokens" => usage.total = count(scanner),
             b"completion_tokens_details" => {
-                usage.reasoning = detail(scanner, b"reasoning_tokens")?;
+                usage.reasoning = detail(scanner, b"reasoning_tokens");
             }
-            b"prompt_tokens_details" => usage.cached = detail(scanner, b"cached_tokens")?,
-            _ => scanner.skip()?,
+            b"prompt_tokens_details" => usage.cached = detail(scanner, b"cached_tokens"),
+            _ => scanner.skip(),
         }
     }
-    Ok(any.then_some(usage))
+    any.then_some(usage)
 }
 
-fn count(scanner: &mut Scanner<'_>) -> Result<u32, Unreadable> {
-    Ok(scanner.count()?.unwrap_or(UNKNOWN))
+fn count(scanner: &mut Scanner<'_>) -> u32 {
+    scanner.count().unwrap_or(UNKNOWN)
 }
 
 /// The count called `name` within an object of details.
-fn detail(scanner: &mut Scanner<'_>, name: &[u8]) -> Result<u32, Unreadable> {
+fn detail(scanner: &mut Scanner<'_>, name: &[u8]) -> u32 {
     let mut found = UNKNOWN;
-    if scanner.open_object()? {
-        while let Some(key) = scanner.next_key()? {
+    if scanner.open_object() {
+        while let Some(key) = scanner.next_key() {
             if key == name {
-                found = count(scanner)?;
+                found = count(scanner);
             } else {
-                scanner.skip()?;
+                scanner.skip();
             }
         }
     }
-    Ok(found)
+    found
 }
