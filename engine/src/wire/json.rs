@@ -117,7 +117,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The key of the next member, as written between its quotes; `None` steps out of the object.
-    #[inline]
+    #[inline(always)]
     pub fn next_key(&mut self) -> Option<&'a [u8]> {
         if !self.next(b'}') {
             return None;
@@ -171,7 +171,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes the next value if it is a string, as written between its quotes; otherwise stays in front of it.
-    #[inline]
+    #[inline(always)]
     pub fn string_or_stay(&mut self) -> Option<&'a [u8]> {
         (self.peek() == b'"').then(|| self.quoted())
     }
@@ -197,7 +197,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Skips the next value, whatever it is.
-    #[inline]
+    #[inline(always)]
     pub fn skip(&mut self) {
         self.opened = false;
         match self.peek() {
