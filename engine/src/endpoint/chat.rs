@@ -536,25 +536,16 @@ mod tests {
     /// Text fragments, reasoning fragments, finish.
     fn seen(json: &str) -> (Vec<&str>, Vec<&str>, bool) {
         let reading = Kind::Chat.read(json.as_bytes()).unwrap();
-        let text = |fragments: &Fragments<'_>| -> Vec<String> {
-            fragments
-                .iter()
-                .map(|raw| String::from_utf8(raw.to_vec()).unwrap())
-                .collect()
-        };
+        fn all<'a>(fragments: &Fragments<'a>) -> Vec<&'a str> {
+            let text = |raw| std::str::from_utf8(raw).unwrap();
+            fragments.iter().map(text).collect()
+        }
+        let (text, reasoning) = (all(&reading.text), all(&reading.reasoning));
         assert_eq!(
             reading.has_content(),
-            !(text(&reading.text).is_empty() && text(&reading.reasoning).is_empty())
+            !text.is_empty() || !reasoning.is_empty()
         );
-        let slice = |raw: &[u8]| {
-            let at = raw.as_ptr() as usize - json.as_ptr() as usize;
-            &json[at..at + raw.len()]
-        };
-        (
-            reading.text.iter().map(slice).collect(),
-            reading.reasoning.iter().map(slice).collect(),
-            reading.finish,
-        )
+        (text, reasoning, reading.finish)
     }
 
     #[test]
