@@ -99,7 +99,7 @@ pub struct LogFile {
     pub at: u64,
 }
 
-/// Starts all threads of a run.
+/// Starts all threads of a run. The calling thread is unparked whenever one of them ends.
 ///
 /// # Errors
 /// A thread or a descriptor could not be made.
@@ -197,33 +197,36 @@ fn spawn(
     bell: Option<Arc<Doorbell>>,
     shared: Arc<Shared>,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
+    let starter = std::thread::current();
     std::thread::Builder::new().name(thread.name()).spawn(move || {
         core_affinity::set_for_current(core_affinity::CoreId { id: thread.core });
-        if !thread.executors.is_empty() {
-            let io = shared.io;
-            return reactor::run(io, thread.spin, bell, |kick| seat_parts(parts, kick, &shared));
-        }
-        if thread.collector && !thread.timing && matches!(shared.io, Io::Uring(_)) {
-            for part in parts {
-                if let Seed::Collector(collector) = part {
-                    let log = shared.log()?;
-                    let (stop, failure) = (shared.stop.clone(), shared.failure.clone());
-                    collector::run_on_glommio(*collector, log.file, log.at, thread.core, stop, failure);
-                }
-            }
-            return Ok(());
-        }
-        let mut boxed: Vec<Box<dyn Part>> = Vec::new();
-        for part in parts {
-            match part {
-                Seed::Timing(timing) => boxed.push(timing),
-                Seed::Collector(collector) => boxed.push(Box::new(shared.plain(*collector)?)),
-                Seed::Executor { .. } => {}
-            }
-        }
-        reactor::run_without_sockets(boxed, thread.spin, NAP);
-        Ok(())
+        let result = carry(&thread, parts, bell, &shared);
+        starter.unpark();
+        result
     })
+}
+
+/// Runs a thread's parts to their end, each kind of thread in its own loop.
+fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared: &Shared) -> io::Result<()> {
+    if !thread.executors.is_empty() {
+        return reactor::run(shared.io, thread.spin, bell, |kick| seat_parts(parts, kick, shared));
+    }
+    let on_ring = thread.collector && !thread.timing && matches!(shared.io, Io::Uring(_));
+    let mut boxed: Vec<Box<dyn Part>> = Vec::new();
+    for part in parts {
+        match part {
+            Seed::Timing(timing) => boxed.push(timing),
+            Seed::Collector(collector) if on_ring => {
+                let log = shared.log()?;
+                let (stop, failure) = (shared.stop.clone(), shared.failure.clone());
+                collector::run_on_glommio(*collector, log.file, log.at, thread.core, stop, failure);
+            }
+            Seed::Collector(collector) => boxed.push(Box::new(shared.plain(*collector)?)),
+            Seed::Executor { .. } => {}
+        }
+    }
+    reactor::run_without_sockets(boxed, thread.spin, NAP);
+    Ok(())
 }
 
 /// Makes the parts of a thread that has sockets, on that thread.
