@@ -57,8 +57,8 @@ fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
         }
         Command::Report(args) => commands::report::run(&args),
         Command::Serve(args) => {
-            let _ = config::ServeConfig::resolve(args)?;
-            Err(Failure::Failed("serve".into()))
+            let config = config::ServeConfig::resolve(args)?;
+            commands::serve::run(&config)
         }
     }
 }

@@ -3,6 +3,7 @@
 mod prepare;
 pub(crate) mod profile;
 pub(crate) mod report;
+pub(crate) mod serve;
 mod signals;
 
 use crate::refusal::Refusal;
