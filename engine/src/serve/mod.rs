@@ -16,6 +16,8 @@ mod conn;
 mod pace;
 mod request;
 mod service;
+#[cfg(test)]
+mod tests;
 mod truth;
 mod words;
 
