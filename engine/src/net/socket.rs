@@ -198,14 +198,14 @@ impl ServerWire for SocketWire {
         let mut links = self.0.links.borrow_mut();
         let Some(link) = links.get_mut(conn.slot as usize).filter(|l| l.epoch == conn.epoch) else { return };
         if link.fd >= 0 {
-            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-            let size = size_of::<libc::linger>() as libc::socklen_t;
-            // SAFETY: the option is a live linger of that size; the reading task still owns the descriptor. Woken by the
-            // second call it closes it, which with no time to linger resets the connection.
-            unsafe {
-                libc::setsockopt(link.fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size);
-                libc::shutdown(link.fd, libc::SHUT_RD);
-            }
+            // SAFETY: all-zero is a valid address.
+            let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+            nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+            let size = size_of::<libc::sockaddr>() as libc::socklen_t;
+            // SAFETY: the address is live and of that size; the reading task still owns the descriptor. Connecting to no
+            // address at all dissolves the connection: the peer is sent a reset at once, and the reading task wakes to an
+            // error. (Closing with no time to linger would do too, but the writing half says an orderly end when dropped.)
+            unsafe { libc::connect(link.fd, &raw const nowhere, size) };
         }
         *link = Link { epoch: conn.epoch.wrapping_add(1), ..Link::EMPTY };
     }

@@ -263,8 +263,9 @@ impl Server {
         // Readiness wants a descriptor that does not block, a ring one that does.
         self.listener.set_nonblocking(io == Io::Epoll)?;
         let limit = crate::run::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(1);
+        let door = self.listener.try_clone()?;
         let mut kept = None;
-        reactor::run(io, spin, None, |kick| {
+        let ran = reactor::run(io, spin, None, |kick| {
             let wire = SocketWire::new(kick, READ_BUFFER);
             let truth = self.log.map(Truth::new);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -276,7 +277,10 @@ impl Server {
             kept = Some(service.clone());
             let parts: Vec<SharedPart> = vec![service, Rc::new(RefCell::new(door))];
             Ok(parts)
-        })?;
+        });
+        // SAFETY: the descriptor is open. A ring may keep the listener itself open beyond its runtime: nobody shall connect.
+        unsafe { libc::shutdown(door.as_raw_fd(), libc::SHUT_RDWR) };
+        ran?;
         let Some(service) = kept else { return Ok(Counts::default()) };
         let mut service = service.borrow_mut();
         match service.failure.take() {
