@@ -229,6 +229,7 @@ fn wrong_mooncake_rows_name_file_line_and_field() {
             "`messages[0]` must be an object with a `role`",
         ),
         ("{\"payload\":{}}", "`payload` must not be empty"),
+        ("{\"text_input\":\"\"}", "`text_input` must not be empty"),
     ] {
         let said = refused(row, options.clone());
         assert!(
