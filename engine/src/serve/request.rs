@@ -63,38 +63,70 @@ impl From<Unreadable> for Refused {
     }
 }
 
-/// Reads the body of a chat request. `tokens` is the length of the answer where none is asked for.
-pub(super) fn read(body: &[u8], models: &[String], tokens: u32) -> Result<Chat, Refused> {
-    let mut chat = Chat { model: 0, stream: false, include_usage: false, tokens, prompt_tokens: 0 };
-    let mut json = Scanner::new(body);
-    if !json.open_object()? {
-        return Err(Refused::bad("the body is not a JSON object"));
+/// The fields that count, as they are written.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    model: Option<&'a [u8]>,
+    messages: Option<&'a [u8]>,
+    stream: Option<&'a [u8]>,
+    max_tokens: Option<&'a [u8]>,
+    max_completion_tokens: Option<&'a [u8]>,
+    include_usage: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    fn scan(body: &'a [u8]) -> Result<Self, Refused> {
+        let mut json = Scanner::new(body);
+        let mut fields = Self::default();
+        let is_object = json.open_object();
+        while let Some(key) = is_object.then(|| json.next_key()).flatten() {
+            match key {
+                b"model" => fields.model = Some(json.raw()),
+                b"messages" => fields.messages = Some(json.raw()),
+                b"stream" => fields.stream = Some(json.raw()),
+                b"max_tokens" => fields.max_tokens = Some(json.raw()),
+                b"max_completion_tokens" => fields.max_completion_tokens = Some(json.raw()),
+                b"stream_options" => fields.include_usage = include_usage(&mut json),
+                _ => json.skip(),
+            }
+        }
+        json.end()?;
+        if is_object { Ok(fields) } else { Err(Refused::bad("the body is not a JSON object")) }
     }
-    let mut newer = None;
-    while let Some(key) = json.next_key()? {
-        match key {
-            b"model" => chat.model = model(json.raw()?, models)?,
-            b"messages" => chat.prompt_tokens = prompt_tokens(json.raw()?)?,
-            b"stream" => chat.stream = flag(json.raw()?, "stream")?,
-            b"max_tokens" => chat.tokens = count(json.raw()?, "max_tokens")?.unwrap_or(chat.tokens),
-            b"max_completion_tokens" => newer = count(json.raw()?, "max_completion_tokens")?,
-            b"stream_options" => chat.include_usage = include_usage(&mut json)?,
-            _ => json.skip()?,
+}
+
+fn include_usage<'a>(json: &mut Scanner<'a>) -> Option<&'a [u8]> {
+    let mut include = None;
+    if json.open_object() {
+        while let Some(key) = json.next_key() {
+            match key {
+                b"include_usage" => include = Some(json.raw()),
+                _ => json.skip(),
+            }
         }
     }
-    json.end()?;
-    if chat.prompt_tokens == 0 {
-        return Err(Refused::bad("messages is missing"));
-    }
-    chat.tokens = newer.unwrap_or(chat.tokens);
-    Ok(chat)
+    include
+}
+
+/// Reads the body of a chat request. `tokens` is the length of the answer where none is asked for.
+pub(super) fn read(body: &[u8], models: &[String], tokens: u32) -> Result<Chat, Refused> {
+    let fields = Fields::scan(body)?;
+    let asked = match count(fields.max_completion_tokens, "max_completion_tokens")? {
+        Some(n) => Some(n),
+        None => count(fields.max_tokens, "max_tokens")?,
+    };
+    Ok(Chat {
+        model: model(fields.model, models)?,
+        stream: flag(fields.stream, "stream")?,
+        include_usage: flag(fields.include_usage, "stream_options.include_usage")?,
+        tokens: asked.unwrap_or(tokens),
+        prompt_tokens: prompt_tokens(fields.messages)?,
+    })
 }
 
 /// The model's index; the first one where none is named.
-fn model(raw: &[u8], models: &[String]) -> Result<usize, Refused> {
-    if raw == b"null" {
-        return Ok(0);
-    }
+fn model(raw: Option<&[u8]>, models: &[String]) -> Result<usize, Refused> {
+    let Some(raw) = raw.filter(|raw| *raw != b"null") else { return Ok(0) };
     let Some(quoted) = raw.strip_prefix(b"\"").and_then(|r| r.strip_suffix(b"\"")) else {
         return Err(Refused::bad("model is not a string"));
     };
@@ -109,43 +141,29 @@ fn model(raw: &[u8], models: &[String]) -> Result<usize, Refused> {
     })
 }
 
-fn prompt_tokens(raw: &[u8]) -> Result<u32, Refused> {
-    if raw.first() != Some(&b'[') {
+fn prompt_tokens(messages: Option<&[u8]>) -> Result<u32, Refused> {
+    let messages = messages.ok_or_else(|| Refused::bad("messages is missing"))?;
+    if messages.first() != Some(&b'[') {
         return Err(Refused::bad("messages is not an array"));
     }
-    Ok(u32::try_from(raw.len() / 4).unwrap_or(u32::MAX).max(1))
+    Ok(u32::try_from(messages.len() / 4).unwrap_or(u32::MAX).max(1))
 }
 
-fn flag(raw: &[u8], name: &str) -> Result<bool, Refused> {
+fn flag(raw: Option<&[u8]>, name: &str) -> Result<bool, Refused> {
     match raw {
-        b"true" => Ok(true),
-        b"false" | b"null" => Ok(false),
-        _ => Err(Refused::bad(format!("{name} is neither true nor false"))),
+        Some(b"true") => Ok(true),
+        None | Some(b"false" | b"null") => Ok(false),
+        Some(_) => Err(Refused::bad(format!("{name} is neither true nor false"))),
     }
 }
 
-fn count(raw: &[u8], name: &str) -> Result<Option<u32>, Refused> {
-    if raw == b"null" {
-        return Ok(None);
-    }
+fn count(raw: Option<&[u8]>, name: &str) -> Result<Option<u32>, Refused> {
+    let Some(raw) = raw.filter(|raw| *raw != b"null") else { return Ok(None) };
     let number = std::str::from_utf8(raw).ok().and_then(|digits| digits.parse().ok());
     match number {
         Some(n @ 1..=MAX_TOKENS) => Ok(Some(n)),
         _ => Err(Refused::bad(format!("{name} is not a whole number from 1 to {MAX_TOKENS}"))),
     }
-}
-
-fn include_usage(json: &mut Scanner<'_>) -> Result<bool, Refused> {
-    let mut include = false;
-    if json.open_object()? {
-        while let Some(key) = json.next_key()? {
-            match key {
-                b"include_usage" => include = flag(json.raw()?, "stream_options.include_usage")?,
-                _ => json.skip()?,
-            }
-        }
-    }
-    Ok(include)
 }
 
 #[cfg(test)]
