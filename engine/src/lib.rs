@@ -16,5 +16,6 @@ pub mod record;
 pub mod ring;
 pub mod run;
 pub mod schedule;
+pub mod sim;
 pub mod timing;
 pub mod wire;
