@@ -257,7 +257,11 @@ impl<W: Wire> Executor<W> {
             // The server had closed the idle connection; that is its right, and no failure of the request.
             flight.retried = true;
             flight.conn = None;
-            flight.record.flags = (flight.record.flags | flag::RETRIED) & !flag::REUSED;
+            let record = &mut flight.record;
+            record.flags = (record.flags | flag::RETRIED) & !flag::REUSED;
+            // What the dead connection carried is forgotten: times and counts are those of the attempt that counts.
+            (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
+            (record.bytes_sent, record.local_port) = (0, 0);
             flight.answer.reset();
             self.pool.note_reuse(false);
             Progress::add(&self.ends.progress.retried, 1);
