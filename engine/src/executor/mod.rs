@@ -477,8 +477,10 @@ impl<W: Wire> Events for Executor<W> {
         match flight.answer.read(bytes, at, &mut flight.record, self.plan.endpoint, self.plan.capture) {
             Advance::More => return if self.shard.next_due() <= at { self.settle(at) } else { self.next() },
             Advance::Done { reusable } => {
+                // An answer before the end of its request: the rest of the request would come before the next one.
+                let whole = flight.record.send_end.is_set();
                 self.complete(slot, at);
-                self.retire(conn, reusable);
+                self.retire(conn, reusable && whole);
             }
             Advance::Broken(e) => {
                 flight.answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
