@@ -22,6 +22,7 @@ use crate::record::Record;
 use crate::ring::{self, FrameConsumer, FrameProducer};
 use crate::timing::{Lane, ORDERS, Timing};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub manners: Manners,
     /// When the stop signal is raised, from the begin of time.
     pub stops: Vec<Nanos>,
+    /// Longest time that one look at the clock takes: how slow the machine is.
+    pub tick: Nanos,
     /// Threads are late in this many of a thousand cases.
     pub late: u64,
 }
@@ -99,7 +102,7 @@ impl std::error::Error for Stuck {}
 /// When time begins.
 const BEGIN: Instant = Instant(1_000_000_000);
 /// More turns than any sensible run of a test takes.
-const MOST_TURNS: u64 = 2_000_000;
+const MOST_TURNS: u64 = 300_000;
 
 /// Runs `setup` to its end.
 ///
@@ -128,6 +131,8 @@ struct Thread {
     wants: Instant,
     /// It does nothing before this.
     stalled: Instant,
+    /// What has come for its sockets meanwhile.
+    held: VecDeque<Happening>,
     ended: bool,
 }
 
@@ -140,7 +145,7 @@ enum PartId {
 
 impl Simulation {
     fn new(setup: &Setup) -> Self {
-        let mut world = World::new(setup.seed, setup.manners.clone(), setup.executors, BEGIN, 40);
+        let mut world = World::new(setup.seed, setup.manners.clone(), setup.executors, BEGIN, setup.tick);
         for &after in &setup.stops {
             world.schedule(BEGIN.after(after), Happening::Raise);
         }
@@ -167,7 +172,7 @@ impl Simulation {
         all.extend((0..setup.executors).map(PartId::Executor));
         all.push(PartId::Collector);
         let threads = if setup.one_thread { vec![all] } else { all.into_iter().map(|part| vec![part]).collect() };
-        let thread = |parts| Thread { parts, wants: BEGIN, stalled: BEGIN, ended: false };
+        let thread = |parts| Thread { parts, wants: BEGIN, stalled: BEGIN, held: VecDeque::new(), ended: false };
         Self {
             world,
             timing: Timing::new(setup.plan.clone(), lanes, marks_in, issued.clone(), stop.clone()),
@@ -193,20 +198,7 @@ impl Simulation {
 
     fn run(mut self) -> Result<Account, Stuck> {
         while self.threads.iter().any(|t| !t.ended) {
-            let turn = self.next_turn();
-            let event = self.world.borrow().next_at().unwrap_or(Instant::NEVER);
-            let at = turn.map_or(Instant::NEVER, |(at, _)| at).min(event);
-            if at == Instant::NEVER {
-                return Err(Stuck::Deadlock(self.world.borrow().now));
-            }
-            {
-                let mut world = self.world.borrow_mut();
-                world.now = world.now.max(at);
-            }
-            match turn {
-                Some((at, thread)) if at < event => self.take_turn(thread),
-                _ => self.let_happen(),
-            }
+            self.step()?;
             let world = self.world.borrow();
             if self.account.turns > MOST_TURNS {
                 return Err(Stuck::Livelock(world.now));
@@ -223,9 +215,33 @@ impl Simulation {
         Ok(self.account)
     }
 
-    fn next_turn(&self) -> Option<(Instant, usize)> {
-        let awake = |(k, t): (usize, &Thread)| (!t.ended).then_some((t.wants.max(t.stalled), k));
-        self.threads.iter().enumerate().filter_map(awake).min().filter(|&(at, _)| at != Instant::NEVER)
+    /// Time jumps to the next thing that can be done, and it is done.
+    fn step(&mut self) -> Result<(), Stuck> {
+        let turn = self.earliest(|t| if t.ended { Instant::NEVER } else { t.wants.max(t.stalled) });
+        let held = self.earliest(|t| if t.held.is_empty() { Instant::NEVER } else { t.stalled });
+        let event = self.world.borrow().next_at().unwrap_or(Instant::NEVER);
+        let at = turn.0.min(held.0).min(event);
+        {
+            let mut world = self.world.borrow_mut();
+            if at == Instant::NEVER {
+                return Err(Stuck::Deadlock(world.now));
+            }
+            world.now = world.now.max(at);
+        }
+        if at == held.0 {
+            let what = self.threads[held.1].held.pop_front();
+            what.into_iter().for_each(|what| self.pass_on(what));
+        } else if at == event {
+            self.let_happen();
+        } else {
+            self.take_turn(turn.1);
+        }
+        Ok(())
+    }
+
+    fn earliest(&self, at: impl Fn(&Thread) -> Instant) -> (Instant, usize) {
+        let all = self.threads.iter().enumerate().map(|(k, t)| (at(t), k));
+        all.min().unwrap_or((Instant::NEVER, 0))
     }
 
     fn thread_of(&self, part: PartId) -> usize {
@@ -297,20 +313,32 @@ impl Simulation {
     }
 
     fn let_happen(&mut self) {
-        let Some((place, what)) = self.world.borrow_mut().pop() else { return };
+        let Some(what) = self.world.borrow_mut().pop() else { return };
         let now = self.world.borrow().now;
         let Some(link) = what.link() else {
             self.stop.raise();
             self.account.stopped.get_or_insert(now);
             return;
         };
+        if matches!(what, Happening::Arrive { .. } | Happening::IdleClose { .. }) {
+            self.world.borrow_mut().happen(what);
+            return;
+        }
         let executor = self.world.borrow().executor_of(link);
         let thread = self.thread_of(PartId::Executor(executor));
-        let stalled = self.threads[thread].stalled;
-        let is_news = !matches!(what, Happening::Arrive { .. } | Happening::IdleClose { .. });
-        if is_news && stalled > now {
-            return self.world.borrow_mut().put_off(stalled, place, what);
+        let thread = &mut self.threads[thread];
+        if thread.stalled > now || !thread.held.is_empty() {
+            thread.held.push_back(what);
+        } else {
+            self.pass_on(what);
         }
+    }
+
+    /// Tells an executor what happened on one of its connections.
+    fn pass_on(&mut self, what: Happening) {
+        let now = self.world.borrow().now;
+        let Some(executor) = what.link().map(|link| self.world.borrow().executor_of(link)) else { return };
+        let thread = self.thread_of(PartId::Executor(executor));
         let told = self.world.borrow_mut().happen(what);
         if let Some((conn, tell)) = told {
             let wants = self.tell(executor, conn, tell, now);

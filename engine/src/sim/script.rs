@@ -13,6 +13,8 @@ pub struct Manners {
     pub hang: u64,
     /// Connections refused.
     pub refuse: u64,
+    /// Connections closed as soon as they stand.
+    pub close_fresh: u64,
     /// Connections closed after an answer that did not announce it.
     pub close_after: u64,
     /// Connections closed some time after an answer, if no request has come.
@@ -36,6 +38,7 @@ impl Manners {
             trouble: 0,
             hang: 0,
             refuse: 0,
+            close_fresh: 0,
             close_after: 0,
             idle_close: 0,
             partial_send: 0,
@@ -53,6 +56,7 @@ impl Manners {
             trouble: dice.pick(&[0, 50, 300, 1000]),
             hang: if may_hang { hang } else { 0 },
             refuse: dice.pick(&[0, 0, 50, 500]),
+            close_fresh: dice.pick(&[0, 0, 100, 700]),
             close_after: dice.pick(&[0, 0, 100, 1000]),
             idle_close: dice.pick(&[0, 300, 1000]),
             partial_send: dice.pick(&[0, 100, 1000]),

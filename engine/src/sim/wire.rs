@@ -36,7 +36,7 @@ pub struct Attempt {
     pub executor: usize,
     /// The connection had carried an answer before.
     pub reused: bool,
-    /// When its first byte was handed over.
+    /// When its first byte was handed over; unset if the wire refused it.
     pub sent: Instant,
     /// Place among all beginnings and endings of attempts.
     pub begin: u64,
@@ -167,17 +167,12 @@ impl World {
         self.heap.push(Reverse((at, place, what)));
     }
 
-    /// Puts a happening off, in its old order among others at the same time.
-    pub(super) fn put_off(&mut self, at: Instant, place: u64, what: Happening) {
-        self.heap.push(Reverse((at, place, what)));
-    }
-
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
-    pub(super) fn pop(&mut self) -> Option<(u64, Happening)> {
-        self.heap.pop().map(|Reverse((_, place, what))| (place, what))
+    pub(super) fn pop(&mut self) -> Option<Happening> {
+        self.heap.pop().map(|Reverse((.., what))| what)
     }
 
     pub(super) fn executor_of(&self, link: usize) -> usize {
@@ -236,6 +231,7 @@ impl World {
         let attempt = self.begin(link, id, first);
         if !self.links[link].open && self.dice.chance(300) {
             self.end(link, Ending::Reset);
+            self.attempts[attempt].sent = Instant::UNSET;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let latency = self.links[link].latency;
@@ -317,6 +313,12 @@ impl World {
             }
             Happening::Connected { .. } => {
                 self.connections += 1;
+                if self.dice.chance(self.manners.close_fresh) {
+                    self.links[link].open = false;
+                    let at = self.now.after(self.dice.below(MILLI));
+                    let reset = self.dice.chance(500);
+                    self.schedule(at, Happening::Gone { link, reset });
+                }
                 Tell::Connected(Ok(10_000 + (link % 50_000) as u16))
             }
             Happening::Arrive { attempt, .. } => {
