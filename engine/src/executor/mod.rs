@@ -203,13 +203,14 @@ impl<W: Wire> Executor<W> {
         }
     }
 
-    /// A connection has become free to open or to use: the first request that waits gets it.
+    /// Requests that wait for a connection get those that have become free to use or to open, first come, first served.
     fn seat_waiting(&mut self, now: Instant) {
-        while let Some((slot, generation)) = self.pool.waiting.pop_front() {
+        while self.pool.has_waiting() && self.pool.has_room() {
+            let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
             let flight = &mut self.flights[slot as usize];
             if flight.live && flight.generation == generation {
                 flight.record.blocked = now.since(flight.record.start);
-                return self.seat(slot, now);
+                self.seat(slot, now);
             }
         }
     }
@@ -226,13 +227,13 @@ impl<W: Wire> Executor<W> {
         let bytes = (head.len() + body.len()) as u32;
         let result = self.wire.send(conn, head, body);
         let record = &mut flight.record;
-        record.bytes_sent = bytes;
         record.local_port = port;
         if served > 0 {
             record.flags |= flag::REUSED;
         }
         match result {
             Ok(sent) => {
+                record.bytes_sent = bytes;
                 record.sent = sent.first;
                 record.send_end = sent.last.unwrap_or(Instant::UNSET);
             }
@@ -341,7 +342,6 @@ impl<W: Wire> Executor<W> {
             }
             let text = format!("no complete response within {} s", timeout as f64 / 1e9);
             self.abandon(slot, Outcome::Timeout, &text, now);
-            self.seat_waiting(now);
         }
     }
 
@@ -377,6 +377,7 @@ impl<W: Wire> Executor<W> {
 
     /// After an event: starts what can start, and says when a turn is wanted.
     fn settle(&mut self, at: Instant) -> Instant {
+        self.seat_waiting(at);
         if self.shard.next_due() <= at {
             self.release(at);
         }
@@ -420,6 +421,7 @@ impl<W: Wire> Part for Executor<W> {
             return self.end();
         }
         self.expire(now);
+        self.seat_waiting(now);
         self.release(now);
         Next::at(self.next())
     }
@@ -444,10 +446,7 @@ impl<W: Wire> Events for Executor<W> {
                         self.flights[slot as usize].record.connecting = took;
                         self.send(slot, conn);
                     }
-                    None => {
-                        self.pool.set_idle(conn);
-                        self.seat_waiting(at);
-                    }
+                    None => self.pool.set_idle(conn),
                 }
             }
             Err(e) => {
@@ -460,7 +459,6 @@ impl<W: Wire> Events for Executor<W> {
                     flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
                 }
-                self.seat_waiting(at);
             }
         }
         self.settle(at)
@@ -471,7 +469,7 @@ impl<W: Wire> Events for Executor<W> {
         let State::Busy(slot) = entry.state else {
             // Bytes that nobody asked for: whatever they are, the next response cannot be told from them.
             self.drop_conn(conn);
-            return self.next();
+            return self.settle(at);
         };
         let flight = &mut self.flights[slot as usize];
         match flight.answer.read(bytes, at, &mut flight.record, self.plan.endpoint, self.plan.capture) {
@@ -488,7 +486,6 @@ impl<W: Wire> Events for Executor<W> {
                 self.drop_conn(conn);
             }
         }
-        self.seat_waiting(at);
         self.settle(at)
     }
 
@@ -506,7 +503,6 @@ impl<W: Wire> Events for Executor<W> {
         if let State::Busy(slot) = state {
             self.broken(slot, reused, &how, at);
         }
-        self.seat_waiting(at);
         self.settle(at)
     }
 }

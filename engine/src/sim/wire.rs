@@ -67,14 +67,31 @@ impl Attempt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Happening {
-    Connected { link: usize },
+    Connected {
+        link: usize,
+    },
     /// The request is whole at the server.
-    Arrive { link: usize, attempt: usize },
-    Deliver { link: usize, from: usize, to: usize },
-    Flushed { link: usize },
+    Arrive {
+        link: usize,
+        attempt: usize,
+    },
+    Deliver {
+        link: usize,
+        from: usize,
+        to: usize,
+    },
+    Flushed {
+        link: usize,
+    },
     /// The server loses patience with an idle connection.
-    IdleClose { link: usize, served: u32 },
-    Gone { link: usize, reset: bool },
+    IdleClose {
+        link: usize,
+        served: u32,
+    },
+    Gone {
+        link: usize,
+        reset: bool,
+    },
     /// Someone presses Ctrl-C.
     Raise,
 }
