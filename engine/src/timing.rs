@@ -90,7 +90,9 @@ impl Lane {
     }
 
     fn free_slots(&self) -> u64 {
-        let in_flight = Progress::get(&self.progress.started) - Progress::get(&self.progress.finished);
+        // The older counter first: what starts and finishes between the two reads must not make it the larger one.
+        let finished = Progress::get(&self.progress.finished);
+        let in_flight = Progress::get(&self.progress.started) - finished;
         u64::from(self.share.unwrap_or(0)).saturating_sub(in_flight)
     }
 }
@@ -354,7 +356,7 @@ impl Timing {
     }
 
     /// The user wants the run stopped, or stopped harder.
-    fn heed(&mut self) {
+    fn heed(&mut self, now: Instant) {
         let level = self.stop.level();
         if level == self.stopped {
             return;
@@ -362,6 +364,9 @@ impl Timing {
         self.stopped = level;
         self.issued.cancelled.store(true, Ordering::Release);
         if let State::Issuing(n) | State::Draining(n) = self.state {
+            if self.state == State::Issuing(n) {
+                self.mark.sent_end = now;
+            }
             self.mark.cancelled = true;
             self.state = State::Draining(n);
             self.tell_all(Order::StopStarting);
@@ -377,7 +382,7 @@ impl Part for Timing {
         if self.issued.ended.load(Ordering::Relaxed) {
             return Next::ENDED;
         }
-        self.heed();
+        self.heed(now);
         match self.state {
             State::Opening => self.open(now),
             State::Issuing(n) => self.issue(n, now),

@@ -286,6 +286,7 @@ impl Fold<'_> {
     fn fail(&mut self, outcome: Outcome, text: &[u8]) {
         if self.failure.is_none() {
             *self.failure = Some(outcome);
+            let text = if text.is_empty() { b"an event without data".as_slice() } else { text };
             self.error.clear();
             self.error.extend_from_slice(&text[..text.len().min(ERROR_TEXT)]);
         }

@@ -203,13 +203,14 @@ impl<W: Wire> Executor<W> {
         }
     }
 
-    /// A connection has become free to open or to use: the first request that waits gets it.
+    /// Requests that wait for a connection get those that have become free to use or to open, first come, first served.
     fn seat_waiting(&mut self, now: Instant) {
-        while let Some((slot, generation)) = self.pool.waiting.pop_front() {
+        while self.pool.has_waiting() && self.pool.has_room() {
+            let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
             let flight = &mut self.flights[slot as usize];
             if flight.live && flight.generation == generation {
                 flight.record.blocked = now.since(flight.record.start);
-                return self.seat(slot, now);
+                self.seat(slot, now);
             }
         }
     }
@@ -226,13 +227,13 @@ impl<W: Wire> Executor<W> {
         let bytes = (head.len() + body.len()) as u32;
         let result = self.wire.send(conn, head, body);
         let record = &mut flight.record;
-        record.bytes_sent = bytes;
         record.local_port = port;
         if served > 0 {
             record.flags |= flag::REUSED;
         }
         match result {
             Ok(sent) => {
+                record.bytes_sent = bytes;
                 record.sent = sent.first;
                 record.send_end = sent.last.unwrap_or(Instant::UNSET);
             }
@@ -257,7 +258,11 @@ impl<W: Wire> Executor<W> {
             // The server had closed the idle connection; that is its right, and no failure of the request.
             flight.retried = true;
             flight.conn = None;
-            flight.record.flags = (flight.record.flags | flag::RETRIED) & !flag::REUSED;
+            let record = &mut flight.record;
+            record.flags = (record.flags | flag::RETRIED) & !flag::REUSED;
+            // What the dead connection carried is forgotten: times and counts are those of the attempt that counts.
+            (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
+            (record.bytes_sent, record.local_port) = (0, 0);
             flight.answer.reset();
             self.pool.note_reuse(false);
             Progress::add(&self.ends.progress.retried, 1);
@@ -337,7 +342,6 @@ impl<W: Wire> Executor<W> {
             }
             let text = format!("no complete response within {} s", timeout as f64 / 1e9);
             self.abandon(slot, Outcome::Timeout, &text, now);
-            self.seat_waiting(now);
         }
     }
 
@@ -373,6 +377,7 @@ impl<W: Wire> Executor<W> {
 
     /// After an event: starts what can start, and says when a turn is wanted.
     fn settle(&mut self, at: Instant) -> Instant {
+        self.seat_waiting(at);
         if self.shard.next_due() <= at {
             self.release(at);
         }
@@ -416,6 +421,7 @@ impl<W: Wire> Part for Executor<W> {
             return self.end();
         }
         self.expire(now);
+        self.seat_waiting(now);
         self.release(now);
         Next::at(self.next())
     }
@@ -440,10 +446,7 @@ impl<W: Wire> Events for Executor<W> {
                         self.flights[slot as usize].record.connecting = took;
                         self.send(slot, conn);
                     }
-                    None => {
-                        self.pool.set_idle(conn);
-                        self.seat_waiting(at);
-                    }
+                    None => self.pool.set_idle(conn),
                 }
             }
             Err(e) => {
@@ -456,7 +459,6 @@ impl<W: Wire> Events for Executor<W> {
                     flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
                 }
-                self.seat_waiting(at);
             }
         }
         self.settle(at)
@@ -467,14 +469,16 @@ impl<W: Wire> Events for Executor<W> {
         let State::Busy(slot) = entry.state else {
             // Bytes that nobody asked for: whatever they are, the next response cannot be told from them.
             self.drop_conn(conn);
-            return self.next();
+            return self.settle(at);
         };
         let flight = &mut self.flights[slot as usize];
         match flight.answer.read(bytes, at, &mut flight.record, self.plan.endpoint, self.plan.capture) {
             Advance::More => return if self.shard.next_due() <= at { self.settle(at) } else { self.next() },
             Advance::Done { reusable } => {
+                // An answer before the end of its request: the rest of the request would come before the next one.
+                let whole = flight.record.send_end.is_set();
                 self.complete(slot, at);
-                self.retire(conn, reusable);
+                self.retire(conn, reusable && whole);
             }
             Advance::Broken(e) => {
                 flight.answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
@@ -482,7 +486,6 @@ impl<W: Wire> Events for Executor<W> {
                 self.drop_conn(conn);
             }
         }
-        self.seat_waiting(at);
         self.settle(at)
     }
 
@@ -500,7 +503,6 @@ impl<W: Wire> Events for Executor<W> {
         if let State::Busy(slot) = state {
             self.broken(slot, reused, &how, at);
         }
-        self.seat_waiting(at);
         self.settle(at)
     }
 }

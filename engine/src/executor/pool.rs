@@ -95,6 +95,22 @@ impl Pool {
         None
     }
 
+    /// Whether flights wait for a connection.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether a flight would get a connection: an idle one, or a new one.
+    pub(super) fn has_room(&mut self) -> bool {
+        while let Some(&id) = self.idle.last() {
+            if self.get(id).is_some_and(|c| c.state == State::Idle) {
+                return true;
+            }
+            self.idle.pop();
+        }
+        self.open < self.limit
+    }
+
     /// The connection is free for another request.
     pub(super) fn set_idle(&mut self, id: ConnId) {
         if let Some(conn) = self.get(id) {
