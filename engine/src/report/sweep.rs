@@ -352,16 +352,38 @@ impl Measure {
     }
 }
 
-/// Measures curves over the window `[window.0, window.1]`; `true` beside a curve restricts it to the time its phase is
-/// not empty. Sorts `flights` by start. The flag says whether tokens were spread over the real gaps.
+/// Measures curves over the window `[window.0, window.1]`, on `threads` threads; `true` beside a curve restricts it to the
+/// time its phase is not empty. Sorts `flights` by start. The flag says whether tokens were spread over the real gaps.
 pub(super) fn curves(
     flights: &mut [Flight<'_>],
     window: (u64, u64),
     wanted: &[(Curve, bool)],
+    threads: usize,
 ) -> (Vec<Option<Summary>>, bool) {
     flights.sort_unstable_by_key(|f| f.start);
     let gaps: u64 = flights.iter().map(|f| u64::from(f.pieces)).sum();
     let chunked = gaps <= GAPS_MAX;
+    let flights = &*flights;
+    let share = wanted.len().div_ceil(threads.max(1)).max(1);
+    let summaries = std::thread::scope(|scope| {
+        let parts: Vec<_> = wanted
+            .chunks(share)
+            .map(|part| scope.spawn(move || measure(flights, window, chunked, part)))
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
+    });
+    (summaries, chunked)
+}
+
+fn measure(
+    flights: &[Flight<'_>],
+    window: (u64, u64),
+    chunked: bool,
+    wanted: &[(Curve, bool)],
+) -> Vec<Option<Summary>> {
     let mut measures: Vec<Measure> = wanted.iter().map(|(c, a)| Measure::new(*c, *a)).collect();
     walk(flights, window, chunked, &mut |state, nanos| {
         measures.iter_mut().for_each(|m| m.first_pass(state, nanos));
@@ -381,7 +403,7 @@ pub(super) fn curves(
             .filter_map(|m| m.descent.as_mut())
             .for_each(Descent::settle);
     }
-    (measures.iter().map(Measure::summary).collect(), chunked)
+    measures.iter().map(Measure::summary).collect()
 }
 
 #[cfg(test)]
@@ -390,7 +412,7 @@ mod tests {
     use crate::record::put_leb128;
 
     fn one(curve: Curve, active: bool, flights: &mut [Flight<'_>], window: (u64, u64)) -> Summary {
-        curves(flights, window, &[(curve, active)]).0[0].unwrap()
+        curves(flights, window, &[(curve, active)], 1).0[0].unwrap()
     }
 
     #[test]
@@ -431,6 +453,7 @@ mod tests {
             &mut [],
             (0, 5),
             &[(Curve::Concurrency, false), (Curve::TotalThroughput, true)],
+            2,
         );
         assert_eq!(summaries[0].unwrap().max, Some(0.0));
         assert_eq!(summaries[1], None);
