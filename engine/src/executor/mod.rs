@@ -121,12 +121,16 @@ impl<W: Wire> Executor<W> {
     }
 
     /// Starts every credit whose time has come and for which a slot is free.
-    fn release(&mut self, mut now: Instant) {
+    fn release(&mut self, now: Instant) {
         let mut taken_any = false;
-        while let Some(release) = self.shard.take(now) {
-            self.begin(release);
+        while self.shard.next_due() <= now {
+            // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
+            let start = self.wire.now();
+            let Some(release) = self.shard.take(start) else { break };
+            let slot = self.board(&release, start);
+            Progress::add(&self.ends.progress.started, 1);
+            self.seat(slot, start);
             taken_any = true;
-            now = self.wire.now();
         }
         if !taken_any {
             let unused = self.shard.hand_back(now);
@@ -134,13 +138,6 @@ impl<W: Wire> Executor<W> {
                 Progress::add(&self.ends.progress.unused, unused);
             }
         }
-    }
-
-    fn begin(&mut self, release: Release) {
-        let start = self.wire.now();
-        let slot = self.board(&release, start);
-        Progress::add(&self.ends.progress.started, 1);
-        self.seat(slot, start);
     }
 
     /// Gives the request a slot and a fresh record.
@@ -423,7 +420,8 @@ impl<W: Wire> Part for Executor<W> {
         self.expire(now);
         self.seat_waiting(now);
         self.release(now);
-        Next::at(self.next())
+        // More orders than one turn obeys: nobody rings for what is already in the ring.
+        Next::at(if self.ends.orders.is_empty() { self.next() } else { now })
     }
 }
 
