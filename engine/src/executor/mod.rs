@@ -51,8 +51,6 @@ pub struct Executor<W> {
     oldest: u32,
     newest: u32,
     head: Head,
-    /// Connections asked for ahead of need that have not answered yet.
-    opening: u32,
     next_addr: usize,
     payload: Vec<u8>,
     finishing: bool,
@@ -74,7 +72,6 @@ impl<W: Wire> Executor<W> {
             oldest: NONE,
             newest: NONE,
             head,
-            opening: 0,
             next_addr: id as usize,
             payload: Vec::new(),
             finishing: false,
@@ -104,10 +101,7 @@ impl<W: Wire> Executor<W> {
     fn open_ahead(&mut self, n: u32, now: Instant) {
         for _ in 0..n {
             match self.pool.reserve(None, now) {
-                Some(conn) => {
-                    self.opening += 1;
-                    self.connect(conn);
-                }
+                Some(conn) => self.connect(conn),
                 None => Progress::add(&self.ends.progress.opened, 1),
             }
         }
@@ -431,7 +425,6 @@ impl<W: Wire> Events for Executor<W> {
         let State::Opening(flight) = entry.state else { return self.next() };
         let took: Nanos = at.since(entry.began);
         if flight.is_none() {
-            self.opening -= 1;
             Progress::add(&self.ends.progress.opened, 1);
         }
         match result {
