@@ -51,8 +51,6 @@ pub struct Executor<W> {
     oldest: u32,
     newest: u32,
     head: Head,
-    /// Connections asked for ahead of need that have not answered yet.
-    opening: u32,
     next_addr: usize,
     payload: Vec<u8>,
     finishing: bool,
@@ -74,7 +72,6 @@ impl<W: Wire> Executor<W> {
             oldest: NONE,
             newest: NONE,
             head,
-            opening: 0,
             next_addr: id as usize,
             payload: Vec::new(),
             finishing: false,
@@ -104,10 +101,7 @@ impl<W: Wire> Executor<W> {
     fn open_ahead(&mut self, n: u32, now: Instant) {
         for _ in 0..n {
             match self.pool.reserve(None, now) {
-                Some(conn) => {
-                    self.opening += 1;
-                    self.connect(conn);
-                }
+                Some(conn) => self.connect(conn),
                 None => Progress::add(&self.ends.progress.opened, 1),
             }
         }
@@ -121,12 +115,16 @@ impl<W: Wire> Executor<W> {
     }
 
     /// Starts every credit whose time has come and for which a slot is free.
-    fn release(&mut self, mut now: Instant) {
+    fn release(&mut self, now: Instant) {
         let mut taken_any = false;
-        while let Some(release) = self.shard.take(now) {
-            self.begin(release);
+        while self.shard.next_due() <= now {
+            // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
+            let start = self.wire.now();
+            let Some(release) = self.shard.take(start) else { break };
+            let slot = self.board(&release, start);
+            Progress::add(&self.ends.progress.started, 1);
+            self.seat(slot, start);
             taken_any = true;
-            now = self.wire.now();
         }
         if !taken_any {
             let unused = self.shard.hand_back(now);
@@ -134,13 +132,6 @@ impl<W: Wire> Executor<W> {
                 Progress::add(&self.ends.progress.unused, unused);
             }
         }
-    }
-
-    fn begin(&mut self, release: Release) {
-        let start = self.wire.now();
-        let slot = self.board(&release, start);
-        Progress::add(&self.ends.progress.started, 1);
-        self.seat(slot, start);
     }
 
     /// Gives the request a slot and a fresh record.
@@ -423,7 +414,8 @@ impl<W: Wire> Part for Executor<W> {
         self.expire(now);
         self.seat_waiting(now);
         self.release(now);
-        Next::at(self.next())
+        // More orders than one turn obeys: nobody rings for what is already in the ring.
+        Next::at(if self.ends.orders.is_empty() { self.next() } else { now })
     }
 }
 
@@ -433,7 +425,6 @@ impl<W: Wire> Events for Executor<W> {
         let State::Opening(flight) = entry.state else { return self.next() };
         let took: Nanos = at.since(entry.began);
         if flight.is_none() {
-            self.opening -= 1;
             Progress::add(&self.ends.progress.opened, 1);
         }
         match result {
