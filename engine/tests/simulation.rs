@@ -329,7 +329,9 @@ impl<'a> Run<'a> {
         let phase = self.phase(record.phase);
         let mark = self.mark(record.phase)?;
         let before: u64 = self.log.phases[..record.phase as usize].iter().map(|m| m.issued).sum();
-        let request = (before + record.seq) % self.setup.plan.requests.len() as u64;
+        // A trace's requests belong to their own times; all other phases walk on through the requests.
+        let first = if matches!(phase.schedule, Spec::Fixed(_)) { 0 } else { before };
+        let request = (first + record.seq) % self.setup.plan.requests.len() as u64;
         ensure!(u64::from(record.request) == request, "request {request} is due");
         ensure!(record.has(flag::SCHEDULED) == (phase.schedule != Spec::ClosedLoop), "scheduled or not?");
         let offset = record.due.since(mark.start);
