@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod mock;
 mod prepare;
 pub(crate) mod profile;
 pub(crate) mod report;

@@ -1,5 +1,6 @@
 //! `maser profile`: one benchmark, from the command line to the files.
 
+use super::mock::Mock;
 use super::signals::Signals;
 use super::{Failure, prepare, report};
 use crate::config::{Input, ProfileConfig, Tokenizer as Chosen};
@@ -14,7 +15,7 @@ use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
 use maser_engine::net::probe;
 use maser_engine::plan::{Phase, Plan};
-use maser_engine::run::{self, LogFile, Run, Topology};
+use maser_engine::run::{self, Cores, LogFile, Run, Topology, available_cores};
 use maser_engine::schedule::Spec;
 use std::ffi::OsString;
 use std::fs::File;
@@ -36,6 +37,10 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
     let topology = topology(&config)?;
+    let mock = config.mock.as_ref().map(|m| Mock::start(m, &topology)).transpose()?;
+    if let Some(mock) = &mock {
+        config.endpoint.url.set_port(mock.port());
+    }
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let dir = config.artifact_dir();
     let cannot = |e: std::io::Error| Failure::Failed(format!("--artifact-dir {}: {e}", dir.display()));
@@ -56,6 +61,9 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     let running = run::start(plan.clone(), &topology, log_file, stop.clone())
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
     let ended = watch(running, Progress::new(plan.clone(), config.ui == Ui::Simple), &signals, &stop);
+    if let Some(mock) = mock {
+        mock.stop()?;
+    }
     let mut written = Vec::new();
     if matches!(config.input, Input::Synthetic { .. }) || !bodies.summary.is_trace {
         written.push(write_inputs(&dir, &bodies));
@@ -116,7 +124,12 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     // A limit below the number of executors would leave some without a slot.
     let limit = config.load.phases.iter().filter_map(|p| p.concurrency).min().unwrap_or(u32::MAX);
     let most = machine.workers_max.unwrap_or(u32::MAX).min(limit) as usize;
-    Topology::choose(&machine.cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
+    // The mock server gets a core of its own where there is one to spare.
+    let cores = match (&machine.cores, available_cores().as_slice()) {
+        (Cores::Auto, [rest @ .., _]) if config.mock.is_some() && rest.len() > 1 => Cores::List(rest.to_vec()),
+        (cores, _) => cores.clone(),
+    };
+    Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
 }
 
 /// Executors that a phase can keep busy.

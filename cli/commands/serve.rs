@@ -97,7 +97,7 @@ fn fault(kind: FaultKind) -> Fault {
     }
 }
 
-fn io(io: Io) -> Result<probe::Io, Refusal> {
+pub(super) fn io(io: Io) -> Result<probe::Io, Refusal> {
     match io {
         Io::Auto => Ok(probe::best()),
         Io::Epoll => Ok(probe::Io::Epoll),
@@ -110,7 +110,7 @@ fn io(io: Io) -> Result<probe::Io, Refusal> {
 
 /// The core to be pinned to: the first of a list. Otherwise the kernel chooses, since a client on the same machine may
 /// have pinned itself.
-fn core(cores: &Cores) -> Option<usize> {
+pub(super) fn core(cores: &Cores) -> Option<usize> {
     let (core, more) = match cores {
         Cores::List(list) => (list.first().copied(), list.len() > 1),
         Cores::Count(n) => (None, *n > 1),

@@ -103,13 +103,14 @@ impl Page<'_> {
         let mut rows: Vec<Vec<Cell>> = Vec::new();
         for group in &self.report.errors {
             let code = group.details.code.map_or("N/A".to_owned(), |c| c.to_string());
-            let kind = printable(&group.details.kind);
+            let kind = wrap(&printable(&group.details.kind), (self.width / 4).max(10));
+            let kind_width = kind.iter().map(|l| l.chars().count()).max().unwrap_or(0);
             let count = thousands(&group.count.to_string());
-            let around = code.len().max(4) + kind.chars().count().max(4) + count.len().max(5) + 13;
-            let room = self.width.saturating_sub(around).max(20);
+            let around = code.len().max(4) + kind_width.max(4) + count.len().max(5) + 13;
+            let room = self.width.saturating_sub(around).max(10);
             let mut message = wrap(&printable(&group.details.message), room);
             message.truncate(MESSAGE_LINES);
-            rows.push(vec![vec![code], vec![kind], message, vec![count]]);
+            rows.push(vec![vec![code], kind, message, vec![count]]);
         }
         self.table(out, &Table { title: "maser | Error Summary".to_owned(), columns, rows });
     }

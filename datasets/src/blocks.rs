@@ -10,12 +10,16 @@
 //! that is longer than its blocks, has exactly `input_length` tokens. A prompt of blocks alone has so too with every
 //! tokenizer that starts a new token at a space. With others the last block is corrected if it is a partial one, full
 //! blocks never are, and the prompt's count then says what was reached.
+//!
+//! Counting a whole trace takes minutes with a slow tokenizer (145 million tokens in the Mooncake conversation trace). So
+//! the first batch of a file's prompts (over a million tokens) is counted; if the tokenizer's prices add up and every
+//! one of these was as long as its row asks, the rest is made without being counted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::corpus::{Corpus, Counted};
+use crate::corpus::{Check, Corpus, Counted};
 use crate::seed::{Stream, child};
 
 /// Bytes of block texts that one worker keeps. Dropped blocks are made again, alike.
@@ -69,7 +73,14 @@ impl Prompts {
     ///
     /// # Errors
     /// Where the blocks do not fit `length`: the last may be a partial one, none may be left over.
-    pub(crate) fn prompt(&self, line: usize, length: u32, ids: &[i128], cache: &mut Cache) -> Result<Counted, Error> {
+    pub(crate) fn prompt(
+        &self,
+        line: usize,
+        length: u32,
+        ids: &[i128],
+        check: Check,
+        cache: &mut Cache,
+    ) -> Result<Counted, Error> {
         let Some((last, full)) = ids.split_last() else {
             return self.corpus.text(length, &mut self.row_stream(line));
         };
@@ -92,16 +103,24 @@ impl Prompts {
         let head = text.len().saturating_sub(1);
         text.push_str(&self.block(*last, last_size, cache)?);
         if blocks < u64::from(length) {
-            return self.corpus.extend(&text, blocks as u32, length, &mut self.row_stream(line));
+            return self.corpus.extend(&text, blocks as u32, length, check, &mut self.row_stream(line));
         }
-        let tokens = self.corpus.count(&text);
+        let tokens = match check {
+            Check::Count => self.corpus.count(&text),
+            Check::Trust => length,
+        };
         if tokens != length && last_size < self.block_size {
             let mut stream = self.block_stream(*last);
-            if let Ok(corrected) = self.corpus.extend(&text[..head], before, length, &mut stream) {
+            if let Ok(corrected) = self.corpus.extend(&text[..head], before, length, Check::Count, &mut stream) {
                 return Ok(corrected);
             }
         }
         Ok(Counted { text, tokens })
+    }
+
+    /// What the prompts after some that were counted need, all of which were as long as asked if `exact`.
+    pub(crate) fn check_after(&self, exact: bool) -> Check {
+        if exact && self.corpus.is_additive() { Check::Trust } else { Check::Count }
     }
 
     /// The text of block `id` at `size` tokens. A partial block (its prompt's end) starts like the full one.
@@ -142,9 +161,9 @@ mod tests {
         for tokenizer in [Tokenizer::builtin(), from_json(WORD_LEVEL), from_json(UNSPLIT_BPE)] {
             let prompts = prompts(&tokenizer, 42, "f00d");
             let mut cache = Cache::default();
-            let a = prompts.prompt(1, 100, &[7, 8, 9, 10], &mut cache).unwrap();
-            let b = prompts.prompt(2, 200, &[7, 8, 11, 12], &mut cache).unwrap();
-            let shared = prompts.prompt(3, 64, &[7, 8], &mut cache).unwrap();
+            let a = prompts.prompt(1, 100, &[7, 8, 9, 10], Check::Count, &mut cache).unwrap();
+            let b = prompts.prompt(2, 200, &[7, 8, 11, 12], Check::Count, &mut cache).unwrap();
+            let shared = prompts.prompt(3, 64, &[7, 8], Check::Count, &mut cache).unwrap();
             assert!(a.text.starts_with(&shared.text) && b.text.starts_with(&shared.text));
             assert!(common_prefix(&a.text, &b.text) < shared.text.len() + 16);
             assert_eq!(tokenizer.count(&b.text), 200);
@@ -159,17 +178,33 @@ mod tests {
             let mut cache = Cache::default();
             for length in 1..=160u32 {
                 let ids: Vec<i128> = (0..i128::from(length.div_ceil(32))).collect();
-                let made = prompts.prompt(1, length, &ids, &mut cache).unwrap();
+                let made = prompts.prompt(1, length, &ids, Check::Count, &mut cache).unwrap();
                 assert_eq!((made.tokens, tokenizer.count(&made.text)), (length, length as usize));
             }
         }
     }
 
     #[test]
+    fn a_trusted_prompt_is_the_counted_one() {
+        for tokenizer in [Tokenizer::builtin(), from_json(WORD_LEVEL)] {
+            let prompts = prompts(&tokenizer, 42, "f00d");
+            assert_eq!(prompts.check_after(true), Check::Trust);
+            assert_eq!(prompts.check_after(false), Check::Count);
+            let mut cache = Cache::default();
+            for length in (97..=128).chain([200]) {
+                let [counted, trusted] = [Check::Count, Check::Trust]
+                    .map(|check| prompts.prompt(1, length, &[1, 2, 3, 4], check, &mut cache).unwrap());
+                assert_eq!(counted, trusted);
+            }
+        }
+        assert_eq!(prompts(&from_json(UNSPLIT_BPE), 42, "f00d").check_after(true), Check::Count);
+    }
+
+    #[test]
     fn a_block_depends_on_seed_file_and_id_only() {
         let tokenizer = Tokenizer::builtin();
         let text = |seed, trace: &str, line, id| {
-            prompts(&tokenizer, seed, trace).prompt(line, 32, &[id], &mut Cache::default()).unwrap().text
+            prompts(&tokenizer, seed, trace).prompt(line, 32, &[id], Check::Count, &mut Cache::default()).unwrap().text
         };
         let first = text(1, "a", 1, 5);
         assert_eq!(first, text(1, "a", 99, 5));
@@ -182,8 +217,8 @@ mod tests {
     fn blocks_that_do_not_fit_are_refused() {
         let prompts = prompts(&Tokenizer::builtin(), 1, "a");
         let mut cache = Cache::default();
-        assert!(prompts.prompt(1, 33, &[1, 2], &mut cache).is_ok());
-        let error = prompts.prompt(1, 32, &[1, 2], &mut cache).unwrap_err();
+        assert!(prompts.prompt(1, 33, &[1, 2], Check::Count, &mut cache).is_ok());
+        let error = prompts.prompt(1, 32, &[1, 2], Check::Count, &mut cache).unwrap_err();
         assert!(error.0.contains("--isl-block-size"), "{error}");
     }
 

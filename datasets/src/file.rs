@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::blocks::{Cache, Prompts};
 use crate::body_text;
-use crate::corpus::Corpus;
+use crate::corpus::{Check, Corpus};
 use crate::jsonl::{Lines, Row};
 use crate::lengths::{Lengths, MAX_TOKENS};
 use crate::seed::Stream;
@@ -398,13 +398,14 @@ struct Output<'o, 's> {
     prompts: Option<Prompts>,
     caches: Vec<Cache>,
     sink: Sink<'s>,
+    check: Check,
     inexact: u64,
 }
 
 impl<'o, 's> Output<'o, 's> {
     fn new(options: &'o Options, format: Format, tokenizer: Option<&'o Tokenizer>, sink: Sink<'s>) -> Self {
         let caches = parallel::workers(Cache::default);
-        Self { options, format, tokenizer, prompts: None, caches, sink, inexact: 0 }
+        Self { options, format, tokenizer, prompts: None, caches, sink, check: Check::Count, inexact: 0 }
     }
 
     fn put(&mut self, drafts: Vec<Draft>) -> Result<(), Error> {
@@ -414,16 +415,18 @@ impl<'o, 's> Output<'o, 's> {
         {
             self.prompts = Some(self.prepare(draft.line)?);
         }
+        let check = self.check;
         let (tokenizer, prompts, path) = (self.tokenizer, self.prompts.as_ref(), self.options.path.as_path());
         let made = parallel::map(&mut self.caches, drafts, |cache, draft| {
             let line = draft.line;
-            finish(draft, tokenizer, prompts, cache).map_err(|e| Error::row(path, line, e))
+            finish(draft, tokenizer, prompts, check, cache).map_err(|e| Error::row(path, line, e))
         });
         for result in made {
             let (conversation, exact) = result?;
             self.inexact += u64::from(!exact);
             (self.sink)(conversation)?;
         }
+        self.check = self.prompts.as_ref().map_or(Check::Count, |prompts| prompts.check_after(self.inexact == 0));
         Ok(())
     }
 
@@ -443,13 +446,14 @@ fn finish(
     draft: Draft,
     tokenizer: Option<&Tokenizer>,
     prompts: Option<&Prompts>,
+    check: Check,
     cache: &mut Cache,
 ) -> Result<(Conversation, bool), Error> {
     let Draft { line, session_id, mut turn, prompt } = draft;
     let mut exact = true;
     match (prompt, prompts) {
         (Prompt::Synthetic { length, hash_ids }, Some(prompts)) => {
-            let made = prompts.prompt(line, length, &hash_ids, cache)?;
+            let made = prompts.prompt(line, length, &hash_ids, check, cache)?;
             exact = made.tokens == length;
             turn.input_tokens = Some(made.tokens);
             turn.texts = vec![made.text];

@@ -50,7 +50,7 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     };
     match input {
         "input_length" => draft.prompt = synthetic(row)?,
-        "text_input" => draft.turn.texts = row.string(input)?.into_iter().collect(),
+        "text_input" => draft.turn.texts = vec![text(row)?],
         "messages" => {
             draft.turn.messages = Some(messages(row)?);
             draft.turn.tools = row.list("tools")?.filter(|tools| !tools.is_empty()).map(Value::Array);
@@ -68,6 +68,14 @@ fn synthetic(row: &Row<'_>) -> Result<Prompt, Error> {
     // 128 bits hold signed and unsigned 64-bit hashes alike.
     let hash_ids: Vec<i128> = row.read("hash_ids", "a list of whole numbers")?.unwrap_or_default();
     Ok(Prompt::Synthetic { length, hash_ids })
+}
+
+fn text(row: &Row<'_>) -> Result<String, Error> {
+    let text = row.string("text_input")?.unwrap_or_default();
+    if text.is_empty() {
+        return Err(row.error("`text_input` must not be empty"));
+    }
+    Ok(text)
 }
 
 fn messages(row: &Row<'_>) -> Result<Value, Error> {

@@ -264,4 +264,16 @@ pub(crate) mod tests {
         file.write_all(json.to_string().as_bytes()).unwrap();
         assert!(Tokenizer::open(file.path()).unwrap_err().0.contains("does not know"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_survives_and_is_counted_as_it_is_encoded(
+            text in "(?s)(.{0,60}|[ \\r\\n\\t]{0,9}|<\\|endof(text|prompt)?\\|?>?){0,4}"
+        ) {
+            let t = Tokenizer::builtin();
+            let ids = t.encode(&text);
+            proptest::prop_assert_eq!(ids.len(), t.count(&text));
+            proptest::prop_assert_eq!(t.decode(&ids), text);
+        }
+    }
 }

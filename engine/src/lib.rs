@@ -19,5 +19,6 @@ pub mod ring;
 pub mod run;
 pub mod schedule;
 pub mod serve;
+pub mod sim;
 pub mod timing;
 pub mod wire;

@@ -90,7 +90,9 @@ impl Lane {
     }
 
     fn free_slots(&self) -> u64 {
-        let in_flight = Progress::get(&self.progress.started) - Progress::get(&self.progress.finished);
+        // The older counter first: what starts and finishes between the two reads must not make it the larger one.
+        let finished = Progress::get(&self.progress.finished);
+        let in_flight = Progress::get(&self.progress.started) - finished;
         u64::from(self.share.unwrap_or(0)).saturating_sub(in_flight)
     }
 }
@@ -354,7 +356,7 @@ impl Timing {
     }
 
     /// The user wants the run stopped, or stopped harder.
-    fn heed(&mut self) {
+    fn heed(&mut self, now: Instant) {
         let level = self.stop.level();
         if level == self.stopped {
             return;
@@ -362,6 +364,9 @@ impl Timing {
         self.stopped = level;
         self.issued.cancelled.store(true, Ordering::Release);
         if let State::Issuing(n) | State::Draining(n) = self.state {
+            if self.state == State::Issuing(n) {
+                self.mark.sent_end = now;
+            }
             self.mark.cancelled = true;
             self.state = State::Draining(n);
             self.tell_all(Order::StopStarting);
@@ -377,7 +382,7 @@ impl Part for Timing {
         if self.issued.ended.load(Ordering::Relaxed) {
             return Next::ENDED;
         }
-        self.heed();
+        self.heed(now);
         match self.state {
             State::Opening => self.open(now),
             State::Issuing(n) => self.issue(n, now),
@@ -396,6 +401,7 @@ fn digest(so_far: u64, n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn shares_sum_to_the_limit_and_differ_by_at_most_one() {
@@ -405,6 +411,21 @@ mod tests {
                 assert_eq!(shares.iter().sum::<u32>(), total);
                 assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_of_any_limit_sum_to_it(total: u32, n in 1..200usize) {
+            let shares = (0..n).map(|k| share(total, k, n));
+            prop_assert_eq!(shares.clone().map(u64::from).sum::<u64>(), u64::from(total));
+            prop_assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1);
+        }
+
+        #[test]
+        fn a_digest_tells_orders_apart(a: u64, b: u64) {
+            let both = |first, second| digest(digest(DIGEST_START, first), second);
+            prop_assert_eq!(both(a, b) == both(b, a), a == b);
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Collector {
     sources: Vec<Source>,
+    /// Whose ring is drained first in the next step.
+    first: usize,
     marks: Consumer<PhaseMark>,
     issued: Arc<Issued>,
     warmup: Vec<bool>,
@@ -87,6 +89,7 @@ impl Collector {
     ) -> Self {
         Self {
             sources,
+            first: 0,
             marks,
             issued,
             warmup,
@@ -144,7 +147,11 @@ impl Collector {
     /// Returns whether more waits.
     fn drain(&mut self, now: Instant) -> bool {
         let mut left = STEP;
-        for k in 0..self.sources.len() {
+        let n = self.sources.len();
+        let first = self.first;
+        // Each in turn comes first: one that always fills a step must not let the others' rings run full.
+        self.first = (first + 1) % n.max(1);
+        for k in (0..n).map(|k| (first + k) % n) {
             while left > 0 {
                 self.payload.clear();
                 let Some(record) = self.sources[k].records.pop(&mut self.payload) else { break };
@@ -206,4 +213,30 @@ fn process_cpu() -> u64 {
     };
     let nanos = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000;
     nanos(usage.ru_utime) + nanos(usage.ru_stime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{self, FrameProducer};
+
+    fn source() -> (FrameProducer<Record>, Source) {
+        let (producer, records) = ring::frames(4 * STEP, 16);
+        (producer, Source { records, progress: Arc::default() })
+    }
+
+    #[test]
+    fn no_ring_starves_beside_a_full_one() {
+        let ((mut busy, a), (mut calm, b)) = (source(), source());
+        let (_, marks) = ring::ring(1);
+        let mut collector = Collector::new(vec![a, b], marks, Arc::default(), vec![false], Arc::default());
+        let record: Record = bytemuck::Zeroable::zeroed();
+        calm.push(Record { executor: 1, ..record }, &[]).unwrap();
+        let total = |c: &Collector| (c.records, c.sources[1].records.is_empty());
+        for step in 1..=2 {
+            while busy.push(record, &[]).is_ok() {}
+            assert_eq!(collector.step(Instant(step)), Step::More);
+        }
+        assert_eq!(total(&collector), (2 * STEP as u64, true));
+    }
 }

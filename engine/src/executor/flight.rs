@@ -12,7 +12,7 @@ use crate::wire::sse::{Event, SseParser};
 
 /// Error texts are cut here.
 const ERROR_TEXT: usize = 4096;
-/// A response that is not a stream is read as one JSON value; beyond this it is refused.
+/// A response that is not a stream is read as one JSON value, and so is an event; beyond this it is refused.
 const BODY_LIMIT: usize = 64 << 20;
 
 /// A request from its start to its record. Slots are reused, and with them every buffer.
@@ -138,8 +138,10 @@ impl Answer {
                 Ok(Step::Body(piece)) => {
                     has_body = true;
                     fold.record.bytes_received = fold.record.bytes_received.saturating_add(piece.len() as u32);
-                    if *is_stream {
+                    if *is_stream && events.held() <= BODY_LIMIT {
                         events.feed(piece, &mut |event| fold.event(event));
+                    } else if *is_stream {
+                        fold.fail(Outcome::Malformed, b"an event is larger than 64 MiB");
                     } else if body.len() + piece.len() <= BODY_LIMIT {
                         body.extend_from_slice(piece);
                     } else {
@@ -176,7 +178,7 @@ impl Answer {
         let Self { events, is_stream, failure, body, text, reasoning, gaps, error, .. } = self;
         let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error };
         if !(200..300).contains(&fold.record.status) {
-            fold.error.extend_from_slice(&body[..body.len().min(ERROR_TEXT)]);
+            fold.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
         }
         if *is_stream {
@@ -197,7 +199,7 @@ impl Answer {
     /// Puts an error text in place of what was there.
     pub(super) fn set_error(&mut self, text: &str) {
         self.error.clear();
-        self.error.extend_from_slice(&text.as_bytes()[..text.len().min(ERROR_TEXT)]);
+        self.error.extend_from_slice(cut(text.as_bytes()));
     }
 
     /// Appends everything kept beside the record.
@@ -210,6 +212,13 @@ impl Answer {
             put_part(out, part::REASON, &self.reason);
         }
     }
+}
+
+/// The begin of an error text, not cut within a character.
+fn cut(text: &[u8]) -> &[u8] {
+    let is_inside = |&at: &usize| text.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let end = (0..=text.len().min(ERROR_TEXT)).rev().find(|at| !is_inside(at)).unwrap_or(0);
+    &text[..end]
 }
 
 /// Where events of one read are folded into.
@@ -286,8 +295,24 @@ impl Fold<'_> {
     fn fail(&mut self, outcome: Outcome, text: &[u8]) {
         if self.failure.is_none() {
             *self.failure = Some(outcome);
+            let text = if text.is_empty() { b"an event without data".as_slice() } else { text };
             self.error.clear();
-            self.error.extend_from_slice(&text[..text.len().min(ERROR_TEXT)]);
+            self.error.extend_from_slice(cut(text));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_text_is_cut_between_characters() {
+        for shift in 0..3 {
+            let text = format!("{}{}", "x".repeat(shift), "日".repeat(2000));
+            let short = std::str::from_utf8(cut(text.as_bytes())).unwrap();
+            assert!((ERROR_TEXT - 2..=ERROR_TEXT).contains(&short.len()));
+        }
+        assert_eq!(cut(b"short"), b"short");
     }
 }

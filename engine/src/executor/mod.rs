@@ -51,8 +51,6 @@ pub struct Executor<W> {
     oldest: u32,
     newest: u32,
     head: Head,
-    /// Connections asked for ahead of need that have not answered yet.
-    opening: u32,
     next_addr: usize,
     payload: Vec<u8>,
     finishing: bool,
@@ -74,7 +72,6 @@ impl<W: Wire> Executor<W> {
             oldest: NONE,
             newest: NONE,
             head,
-            opening: 0,
             next_addr: id as usize,
             payload: Vec::new(),
             finishing: false,
@@ -104,10 +101,7 @@ impl<W: Wire> Executor<W> {
     fn open_ahead(&mut self, n: u32, now: Instant) {
         for _ in 0..n {
             match self.pool.reserve(None, now) {
-                Some(conn) => {
-                    self.opening += 1;
-                    self.connect(conn);
-                }
+                Some(conn) => self.connect(conn),
                 None => Progress::add(&self.ends.progress.opened, 1),
             }
         }
@@ -121,12 +115,16 @@ impl<W: Wire> Executor<W> {
     }
 
     /// Starts every credit whose time has come and for which a slot is free.
-    fn release(&mut self, mut now: Instant) {
+    fn release(&mut self, now: Instant) {
         let mut taken_any = false;
-        while let Some(release) = self.shard.take(now) {
-            self.begin(release);
+        while self.shard.next_due() <= now {
+            // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
+            let start = self.wire.now();
+            let Some(release) = self.shard.take(start) else { break };
+            let slot = self.board(&release, start);
+            Progress::add(&self.ends.progress.started, 1);
+            self.seat(slot, start);
             taken_any = true;
-            now = self.wire.now();
         }
         if !taken_any {
             let unused = self.shard.hand_back(now);
@@ -134,13 +132,6 @@ impl<W: Wire> Executor<W> {
                 Progress::add(&self.ends.progress.unused, unused);
             }
         }
-    }
-
-    fn begin(&mut self, release: Release) {
-        let start = self.wire.now();
-        let slot = self.board(&release, start);
-        Progress::add(&self.ends.progress.started, 1);
-        self.seat(slot, start);
     }
 
     /// Gives the request a slot and a fresh record.
@@ -203,13 +194,14 @@ impl<W: Wire> Executor<W> {
         }
     }
 
-    /// A connection has become free to open or to use: the first request that waits gets it.
+    /// Requests that wait for a connection get those that have become free to use or to open, first come, first served.
     fn seat_waiting(&mut self, now: Instant) {
-        while let Some((slot, generation)) = self.pool.waiting.pop_front() {
+        while self.pool.has_waiting() && self.pool.has_room() {
+            let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
             let flight = &mut self.flights[slot as usize];
             if flight.live && flight.generation == generation {
                 flight.record.blocked = now.since(flight.record.start);
-                return self.seat(slot, now);
+                self.seat(slot, now);
             }
         }
     }
@@ -226,13 +218,13 @@ impl<W: Wire> Executor<W> {
         let bytes = (head.len() + body.len()) as u32;
         let result = self.wire.send(conn, head, body);
         let record = &mut flight.record;
-        record.bytes_sent = bytes;
         record.local_port = port;
         if served > 0 {
             record.flags |= flag::REUSED;
         }
         match result {
             Ok(sent) => {
+                record.bytes_sent = bytes;
                 record.sent = sent.first;
                 record.send_end = sent.last.unwrap_or(Instant::UNSET);
             }
@@ -257,7 +249,11 @@ impl<W: Wire> Executor<W> {
             // The server had closed the idle connection; that is its right, and no failure of the request.
             flight.retried = true;
             flight.conn = None;
-            flight.record.flags = (flight.record.flags | flag::RETRIED) & !flag::REUSED;
+            let record = &mut flight.record;
+            record.flags = (record.flags | flag::RETRIED) & !flag::REUSED;
+            // What the dead connection carried is forgotten: times and counts are those of the attempt that counts.
+            (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
+            (record.bytes_sent, record.local_port) = (0, 0);
             flight.answer.reset();
             self.pool.note_reuse(false);
             Progress::add(&self.ends.progress.retried, 1);
@@ -337,7 +333,6 @@ impl<W: Wire> Executor<W> {
             }
             let text = format!("no complete response within {} s", timeout as f64 / 1e9);
             self.abandon(slot, Outcome::Timeout, &text, now);
-            self.seat_waiting(now);
         }
     }
 
@@ -373,6 +368,7 @@ impl<W: Wire> Executor<W> {
 
     /// After an event: starts what can start, and says when a turn is wanted.
     fn settle(&mut self, at: Instant) -> Instant {
+        self.seat_waiting(at);
         if self.shard.next_due() <= at {
             self.release(at);
         }
@@ -416,8 +412,10 @@ impl<W: Wire> Part for Executor<W> {
             return self.end();
         }
         self.expire(now);
+        self.seat_waiting(now);
         self.release(now);
-        Next::at(self.next())
+        // More orders than one turn obeys: nobody rings for what is already in the ring.
+        Next::at(if self.ends.orders.is_empty() { self.next() } else { now })
     }
 }
 
@@ -427,7 +425,6 @@ impl<W: Wire> Events for Executor<W> {
         let State::Opening(flight) = entry.state else { return self.next() };
         let took: Nanos = at.since(entry.began);
         if flight.is_none() {
-            self.opening -= 1;
             Progress::add(&self.ends.progress.opened, 1);
         }
         match result {
@@ -440,10 +437,7 @@ impl<W: Wire> Events for Executor<W> {
                         self.flights[slot as usize].record.connecting = took;
                         self.send(slot, conn);
                     }
-                    None => {
-                        self.pool.set_idle(conn);
-                        self.seat_waiting(at);
-                    }
+                    None => self.pool.set_idle(conn),
                 }
             }
             Err(e) => {
@@ -456,7 +450,6 @@ impl<W: Wire> Events for Executor<W> {
                     flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
                 }
-                self.seat_waiting(at);
             }
         }
         self.settle(at)
@@ -467,14 +460,16 @@ impl<W: Wire> Events for Executor<W> {
         let State::Busy(slot) = entry.state else {
             // Bytes that nobody asked for: whatever they are, the next response cannot be told from them.
             self.drop_conn(conn);
-            return self.next();
+            return self.settle(at);
         };
         let flight = &mut self.flights[slot as usize];
         match flight.answer.read(bytes, at, &mut flight.record, self.plan.endpoint, self.plan.capture) {
             Advance::More => return if self.shard.next_due() <= at { self.settle(at) } else { self.next() },
             Advance::Done { reusable } => {
+                // An answer before the end of its request: the rest of the request would come before the next one.
+                let whole = flight.record.send_end.is_set();
                 self.complete(slot, at);
-                self.retire(conn, reusable);
+                self.retire(conn, reusable && whole);
             }
             Advance::Broken(e) => {
                 flight.answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
@@ -482,7 +477,6 @@ impl<W: Wire> Events for Executor<W> {
                 self.drop_conn(conn);
             }
         }
-        self.seat_waiting(at);
         self.settle(at)
     }
 
@@ -500,7 +494,6 @@ impl<W: Wire> Events for Executor<W> {
         if let State::Busy(slot) = state {
             self.broken(slot, reused, &how, at);
         }
-        self.seat_waiting(at);
         self.settle(at)
     }
 }

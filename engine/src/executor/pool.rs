@@ -95,6 +95,22 @@ impl Pool {
         None
     }
 
+    /// Whether flights wait for a connection.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether a flight would get a connection: an idle one, or a new one.
+    pub(super) fn has_room(&mut self) -> bool {
+        while let Some(&id) = self.idle.last() {
+            if self.get(id).is_some_and(|c| c.state == State::Idle) {
+                return true;
+            }
+            self.idle.pop();
+        }
+        self.open < self.limit
+    }
+
     /// The connection is free for another request.
     pub(super) fn set_idle(&mut self, id: ConnId) {
         if let Some(conn) = self.get(id) {
@@ -138,6 +154,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn slots_are_reused_under_new_epochs_and_stale_ids_mean_nothing() {
@@ -162,5 +179,58 @@ mod tests {
         assert!(!pool.reuses());
         pool.note_reuse(true);
         assert!(pool.reuses());
+    }
+
+    proptest! {
+        #[test]
+        fn a_connection_is_one_thing_at_a_time_and_the_limit_holds(
+            moves in prop::collection::vec((0..4u8, any::<prop::sample::Index>()), 0..200), limit in 1..5usize
+        ) {
+            let mut pool = Pool::new(limit);
+            // What the pool should hold: each connection, and whether it is idle.
+            let mut held: Vec<(ConnId, bool)> = Vec::new();
+            let mut ever = std::collections::HashSet::new();
+            for (what, which) in moves {
+                let room = pool.has_room();
+                prop_assert_eq!(room, held.len() < limit || held.iter().any(|h| h.1));
+                match what {
+                    0 => match pool.reserve(None, Instant(1)) {
+                        Some(id) => {
+                            prop_assert!(ever.insert(id), "{id:?} a second time");
+                            held.push((id, false));
+                        }
+                        None => prop_assert_eq!(held.len(), limit),
+                    },
+                    1 => match pool.take_idle(7) {
+                        Some(id) => {
+                            let entry = held.iter_mut().find(|h| h.0 == id && h.1);
+                            prop_assert!(entry.is_some(), "{id:?} is not idle");
+                            entry.into_iter().for_each(|h| h.1 = false);
+                        }
+                        None => prop_assert!(held.iter().all(|h| !h.1)),
+                    },
+                    2 if !held.is_empty() => {
+                        let entry = which.index(held.len());
+                        if !held[entry].1 {
+                            pool.set_idle(held[entry].0);
+                            held[entry].1 = true;
+                        }
+                    }
+                    3 if !held.is_empty() => {
+                        let (id, _) = held.swap_remove(which.index(held.len()));
+                        pool.vacate(id);
+                        pool.vacate(id);
+                        prop_assert!(pool.get(id).is_none());
+                    }
+                    _ => {}
+                }
+                let mut all = pool.all();
+                let mut wanted: Vec<ConnId> = held.iter().map(|h| h.0).collect();
+                all.sort_by_key(|c| c.slot);
+                wanted.sort_by_key(|c| c.slot);
+                prop_assert_eq!(all, wanted);
+                prop_assert!(pool.idle.len() <= ever.len() && pool.conns.len() <= limit);
+            }
+        }
     }
 }

@@ -128,6 +128,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn credit(seq: u64, due: u64) -> Credit {
         Credit { seq, due: Instant(due), request: 0, phase: 0 }
@@ -176,5 +177,84 @@ mod tests {
         shard.push(credit(0, 500));
         shard.stop();
         assert_eq!(shard.hand_back(Instant(1)), 1);
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Move {
+        Push(u64),
+        Take,
+        Free,
+        Wait(u64),
+        Stop,
+        HandBack,
+    }
+
+    fn moves() -> impl Strategy<Value = Vec<Move>> {
+        let one = prop_oneof![
+            6 => (0..20u64).prop_map(Move::Push),
+            9 => Just(Move::Take),
+            6 => Just(Move::Free),
+            6 => (0..15u64).prop_map(Move::Wait),
+            1 => Just(Move::HandBack),
+        ];
+        let end = prop_oneof![Just(Move::Stop), Just(Move::HandBack)];
+        (prop::collection::vec(one, 0..150), end).prop_map(|(mut all, end)| {
+            all.extend([end, Move::Take, Move::HandBack]);
+            all
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn credits_are_conserved_in_order_and_within_limits(
+            moves in moves(), limit in prop::option::of(1..4u32), scheduled: bool, stop_at in 50..400u64
+        ) {
+            let mut shard = Shard::new(4);
+            shard.begin_phase(limit, Instant(stop_at));
+            let (mut now, mut last_due) = (1, 0);
+            let (mut pushed, mut taken, mut back, mut freed) = (0, 0, 0, 0);
+            // Whether the credit in front was refused a slot after its time.
+            let mut refused = false;
+            for step in moves {
+                match step {
+                    Move::Push(gap) => {
+                        last_due += gap;
+                        shard.push(credit(pushed, if scheduled { last_due + 1 } else { 0 }));
+                        pushed += 1;
+                    }
+                    Move::Take => {
+                        let full = limit.is_some_and(|limit| shard.in_flight() == limit);
+                        let due = shard.next_due();
+                        let Some(release) = shard.take(Instant(now)) else {
+                            refused |= full && shard.waiting.front().is_some_and(|c| c.due.0 < now);
+                            continue;
+                        };
+                        prop_assert!(!full && due <= Instant(now), "released although {due:?}, full: {full}");
+                        prop_assert_eq!(release.credit.seq, taken + back);
+                        prop_assert!(release.due <= Instant(now));
+                        prop_assert!(scheduled || now < stop_at);
+                        prop_assert!(!release.queued || (scheduled && limit.is_some()));
+                        prop_assert!(release.queued || !(scheduled && refused), "it waited for a slot");
+                        refused = false;
+                        taken += 1;
+                    }
+                    Move::Free if shard.in_flight() > 0 => {
+                        freed += 1;
+                        shard.free_slot(Instant(now));
+                    }
+                    Move::Free => {}
+                    Move::Wait(span) => now += span,
+                    Move::Stop => shard.stop(),
+                    Move::HandBack => {
+                        let n = shard.hand_back(Instant(now));
+                        refused &= n == 0;
+                        back += n;
+                    }
+                }
+                prop_assert!(limit.is_none_or(|limit| shard.in_flight() <= limit));
+                prop_assert_eq!(u64::from(shard.in_flight()), taken - freed);
+                prop_assert_eq!(pushed, taken + back + shard.waiting.len() as u64);
+            }
+        }
     }
 }

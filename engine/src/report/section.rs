@@ -121,7 +121,7 @@ impl Section {
         pass.columns(&mut scope, threads);
         pass.folds(&mut scope, levels);
         pass.gaps(&mut scope);
-        section.curves_follow_chunks = pass.curves(&mut scope, &window);
+        section.curves_follow_chunks = pass.curves(&mut scope, &window, threads);
         pass.derived(&mut scope);
         section.entries = exported(&scope);
         section
@@ -245,7 +245,7 @@ impl Pass<'_> {
     }
 
     /// Rows over time; says whether decode follows the real gaps.
-    fn curves(&self, scope: &mut Scope, window: &Window) -> bool {
+    fn curves(&self, scope: &mut Scope, window: &Window, threads: usize) -> bool {
         let mut flights = Vec::with_capacity((scope.valid + scope.failed) as usize);
         for (at, record, payload) in self.reader.rows(self.warmup) {
             flights.push(self.flight(at, &record, payload.gaps));
@@ -260,7 +260,7 @@ impl Pass<'_> {
             .collect();
         let wanted: Vec<_> = rows.iter().map(|(_, curve)| *curve).collect();
         let over = (window.from.0, window.to.0);
-        let (summaries, follows) = sweep::curves(&mut flights, over, &wanted);
+        let (summaries, follows) = sweep::curves(&mut flights, over, &wanted, threads);
         for ((row, _), summary) in rows.iter().zip(summaries) {
             scope.rows[*row] = summary;
         }

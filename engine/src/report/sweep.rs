@@ -103,12 +103,56 @@ enum Step {
     End,
 }
 
+/// What is to come, in order of time.
+enum Next<'a> {
+    /// Each flight in the air has one entry: its steps are known one after the other.
+    Heap(BinaryHeap<Reverse<(u64, u32, Step)>>),
+    /// No gaps are followed: first tokens and ends, each sorted beforehand.
+    Sorted { flights: &'a [Flight<'a>], first: &'a [u32], end: &'a [u32] },
+}
+
+impl Next<'_> {
+    fn push(&mut self, at: u64, id: u32, step: Step) {
+        if let Self::Heap(heap) = self {
+            heap.push(Reverse((at, id, step)));
+        }
+    }
+
+    /// A first token comes before an end at the same time, which may be its own.
+    fn peek(&self) -> Option<(u64, u32, Step)> {
+        match self {
+            Self::Heap(heap) => heap.peek().map(|Reverse(entry)| *entry),
+            Self::Sorted { flights, first, end } => {
+                let entry = |id: u32, step| {
+                    let flight = &flights[id as usize];
+                    let at = if step == Step::First { flight.first } else { flight.end };
+                    (at, id, step)
+                };
+                let first = first.first().map(|id| entry(*id, Step::First));
+                let end = end.first().map(|id| entry(*id, Step::End));
+                match (first, end) {
+                    (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
+                    (a, b) => a.or(b),
+                }
+            }
+        }
+    }
+
+    fn pop(&mut self, step: Step) {
+        match self {
+            Self::Heap(heap) => drop(heap.pop()),
+            Self::Sorted { first, .. } if step == Step::First => *first = &first[1..],
+            Self::Sorted { end, .. } => *end = &end[1..],
+        }
+    }
+}
+
 /// Where the sweep stands.
 struct Sweep<'a> {
     flights: &'a [Flight<'a>],
     chunked: bool,
     state: State,
-    next: BinaryHeap<Reverse<(u64, u32, Step)>>,
+    next: Next<'a>,
     /// What each flight adds to the chunk rate now.
     rates: Vec<f64>,
 }
@@ -118,13 +162,13 @@ impl Sweep<'_> {
         let flight = &self.flights[id as usize];
         self.state.flights += 1;
         if flight.first == 0 {
-            self.next.push(Reverse((flight.end, id, Step::End)));
+            self.next.push(flight.end, id, Step::End);
             return;
         }
         self.state.prefill += 1;
         self.state.tokens += f64::from(flight.input);
         self.state.prefill_rate += prefill_rate(flight);
-        self.next.push(Reverse((flight.first, id, Step::First)));
+        self.next.push(flight.first, id, Step::First);
     }
 
     fn step(&mut self, at: u64, id: u32, step: Step) {
@@ -164,21 +208,21 @@ impl Sweep<'_> {
     /// A gap carries an equal share of the request's tokens after the first.
     fn enter_gap(&mut self, at: u64, id: u32, from: u32) {
         let flight = &self.flights[id as usize];
-        let end = Reverse((flight.end.max(at), id, Step::End));
+        let end = flight.end.max(at);
         if self.evenly(flight) {
             self.enter(id, even_rate(flight));
-            self.next.push(end);
+            self.next.push(end, id, Step::End);
             return;
         }
         let mut rest = flight.gaps.get(from as usize..).unwrap_or_default();
         let Some(gap) = take_leb128(&mut rest) else {
-            self.next.push(end);
+            self.next.push(end, id, Step::End);
             return;
         };
         let after = (flight.gaps.len() - rest.len()) as u32;
         let rate = flight.steps() / f64::from(flight.pieces) / (gap as f64 * 1e-9);
         self.enter(id, if gap > 0 { rate } else { 0.0 });
-        self.next.push(Reverse((at.saturating_add(gap), id, Step::Gap(after))));
+        self.next.push(at.saturating_add(gap), id, Step::Gap(after));
     }
 
     fn enter(&mut self, id: u32, rate: f64) {
@@ -207,15 +251,42 @@ fn even_rate(flight: &Flight<'_>) -> f64 {
     if nanos > 0 { flight.steps() / (nanos as f64 * 1e-9) } else { 0.0 }
 }
 
-/// Calls `emit` for every stretch of the window in which nothing changes, in order. `flights` is sorted by start.
-fn walk(flights: &[Flight<'_>], window: (u64, u64), chunked: bool, emit: &mut dyn FnMut(&State, u64)) {
-    let mut sweep =
-        Sweep { flights, chunked, state: State::default(), next: BinaryHeap::new(), rates: vec![0.0; flights.len()] };
+/// The flights by first token and by end.
+struct Order {
+    first: Vec<u32>,
+    end: Vec<u32>,
+}
+
+impl Order {
+    fn of(flights: &[Flight<'_>]) -> Self {
+        let all = || 0..flights.len() as u32;
+        let first = |id: &u32| flights[*id as usize].first;
+        let end = |id: &u32| flights[*id as usize].end;
+        let mut order = Self { first: all().filter(|id| first(id) != 0).collect(), end: all().collect() };
+        order.first.sort_unstable_by_key(first);
+        order.end.sort_unstable_by_key(end);
+        order
+    }
+}
+
+/// Calls `emit` for every stretch of the window in which nothing changes, in order. `flights` is sorted by start; with an
+/// order beside them their gaps are not followed.
+fn walk(flights: &[Flight<'_>], window: (u64, u64), order: Option<&Order>, emit: &mut dyn FnMut(&State, u64)) {
+    let mut sweep = Sweep {
+        flights,
+        chunked: order.is_none(),
+        state: State::default(),
+        next: match order {
+            None => Next::Heap(BinaryHeap::new()),
+            Some(Order { first, end }) => Next::Sorted { flights, first, end },
+        },
+        rates: vec![0.0; flights.len()],
+    };
     let (mut started, mut now) = (0u32, window.0);
     loop {
-        let due = sweep.next.peek().map(|Reverse((at, ..))| *at);
+        let due = sweep.next.peek();
         let start = flights.get(started as usize).map(|f| f.start);
-        let Some(at) = [due, start].into_iter().flatten().min() else {
+        let Some(at) = [due.map(|d| d.0), start].into_iter().flatten().min() else {
             break;
         };
         let until = at.min(window.1);
@@ -224,11 +295,10 @@ fn walk(flights: &[Flight<'_>], window: (u64, u64), chunked: bool, emit: &mut dy
             emit(&sweep.state, until - now);
             now = until;
         }
-        match sweep.next.peek() {
-            Some(Reverse((t, ..))) if *t == at => {
-                if let Some(Reverse((_, id, step))) = sweep.next.pop() {
-                    sweep.step(at, id, step);
-                }
+        match due {
+            Some((due, id, step)) if start.is_none_or(|start| due < start) => {
+                sweep.next.pop(step);
+                sweep.step(due, id, step);
             }
             _ => {
                 sweep.start(started);
@@ -315,40 +385,59 @@ impl Measure {
     }
 }
 
-/// Measures curves over the window `[window.0, window.1]`; `true` beside a curve restricts it to the time its phase is
-/// not empty. Sorts `flights` by start. The flag says whether tokens were spread over the real gaps.
+/// Measures curves over the window `[window.0, window.1]`, on `threads` threads; `true` beside a curve restricts it to the
+/// time its phase is not empty. Sorts `flights` by start. The flag says whether tokens were spread over the real gaps.
 pub(super) fn curves(
     flights: &mut [Flight<'_>],
     window: (u64, u64),
     wanted: &[(Curve, bool)],
+    threads: usize,
 ) -> (Vec<Option<Summary>>, bool) {
     flights.sort_unstable_by_key(|f| f.start);
     let gaps: u64 = flights.iter().map(|f| u64::from(f.pieces)).sum();
-    let chunked = gaps <= GAPS_MAX;
+    let flights = &*flights;
+    let order = (gaps > GAPS_MAX).then(|| Order::of(flights));
+    let order = order.as_ref();
+    let share = wanted.len().div_ceil(threads.max(1)).max(1);
+    let summaries = std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            wanted.chunks(share).map(|part| scope.spawn(move || measure(flights, window, order, part))).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+    });
+    (summaries, order.is_none())
+}
+
+fn measure(
+    flights: &[Flight<'_>],
+    window: (u64, u64),
+    order: Option<&Order>,
+    wanted: &[(Curve, bool)],
+) -> Vec<Option<Summary>> {
     let mut measures: Vec<Measure> = wanted.iter().map(|(c, a)| Measure::new(*c, *a)).collect();
-    walk(flights, window, chunked, &mut |state, nanos| {
+    walk(flights, window, order, &mut |state, nanos| {
         measures.iter_mut().for_each(|m| m.first_pass(state, nanos));
     });
     measures.iter_mut().for_each(Measure::descend);
     let unfinished = |m: &Measure| m.descent.as_ref().is_some_and(Descent::unfinished);
     let mut squares = true;
     while measures.iter().any(unfinished) {
-        walk(flights, window, chunked, &mut |state, nanos| {
+        walk(flights, window, order, &mut |state, nanos| {
             measures.iter_mut().for_each(|m| m.later_pass(state, nanos, squares));
         });
         squares = false;
         measures.iter_mut().filter_map(|m| m.descent.as_mut()).for_each(Descent::settle);
     }
-    (measures.iter().map(Measure::summary).collect(), chunked)
+    measures.iter().map(Measure::summary).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::put_leb128;
+    use proptest::prelude::*;
 
     fn one(curve: Curve, active: bool, flights: &mut [Flight<'_>], window: (u64, u64)) -> Summary {
-        curves(flights, window, &[(curve, active)]).0[0].unwrap()
+        curves(flights, window, &[(curve, active)], 1).0[0].unwrap()
     }
 
     #[test]
@@ -385,8 +474,39 @@ mod tests {
 
     #[test]
     fn an_idle_window_has_no_active_curve() {
-        let (summaries, _) = curves(&mut [], (0, 5), &[(Curve::Concurrency, false), (Curve::TotalThroughput, true)]);
+        let (summaries, _) = curves(&mut [], (0, 5), &[(Curve::Concurrency, false), (Curve::TotalThroughput, true)], 2);
         assert_eq!(summaries[0].unwrap().max, Some(0.0));
         assert_eq!(summaries[1], None);
+    }
+
+    proptest! {
+        #[test]
+        fn sorted_events_and_a_heap_of_events_draw_the_same_curves(
+            spans in prop::collection::vec((0..50u64, 0..20u64, 0..20u64, any::<bool>(), 1..9u32), 1..40)
+        ) {
+            let mut flights: Vec<Flight<'_>> = spans
+                .iter()
+                .map(|(start, wait, decode, ok, tokens)| Flight {
+                    start: 1 + start,
+                    first: if *ok { 1 + start + wait } else { 0 },
+                    end: 1 + start + wait + decode,
+                    input: *tokens,
+                    output: *tokens,
+                    gaps: &[],
+                    pieces: 0,
+                })
+                .collect();
+            flights.sort_unstable_by_key(|f| f.start);
+            let order = Order::of(&flights);
+            let curves = [
+                (Curve::Concurrency, false),
+                (Curve::DecodeConcurrency, false),
+                (Curve::PrefillConcurrency, true),
+                (Curve::TokensInFlight, false),
+            ];
+            let heap = measure(&flights, (1, 120), None, &curves);
+            let sorted = measure(&flights, (1, 120), Some(&order), &curves);
+            prop_assert_eq!(heap, sorted);
+        }
     }
 }

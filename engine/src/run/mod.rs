@@ -8,7 +8,7 @@ use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
-use crate::net::probe::Io;
+use crate::net::probe::{self, Io};
 use crate::net::reactor::{self, Doorbell, Kick, SharedPart};
 use crate::net::socket::SocketWire;
 use crate::net::{Events, Part};
@@ -105,7 +105,7 @@ pub struct LogFile {
 /// A thread or a descriptor could not be made.
 pub fn start(plan: Arc<Plan>, topology: &Topology, log: LogFile, stop: Arc<StopSignal>) -> io::Result<Run> {
     let n = topology.executors();
-    let connections = (raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) as usize / n).max(1);
+    let connections = (probe::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) as usize / n).max(1);
     let rings: Vec<Rings> = (0..n).map(|k| Rings::new(topology.bell_for(k))).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();
@@ -247,17 +247,4 @@ fn seat_parts(parts: Vec<Seed>, kick: &Kick, shared: &Shared) -> io::Result<Vec<
         }
     }
     Ok(seated)
-}
-
-/// Lets the process have as many descriptors as it may; returns how many that is.
-pub(crate) fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls take a valid rlimit.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
-            return 1024;
-        }
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 { limit.rlim_max } else { limit.rlim_cur }
-    }
 }

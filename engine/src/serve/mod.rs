@@ -25,7 +25,7 @@ pub use words::token;
 
 use crate::clock::{Anchor, Nanos};
 use crate::credit::StopSignal;
-use crate::net::probe::Io;
+use crate::net::probe::{Io, raise_descriptor_limit};
 use crate::net::reactor::{self, SharedPart};
 use crate::net::socket::{READ_BUFFER, SocketWire};
 use crate::net::{Events, Next, Part};
@@ -262,7 +262,7 @@ impl Server {
         }
         // Readiness wants a descriptor that does not block, a ring one that does.
         self.listener.set_nonblocking(io == Io::Epoll)?;
-        let limit = crate::run::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(1);
+        let limit = raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(1);
         let door = self.listener.try_clone()?;
         let mut kept = None;
         let ran = reactor::run(io, spin, None, |kick| {

@@ -1,0 +1,295 @@
+//! In steady state the timing core and the executors allocate nothing, whatever they are sent.
+//!
+//! The allocator counts what one thread allocates while it is armed. Both parts run here, over a wire that answers at
+//! once; rings are emptied as the collector would, which is not counted.
+
+use maser_engine::clock::{Instant, MICRO, Nanos, SECOND};
+use maser_engine::credit::{Issued, Progress, StopSignal};
+use maser_engine::endpoint;
+use maser_engine::executor::{Ends, Executor};
+use maser_engine::net::{ConnId, Events, Part, Sent, Wire};
+use maser_engine::plan::{Capture, Phase, Plan, RequestsBuilder, Target};
+use maser_engine::record::{Outcome, Record};
+use maser_engine::ring::{self, FrameConsumer};
+use maser_engine::schedule::Spec;
+use maser_engine::timing::{Lane, ORDERS, Timing};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+thread_local! {
+    static ARMED: Cell<bool> = const { Cell::new(false) };
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    if ARMED.get() {
+        COUNT.set(COUNT.get() + 1);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came; counting touches no memory of the heap.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations that `f` makes.
+fn allocations(f: impl FnOnce()) -> u64 {
+    COUNT.set(0);
+    ARMED.set(true);
+    f();
+    ARMED.set(false);
+    COUNT.get()
+}
+
+/// A wire on which everything happens at once, and its clock.
+#[derive(Clone)]
+struct Prompt(Rc<PromptState>);
+
+struct PromptState {
+    now: Cell<Instant>,
+    opening: RefCell<VecDeque<ConnId>>,
+    asked: RefCell<VecDeque<ConnId>>,
+}
+
+impl Prompt {
+    fn new(start: Instant) -> Self {
+        let queue = || RefCell::new(VecDeque::with_capacity(8192));
+        Self(Rc::new(PromptState { now: Cell::new(start), opening: queue(), asked: queue() }))
+    }
+}
+
+impl Wire for Prompt {
+    fn now(&self) -> Instant {
+        self.0.now.get()
+    }
+
+    fn connect(&mut self, conn: ConnId, _to: SocketAddr) {
+        self.0.opening.borrow_mut().push_back(conn);
+    }
+
+    fn send(&mut self, conn: ConnId, _head: &[u8], _body: &[u8]) -> io::Result<Sent> {
+        self.0.asked.borrow_mut().push_back(conn);
+        Ok(Sent { first: self.now(), last: Some(self.now()) })
+    }
+
+    fn close(&mut self, _conn: ConnId) {}
+}
+
+/// One timing core and one executor, driven by hand.
+struct Bench {
+    wire: Prompt,
+    timing: Timing,
+    executor: Executor<Prompt>,
+    records: FrameConsumer<Record>,
+    progress: Arc<Progress>,
+    payload: Vec<u8>,
+    answer: Vec<u8>,
+    /// Reads an answer comes in; the cuts wander.
+    reads: usize,
+    cut: usize,
+    /// Time from one turn to the next.
+    step: Nanos,
+    failed: u64,
+}
+
+impl Bench {
+    fn new(schedule: Spec, concurrency: Option<u32>, answer: Vec<u8>, reads: usize, step: Nanos) -> Self {
+        let start = Instant(SECOND);
+        let wire = Prompt::new(start);
+        let plan = Arc::new(plan(schedule, concurrency));
+        let (tell, orders) = ring::ring(ORDERS);
+        let (frames, records) = ring::frames(8192, 8 << 20);
+        let (marks, _) = ring::ring(1);
+        let progress = Arc::<Progress>::default();
+        let lane = Lane::new(tell, progress.clone(), None);
+        let timing =
+            Timing::new(plan.clone(), vec![lane], marks, Arc::<Issued>::default(), Arc::<StopSignal>::default());
+        let ends = Ends { orders, records: frames, progress: progress.clone() };
+        let executor = Executor::new(plan, 0, wire.clone(), ends, 10_000);
+        let payload = Vec::with_capacity(1 << 16);
+        Self { wire, timing, executor, records, progress, payload, answer, reads, cut: 0, step, failed: 0 }
+    }
+
+    /// Runs until so many requests have finished.
+    fn run_until(&mut self, finished: u64) {
+        let before = Progress::get(&self.progress.finished);
+        let mut rounds = 0;
+        while Progress::get(&self.progress.finished) < finished {
+            self.round();
+            rounds += 1;
+            assert!(rounds < 100 * (finished - before) + 10_000, "no progress");
+        }
+    }
+
+    fn round(&mut self) {
+        let now = self.wire.now().after(self.step);
+        self.wire.0.now.set(now);
+        self.timing.turn(now);
+        self.executor.turn(now);
+        while let Some(conn) = self.next_opening() {
+            self.executor.connected(conn, Ok(1), now);
+        }
+        // What is asked for meanwhile is answered in the next round.
+        let asked = self.wire.0.asked.borrow().len();
+        for _ in 0..asked {
+            self.answer_one();
+        }
+        while let Some(record) = self.pop() {
+            self.failed += u64::from(record.outcome() != Outcome::Ok);
+        }
+    }
+
+    fn next_opening(&self) -> Option<ConnId> {
+        self.wire.0.opening.borrow_mut().pop_front()
+    }
+
+    fn answer_one(&mut self) {
+        let Some(conn) = self.wire.0.asked.borrow_mut().pop_front() else { return };
+        let len = self.answer.len();
+        let mut from = 0;
+        for read in 1..=self.reads {
+            self.cut = (self.cut + 7919) % 97;
+            let to = if read == self.reads { len } else { (read * len / self.reads + self.cut).min(len - 1) };
+            if from < to {
+                let now = self.wire.now().after(MICRO);
+                self.wire.0.now.set(now);
+                self.executor.received(conn, &self.answer[from..to], now);
+                from = to;
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<Record> {
+        self.payload.clear();
+        self.records.pop(&mut self.payload)
+    }
+
+    /// Allocations of `n` requests after a warm-up of `warm`, in which the thread is late now and then: every slot that
+    /// the limit allows has been in use.
+    fn measure(mut self, warm: u64, n: u64) -> u64 {
+        for part in 1..=10 {
+            self.wire.0.now.set(self.wire.now().after(100 * self.step));
+            self.run_until(warm * part / 10);
+        }
+        let count = allocations(|| self.run_until(warm + n));
+        assert_eq!(self.failed, 0, "the answers are good ones");
+        count
+    }
+}
+
+fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
+    let mut requests = RequestsBuilder::new(&std::env::temp_dir()).unwrap();
+    for n in 0..7 {
+        requests.push(format!("{{\"n\":{n},\"prompt\":\"{}\"}}", "x".repeat(200 * n)).as_bytes()).unwrap();
+    }
+    Plan {
+        phases: vec![Phase {
+            name: "profiling".to_owned(),
+            warmup: false,
+            schedule,
+            concurrency,
+            requests: None,
+            duration: None,
+            grace: None,
+        }],
+        target: Target {
+            addrs: vec!["127.0.0.1:8000".parse().unwrap()],
+            host: "here".to_owned(),
+            path: "/v1/chat/completions".to_owned(),
+            correlation_header: "X-Correlation-ID".to_owned(),
+            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+        },
+        endpoint: endpoint::Kind::Chat,
+        requests: requests.finish().unwrap().into(),
+        capture: Capture { text: true, gaps: true },
+        request_timeout: Some(60 * SECOND),
+        preconnect: false,
+        run_key: 1,
+        seed: 1,
+    }
+}
+
+/// A stream of events in chunks.
+fn stream(keep_alive: bool) -> Vec<u8> {
+    let mut events = String::from(": hello\n\n");
+    for n in 0..20 {
+        let name = if n < 3 { "reasoning_content" } else { "content" };
+        let delta = format!("{{\"{name}\":\"tok\\u00e9n\\n {n} \"}}");
+        events.push_str(&format!("data: {{\"id\":\"chatcmpl\",\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n"));
+    }
+    events.push_str(
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":20}}\n\ndata: [DONE]\n\n",
+    );
+    let connection = if keep_alive { "" } else { "Connection: close\r\n" };
+    let mut bytes =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{connection}Transfer-Encoding: chunked\r\n\r\n");
+    for piece in events.as_bytes().chunks(100) {
+        bytes.push_str(&format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap()));
+    }
+    bytes.push_str("0\r\n\r\n");
+    bytes.into_bytes()
+}
+
+fn whole() -> Vec<u8> {
+    let body = "{\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"so\"}}]}";
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
+}
+
+#[test]
+fn a_closed_loop_of_streams_allocates_nothing() {
+    let bench = Bench::new(Spec::ClosedLoop, Some(32), stream(true), 9, 100 * MICRO);
+    assert_eq!(bench.measure(600, 1500), 0);
+}
+
+#[test]
+fn a_connection_for_each_request_allocates_nothing() {
+    let bench = Bench::new(Spec::ClosedLoop, Some(16), stream(false), 3, 100 * MICRO);
+    assert_eq!(bench.measure(600, 1000), 0);
+}
+
+#[test]
+fn scheduled_streams_allocate_nothing() {
+    for schedule in [Spec::Constant(20_000.0), Spec::Poisson(20_000.0)] {
+        let bench = Bench::new(schedule.clone(), Some(64), stream(true), 5, 100 * MICRO);
+        assert_eq!(bench.measure(4000, 1000), 0, "{schedule:?}");
+    }
+}
+
+/// An optimised build issues a million; without optimisation that takes too long, and a hundred thousand must do.
+#[test]
+fn a_million_scheduled_credits_take_no_memory() {
+    let n = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    let bench = Bench::new(Spec::Poisson(500_000.0), None, whole(), 1, 50 * MICRO);
+    assert_eq!(bench.measure(20_000, n), 0, "queues, slots and rings stay as they are");
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))), 1);
+}
