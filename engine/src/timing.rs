@@ -271,7 +271,7 @@ impl Timing {
         }
         let lanes = self.lanes.len() as u64;
         loop {
-            let mut pushed = false;
+            let (mut pushed, mut full) = (false, false);
             for k in 0..self.lanes.len() {
                 let left = limit - self.mark.issued;
                 if left == 0 {
@@ -279,13 +279,18 @@ impl Timing {
                 }
                 let lane = &self.lanes[k];
                 let spare = (left / (2 * lanes)).clamp(1, STOCK);
-                if lane.share != Some(0) && lane.has_room() && lane.stock() < lane.free_slots() + spare {
+                if lane.share == Some(0) || lane.stock() >= lane.free_slots() + spare {
+                    continue;
+                }
+                if lane.has_room() {
                     self.push(k, Instant::UNSET);
                     pushed = true;
+                } else {
+                    full = true;
                 }
             }
             if !pushed {
-                return Some(self.stop_at);
+                return Some(if full { self.stop_at.min(now.after(RETRY_FULL)) } else { self.stop_at });
             }
         }
     }

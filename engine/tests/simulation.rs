@@ -14,6 +14,7 @@ use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring;
 use maser_engine::schedule::Spec;
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
+use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -691,6 +692,28 @@ fn an_executor_asks_for_turns_until_it_has_obeyed_all_orders() {
         assert!(turns < 100, "turns without end");
     }
     assert_eq!(executor.in_flight(), 3000);
+}
+
+#[test]
+fn a_large_closed_loop_starts_in_milliseconds_though_no_event_helps() {
+    let plan = closed_loop(20_000, 20_000, None).plan;
+    let (tell, orders) = ring::ring(ORDERS);
+    let (records, _records) = ring::frames(1, 1);
+    let (marks, _marks) = ring::ring(1);
+    let progress = Arc::<Progress>::default();
+    let lanes = vec![Lane::new(tell, progress.clone(), None)];
+    let mut timing = Timing::new(plan.clone(), lanes, marks, Arc::default(), Arc::default());
+    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress }, 20_000);
+    let (mut timing_wants, mut executor_wants) = (Instant(1), Instant(1));
+    while executor.in_flight() < 20_000 {
+        // Two threads: the timing core's bell gives the executor a turn, and nobody gives the timing core one.
+        let now = timing_wants.min(executor_wants);
+        assert!(now < Instant(5 * MILLI), "{} in flight at {now:?}", executor.in_flight());
+        if timing_wants == now {
+            timing_wants = timing.turn(now).at.max(Instant(now.0 + 1));
+        }
+        executor_wants = executor.turn(now).at.max(Instant(now.0 + 1));
+    }
 }
 
 #[test]
