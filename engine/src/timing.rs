@@ -431,4 +431,24 @@ mod tests {
             prop_assert_eq!(both(a, b) == both(b, a), a == b);
         }
     }
+
+    #[test]
+    fn free_slots_are_counted_while_the_executor_is_at_work() {
+        let progress = Arc::<Progress>::default();
+        let mut lane = Lane::new(crate::ring::ring(1).0, progress.clone(), None);
+        lane.share = Some(3);
+        std::thread::scope(|scope| {
+            let executor = scope.spawn(|| {
+                for _ in 0..300_000 {
+                    Progress::add(&progress.started, 1);
+                    Progress::add(&progress.finished, 1);
+                }
+            });
+            while !executor.is_finished() {
+                let free = lane.free_slots();
+                assert!(free <= 3, "{free} of 3 slots are free");
+            }
+        });
+        assert_eq!(lane.free_slots(), 3);
+    }
 }
