@@ -1,17 +1,16 @@
 //! The command line of maser.
 
 mod args;
-// What is resolved here is read by the commands.
-#[allow(dead_code)]
+mod commands;
 mod config;
 mod options;
-#[allow(dead_code)]
 mod redact;
 mod refusal;
-#[allow(dead_code)]
+mod ui;
 mod values;
 
 use args::{Command, Stop};
+use commands::Failure;
 use refusal::Refusal;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -31,9 +30,12 @@ fn main() -> ExitCode {
         }
         Err(Stop::Refused(refusal)) => return refuse(&refusal),
     };
-    match show(command, &argv) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => refuse(&refusal),
+    match obey(command, &argv) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            say(std::io::stderr(), format_args!("error: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
     }
 }
 
@@ -47,21 +49,16 @@ fn refuse(refusal: &Refusal) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn show(command: Command, argv: &[OsString]) -> Result<(), Refusal> {
+fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
     match command {
-        Command::Profile(profile) => {
-            let config = config::ProfileConfig::resolve(*profile, std::io::stderr().is_terminal())?;
-            for note in &config.notes {
-                say(std::io::stderr(), format_args!("note: {note}"));
-            }
-            let line = redact::cli_command(argv);
-            say(std::io::stdout(), format_args!("{line}\n{config:#?}"));
+        Command::Profile(args) => {
+            let config = config::ProfileConfig::resolve(*args, std::io::stderr().is_terminal())?;
+            commands::profile::run(config, argv)
         }
-        Command::Report(report) => say(std::io::stdout(), format_args!("{report:#?}")),
-        Command::Serve(serve) => {
-            let config = config::ServeConfig::resolve(serve)?;
-            say(std::io::stdout(), format_args!("{config:#?}"));
+        Command::Report(args) => commands::report::run(&args),
+        Command::Serve(args) => {
+            let config = config::ServeConfig::resolve(args)?;
+            commands::serve::run(&config)
         }
     }
-    Ok(())
 }

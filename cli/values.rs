@@ -2,7 +2,9 @@
 //!
 //! Every parser's error completes the sentence `--flag VALUE: …`.
 
+pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
+pub(crate) use maser_engine::run::{Cores, Spin};
 
 /// What is said of a comma list where the reference would start a sweep.
 pub(crate) const SWEEP: &str = "sweeps are not supported yet by this version of maser, give a single value";
@@ -195,22 +197,6 @@ impl Choice for ArrivalPattern {
     ];
 }
 
-/// `--custom-dataset-type`: the format of the input file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// JSON lines, one prompt each.
-    SingleTurn,
-    /// JSON lines of a Mooncake trace.
-    MooncakeTrace,
-}
-
-impl Format {
-    /// Whether rows are requests of a recorded trace, with lengths and times.
-    pub(crate) fn is_trace(self) -> bool {
-        matches!(self, Self::MooncakeTrace)
-    }
-}
-
 impl Choice for Format {
     const NAMES: &'static [(&'static str, Option<Self>)] = &[
         ("single-turn", Some(Self::SingleTurn)),
@@ -301,17 +287,6 @@ impl Choice for LogLevel {
     ];
 }
 
-/// `--spin`: whether threads wait for the next event by turning in a loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spin {
-    /// On cores that nothing else of the run uses.
-    Auto,
-    /// On every core.
-    Always,
-    /// Nowhere.
-    Never,
-}
-
 impl Choice for Spin {
     const NAMES: &'static [(&'static str, Option<Self>)] =
         &[("auto", Some(Self::Auto)), ("always", Some(Self::Always)), ("never", Some(Self::Never))];
@@ -331,17 +306,6 @@ pub(crate) enum Io {
 impl Choice for Io {
     const NAMES: &'static [(&'static str, Option<Self>)] =
         &[("auto", Some(Self::Auto)), ("uring", Some(Self::Uring)), ("epoll", Some(Self::Epoll))];
-}
-
-/// `--cores`: where the threads may run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cores {
-    /// All cores that the process is allowed.
-    Auto,
-    /// This many of them.
-    Count(usize),
-    /// These, by the kernel's numbers, ascending and without doubles.
-    List(Vec<usize>),
 }
 
 /// Far above the number of cores of any machine; bounds what a range may expand to.

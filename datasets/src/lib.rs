@@ -4,10 +4,24 @@
 //! time, so that a large dataset never has to stand in memory as text. Every stream of random numbers has a name and a
 //! seed of its own ([`seed::Stream`]), so the same options give the same data on any machine.
 
+mod blocks;
+mod body_text;
+mod corpus;
 pub mod error;
+pub mod file;
+mod jsonl;
+pub mod lengths;
+mod mooncake;
+mod parallel;
 pub mod seed;
+mod single_turn;
+pub mod synthetic;
+pub mod tokens;
+
+use std::collections::BTreeMap;
 
 pub use error::Error;
+pub use tokens::Tokenizer;
 
 /// One request's worth of a conversation, independent of any endpoint's body format.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,6 +36,8 @@ pub struct Turn {
     pub max_tokens: Option<u32>,
     /// Planned send time, nanoseconds on the trace's own axis.
     pub timestamp_ns: Option<u64>,
+    /// Wait after the session's previous turn, nanoseconds; a session's first turn has nothing to wait for.
+    pub delay_ns: Option<u64>,
     /// Ready-made chat messages, sent as they are instead of `texts`.
     pub messages: Option<serde_json::Value>,
     /// Tool definitions that go with `messages`.
@@ -41,4 +57,52 @@ pub struct Conversation {
     pub session_id: String,
     /// At least one.
     pub turns: Vec<Turn>,
+}
+
+/// Takes the conversations one by one, in order; an error of its own stops the build and comes back from it.
+pub type Sink<'a> = &'a mut dyn FnMut(Conversation) -> Result<(), Error>;
+
+/// Where a run's requests come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spec {
+    /// Generated prompts.
+    Synthetic(synthetic::Options),
+    /// A file.
+    File(file::Options),
+}
+
+/// What a build came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// `synthetic`, or the name of the file's format.
+    pub kind: &'static str,
+    /// Conversations given to the sink.
+    pub conversations: u64,
+    /// Turns of all of them.
+    pub requests: u64,
+    /// Rows that a filter left out, by reason.
+    pub rows_skipped: BTreeMap<&'static str, u64>,
+    /// Rows that were taken otherwise than they stand, by reason.
+    pub rows_adjusted: BTreeMap<&'static str, u64>,
+    /// The earliest timestamp among the rows taken, in file order or not.
+    pub first_timestamp_ns: Option<u64>,
+    /// The latest timestamp among the rows taken.
+    pub last_timestamp_ns: Option<u64>,
+    /// Whether the format is a recorded trace.
+    pub is_trace: bool,
+}
+
+impl Spec {
+    /// Streams the conversations into `sink`, in order. With a tokenizer every turn's `input_tokens` is filled: counted
+    /// for given texts, messages and payloads, exactly the length asked for where prompts are made.
+    ///
+    /// # Errors
+    /// A sentence naming the flag, or file, line and field; or whatever `sink` returned. Conversations that went into
+    /// the sink before stay there.
+    pub fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
+        match self {
+            Self::Synthetic(options) => options.build(tokenizer, sink),
+            Self::File(options) => options.build(tokenizer, sink),
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A whole run.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Plan {
     /// Which protocol they speak.
     pub endpoint: endpoint::Kind,
     /// The bodies.
-    pub requests: Requests,
+    pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.
     pub capture: Capture,
     /// A request without a complete answer after this long has failed.
@@ -79,26 +80,31 @@ pub struct Capture {
 #[derive(Debug)]
 pub struct Requests {
     map: Option<Mmap>,
-    ends: Vec<u64>,
+    /// Offset and length of each body.
+    spans: Vec<(u64, u32)>,
 }
 
 impl Requests {
     /// Number of bodies.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.spans.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.spans.is_empty()
     }
 
     /// The body of request `index`; empty if there is no such request.
     pub fn body(&self, index: u32) -> &[u8] {
-        let index = index as usize;
-        let (Some(map), Some(&to)) = (&self.map, self.ends.get(index)) else { return &[] };
-        let from = if index == 0 { 0 } else { self.ends[index - 1] };
-        &map[from as usize..to as usize]
+        let (Some(map), Some(&(from, len))) = (&self.map, self.spans.get(index as usize)) else { return &[] };
+        &map[from as usize..from as usize + len as usize]
+    }
+
+    /// Renumbers the requests: what was `order[k]` becomes `k`. `order` must be a permutation.
+    pub fn reorder(&mut self, order: &[u32]) {
+        debug_assert_eq!(order.len(), self.spans.len());
+        self.spans = order.iter().map(|&k| self.spans[k as usize]).collect();
     }
 }
 
@@ -106,7 +112,7 @@ impl Requests {
 #[derive(Debug)]
 pub struct RequestsBuilder {
     file: BufWriter<File>,
-    ends: Vec<u64>,
+    spans: Vec<(u64, u32)>,
     len: u64,
 }
 
@@ -116,7 +122,7 @@ impl RequestsBuilder {
     /// # Errors
     /// The file cannot be made.
     pub fn new(dir: &Path) -> io::Result<Self> {
-        Ok(Self { file: BufWriter::with_capacity(1 << 18, tempfile::tempfile_in(dir)?), ends: Vec::new(), len: 0 })
+        Ok(Self { file: BufWriter::with_capacity(1 << 18, tempfile::tempfile_in(dir)?), spans: Vec::new(), len: 0 })
     }
 
     /// Appends a body; its index is the number of bodies before it.
@@ -125,8 +131,8 @@ impl RequestsBuilder {
     /// The file cannot be written (a full disk).
     pub fn push(&mut self, body: &[u8]) -> io::Result<()> {
         self.file.write_all(body)?;
+        self.spans.push((self.len, body.len() as u32));
         self.len += body.len() as u64;
-        self.ends.push(self.len);
         Ok(())
     }
 
@@ -138,7 +144,7 @@ impl RequestsBuilder {
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         // SAFETY: the file has no name and this is its only handle, so nobody can change it under the map.
         let map = if self.len > 0 { Some(unsafe { Mmap::map(&file)? }) } else { None };
-        Ok(Requests { map, ends: self.ends })
+        Ok(Requests { map, spans: self.spans })
     }
 }
 
@@ -153,8 +159,10 @@ mod tests {
         for body in ["a", "", "bcd"] {
             builder.push(body.as_bytes()).unwrap();
         }
-        let requests = builder.finish().unwrap();
+        let mut requests = builder.finish().unwrap();
         assert_eq!([0, 1, 2, 3].map(|n| requests.body(n)), [b"a".as_slice(), b"", b"bcd", b""]);
+        requests.reorder(&[2, 0, 1]);
+        assert_eq!([0, 1, 2].map(|n| requests.body(n)), [b"bcd".as_slice(), b"a", b""]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -314,7 +314,9 @@ impl Timing {
     }
 
     fn push(&mut self, lane: usize, due: Instant) {
-        let request = (self.sampled % self.plan.requests.len().max(1) as u64) as u32;
+        // A trace's schedule belongs to its own requests; everything else walks on through them.
+        let n = if self.arrivals.is_fixed() { self.mark.issued } else { self.sampled };
+        let request = (n % self.plan.requests.len().max(1) as u64) as u32;
         let credit = Credit { seq: self.mark.issued, due, request, phase: self.mark.phase };
         self.digest = digest(self.digest, due.since(self.mark.start));
         self.digest = digest(self.digest, u64::from(request));

@@ -225,7 +225,7 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         },
         endpoint: endpoint::Kind::Chat,
-        requests: requests.finish().unwrap(),
+        requests: requests.finish().unwrap().into(),
         capture: Capture { text: true, gaps: true },
         request_timeout: Some(60 * SECOND),
         preconnect: false,

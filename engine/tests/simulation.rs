@@ -95,7 +95,7 @@ fn plan(dice: &mut Dice) -> Plan {
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         },
         endpoint: endpoint::Kind::Chat,
-        requests: requests(dice.within(1, 40)),
+        requests: requests(dice.within(1, 40)).into(),
         capture: Capture { text: dice.chance(800), gaps: dice.chance(800) },
         request_timeout: dice.pick(&[None, Some(2 * MILLI), Some(30 * MILLI), Some(SECOND)]),
         preconnect: dice.chance(500),
@@ -339,7 +339,9 @@ impl<'a> Run<'a> {
         let phase = self.phase(record.phase);
         let mark = self.mark(record.phase)?;
         let before: u64 = self.log.phases[..record.phase as usize].iter().map(|m| m.issued).sum();
-        let request = (before + record.seq) % self.setup.plan.requests.len() as u64;
+        // A trace's requests belong to their own times; all other phases walk on through the requests.
+        let first = if matches!(phase.schedule, Spec::Fixed(_)) { 0 } else { before };
+        let request = (first + record.seq) % self.setup.plan.requests.len() as u64;
         ensure!(u64::from(record.request) == request, "request {request} is due");
         ensure!(record.has(flag::SCHEDULED) == (phase.schedule != Spec::ClosedLoop), "scheduled or not?");
         let offset = record.due.since(mark.start);
@@ -639,7 +641,7 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         phases: vec![phase],
         target,
         endpoint,
-        requests: self::requests(3),
+        requests: self::requests(3).into(),
         capture,
         request_timeout: None,
         preconnect: false,

@@ -157,197 +157,404 @@ impl<'t> Body<'t> {
     }
 }
 
-pub(super) fn read(json: &[u8]) -> Result<Reading<'_>, Unreadable> {
-    let mut reading = Reading::default();
+pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object()? {
+    if !scanner.open_object() {
+        scanner.end()?;
         return Err(Unreadable { at: 0, what: "an object was expected" });
     }
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"choices" => read_choices(&mut scanner, &mut reading)?,
-            b"usage" => reading.usage = read_usage(&mut scanner)?.or(reading.usage),
+            b"choices" => read_choices(&mut scanner, reading),
+            b"usage" => reading.usage = read_usage(&mut scanner).or(reading.usage),
             b"error" => {
-                let raw = scanner.raw()?;
+                let raw = scanner.raw();
                 if raw != b"null" {
                     reading.error = Some(raw);
                 }
             }
             // vLLM's older form of an error within a stream.
             b"object" => {
-                if scanner.string()? == Some(b"error") && reading.error.is_none() {
+                if scanner.string() == Some(b"error") && reading.error.is_none() {
                     reading.error = Some(json);
                 }
             }
-            _ => scanner.skip()?,
+            _ => scanner.skip(),
         }
     }
-    scanner.end()?;
-    Ok(reading)
+    scanner.end()
 }
 
 #[inline]
-fn read_choices<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    if !scanner.open_array()? || !scanner.next_element()? {
-        return Ok(());
+fn read_choices<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_array() || !scanner.next_element() {
+        return;
     }
-    read_choice(scanner, reading)?;
-    while scanner.next_element()? {
-        scanner.skip()?;
+    read_choice(scanner, reading);
+    while scanner.next_element() {
+        scanner.skip();
     }
-    Ok(())
 }
 
 #[inline]
-fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(());
+fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_object() {
+        return;
     }
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"delta" | b"message" => read_message(scanner, reading)?,
-            b"finish_reason" => reading.finish |= scanner.string()?.is_some(),
+            b"delta" | b"message" => read_message(scanner, reading),
+            b"finish_reason" => reading.finish |= scanner.string().is_some(),
             // Some providers report usage here.
             b"usage" => {
-                let usage = read_usage(scanner)?;
+                let usage = read_usage(scanner);
                 reading.usage = reading.usage.or(usage);
             }
-            _ => scanner.skip()?,
+            _ => scanner.skip(),
         }
     }
-    Ok(())
 }
 
 #[inline]
-fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(());
+fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_object() {
+        return;
     }
     // Servers in transition send both names with the same text: it counts once.
     let mut reasoning: [&[u8]; 2] = [&[]; 2];
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"content" => read_content(scanner, reading)?,
-            b"reasoning_content" => reasoning[0] = scanner.text()?.unwrap_or_default(),
-            b"reasoning" => reasoning[1] = scanner.text()?.unwrap_or_default(),
-            b"tool_calls" => read_tool_calls(scanner, &mut reading.text)?,
-            b"function_call" => read_function(scanner, &mut reading.text)?,
-            _ => scanner.skip()?,
+            b"content" => read_content(scanner, reading),
+            b"reasoning_content" => reasoning[0] = scanner.string().unwrap_or_default(),
+            b"reasoning" => reasoning[1] = scanner.string().unwrap_or_default(),
+            b"tool_calls" => read_tool_calls(scanner, &mut reading.text),
+            b"function_call" => read_function(scanner, &mut reading.text),
+            _ => scanner.skip(),
         }
     }
     let [first, second] = reasoning;
     reading.reasoning.push(if first.is_empty() { second } else { first });
-    Ok(())
 }
 
 /// Content is a string, or a list of parts: `text` is output, `thinking` (a list of parts itself) is reasoning.
 #[inline]
-fn read_content<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    if let Some(text) = scanner.string_or_stay()? {
+fn read_content<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if let Some(text) = scanner.string_or_stay() {
         reading.text.push(text);
-        return Ok(());
+        return;
     }
     read_parts(scanner, &mut reading.text, Some(&mut reading.reasoning))
 }
 
-fn read_parts<'a>(
-    scanner: &mut Scanner<'a>,
-    text: &mut Fragments<'a>,
-    mut thinking: Option<&mut Fragments<'a>>,
-) -> Result<(), Unreadable> {
-    if !scanner.open_array()? {
-        return Ok(());
+fn read_parts<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>, mut thinking: Option<&mut Fragments<'a>>) {
+    if !scanner.open_array() {
+        return;
     }
-    while scanner.next_element()? {
-        if !scanner.open_object()? {
+    while scanner.next_element() {
+        if !scanner.open_object() {
             continue;
         }
-        while let Some(key) = scanner.next_key()? {
+        while let Some(key) = scanner.next_key() {
             match (key, thinking.as_deref_mut()) {
-                (b"text", _) => text.push(scanner.string()?.unwrap_or_default()),
-                (b"thinking", Some(thinking)) => read_parts(scanner, thinking, None)?,
-                _ => scanner.skip()?,
+                (b"text", _) => text.push(scanner.string().unwrap_or_default()),
+                (b"thinking", Some(thinking)) => read_parts(scanner, thinking, None),
+                _ => scanner.skip(),
             }
         }
     }
-    Ok(())
 }
 
-fn read_tool_calls<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) -> Result<(), Unreadable> {
-    if !scanner.open_array()? {
-        return Ok(());
+fn read_tool_calls<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
+    if !scanner.open_array() {
+        return;
     }
-    while scanner.next_element()? {
-        if !scanner.open_object()? {
+    while scanner.next_element() {
+        if !scanner.open_object() {
             continue;
         }
-        while let Some(key) = scanner.next_key()? {
+        while let Some(key) = scanner.next_key() {
             match key {
-                b"function" => read_function(scanner, text)?,
-                _ => scanner.skip()?,
+                b"function" => read_function(scanner, text),
+                _ => scanner.skip(),
             }
         }
     }
-    Ok(())
 }
 
 /// The name goes before the arguments, in whichever order they come.
-fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) -> Result<(), Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(());
+fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
+    if !scanner.open_object() {
+        return;
     }
     let mut parts: [&[u8]; 2] = [&[]; 2];
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         match key {
-            b"name" => parts[0] = scanner.string()?.unwrap_or_default(),
-            b"arguments" => parts[1] = scanner.string()?.unwrap_or_default(),
-            _ => scanner.skip()?,
+            b"name" => parts[0] = scanner.string().unwrap_or_default(),
+            b"arguments" => parts[1] = scanner.string().unwrap_or_default(),
+            _ => scanner.skip(),
         }
     }
     for part in parts {
         text.push(part);
     }
-    Ok(())
 }
 
 /// `None` for anything but an object with members.
-fn read_usage(scanner: &mut Scanner<'_>) -> Result<Option<Usage>, Unreadable> {
-    if !scanner.open_object()? {
-        return Ok(None);
+fn read_usage(scanner: &mut Scanner<'_>) -> Option<Usage> {
+    if !scanner.open_object() {
+        return None;
     }
     let mut usage = Usage::default();
     let mut any = false;
-    while let Some(key) = scanner.next_key()? {
+    while let Some(key) = scanner.next_key() {
         any = true;
         match key {
-            b"prompt_tokens" => usage.prompt = count(scanner)?,
-            b"completion_tokens" => usage.completion = count(scanner)?,
-            b"total_tokens" => usage.total = count(scanner)?,
+            b"prompt_tokens" => usage.prompt = count(scanner),
+            b"completion_tokens" => usage.completion = count(scanner),
+            b"total_tokens" => usage.total = count(scanner),
             b"completion_tokens_details" => {
-                usage.reasoning = detail(scanner, b"reasoning_tokens")?;
+                usage.reasoning = detail(scanner, b"reasoning_tokens");
             }
-            b"prompt_tokens_details" => usage.cached = detail(scanner, b"cached_tokens")?,
-            _ => scanner.skip()?,
+            b"prompt_tokens_details" => usage.cached = detail(scanner, b"cached_tokens"),
+            _ => scanner.skip(),
         }
     }
-    Ok(any.then_some(usage))
+    any.then_some(usage)
 }
 
-fn count(scanner: &mut Scanner<'_>) -> Result<u32, Unreadable> {
-    Ok(scanner.count()?.unwrap_or(UNKNOWN))
+fn count(scanner: &mut Scanner<'_>) -> u32 {
+    scanner.count().unwrap_or(UNKNOWN)
 }
 
 /// The count called `name` within an object of details.
-fn detail(scanner: &mut Scanner<'_>, name: &[u8]) -> Result<u32, Unreadable> {
+fn detail(scanner: &mut Scanner<'_>, name: &[u8]) -> u32 {
     let mut found = UNKNOWN;
-    if scanner.open_object()? {
-        while let Some(key) = scanner.next_key()? {
+    if scanner.open_object() {
+        while let Some(key) = scanner.next_key() {
             if key == name {
-                found = count(scanner)?;
+                found = count(scanner);
             } else {
-                scanner.skip()?;
+                scanner.skip();
             }
         }
     }
-    Ok(found)
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Kind;
+    use serde_json::json;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    fn written(options: &Options, turn: &Turn) -> String {
+        let mut out = b"before".to_vec();
+        Kind::Chat.body(options, turn, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        text.strip_prefix("before").unwrap().to_owned()
+    }
+
+    fn options(streaming: bool, extra: Value) -> Options {
+        Options { model: "m".into(), streaming, extra: map(extra), ..Options::default() }
+    }
+
+    fn turn(texts: &[&str]) -> Turn {
+        Turn { texts: texts.iter().map(|&text| text.into()).collect(), ..Turn::default() }
+    }
+
+    #[test]
+    fn a_body_has_its_fields_in_the_reference_order() {
+        let full = Turn {
+            max_tokens: Some(64),
+            tools: Some(json!([{"type": "function"}])),
+            extra: map(json!({"min_tokens": 64})),
+            ..turn(&["hi"])
+        };
+        assert_eq!(
+            written(&options(true, json!({"temperature": 0.7, "seed": 1})), &full),
+            r#"{"messages":[{"role":"user","content":"hi"}],"model":"m","stream":true,"tools":[{"type":"function"}],"max_completion_tokens":64,"temperature":0.7,"seed":1,"min_tokens":64,"stream_options":{"include_usage":true}}"#
+        );
+        let legacy = Options { use_legacy_max_tokens: true, ..options(false, json!({})) };
+        assert_eq!(
+            written(&legacy, &full),
+            r#"{"messages":[{"role":"user","content":"hi"}],"model":"m","stream":false,"tools":[{"type":"function"}],"max_tokens":64,"min_tokens":64}"#
+        );
+    }
+
+    #[test]
+    fn content_is_a_string_or_parts() {
+        for (texts, want) in [
+            (&["hi"][..], r#""hi""#),
+            (&[""], r#""""#),
+            (&[], r#""""#),
+            (&["", ""], r#""""#),
+            (&["a", "", "b"], r#"[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#),
+            (&["", "b"], r#"[{"type":"text","text":"b"}]"#),
+            (&["q\"\\\n\u{1}\u{7f}é"], "\"q\\\"\\\\\\n\\u0001\u{7f}é\""),
+        ] {
+            let body = written(&options(false, json!({})), &turn(texts));
+            let want = format!(r#"{{"messages":[{{"role":"user","content":{want}}}],"model":"m","stream":false}}"#);
+            assert_eq!(body, want);
+        }
+    }
+
+    #[test]
+    fn a_turn_overrides_role_model_messages_and_all() {
+        let mut one = Turn { role: Some("tool".into()), model: Some("other".into()), ..turn(&["x"]) };
+        let none = options(false, json!({}));
+        assert_eq!(
+            written(&none, &one),
+            r#"{"messages":[{"role":"tool","content":"x"}],"model":"other","stream":false}"#
+        );
+        one.messages = Some(json!([{"role": "system", "content": "s", "z": 1, "a": 2}]));
+        assert_eq!(
+            written(&none, &one),
+            r#"{"messages":[{"role":"system","content":"s","z":1,"a":2}],"model":"other","stream":false}"#
+        );
+        one.payload = Some(json!({"prompt": "p", "n": 1.5}));
+        assert_eq!(written(&options(true, json!({"x": 1})), &one), r#"{"prompt":"p","n":1.5}"#);
+    }
+
+    #[test]
+    fn extras_replace_in_place_and_the_turns_word_counts() {
+        let mut one = turn(&["x"]);
+        one.extra = map(json!({"b": 2, "model": "turn", "c": 3}));
+        let run = options(true, json!({"a": 1, "b": 1, "stream": false, "model": "run"}));
+        assert_eq!(
+            written(&run, &one),
+            r#"{"messages":[{"role":"user","content":"x"}],"model":"turn","stream":false,"a":1,"b":2,"c":3}"#
+        );
+    }
+
+    #[test]
+    fn stream_options_follow_the_merged_stream_field() {
+        let tail = |options: &Options| {
+            let body = written(options, &turn(&["x"]));
+            body[r#"{"messages":[{"role":"user","content":"x"}],"model":"m","#.len()..].to_owned()
+        };
+        for (streaming, extra, want) in [
+            (true, json!({}), r#""stream":true,"stream_options":{"include_usage":true}}"#),
+            (false, json!({"stream": true}), r#""stream":true,"stream_options":{"include_usage":true}}"#),
+            (false, json!({"stream": "yes"}), r#""stream":"yes","stream_options":{"include_usage":true}}"#),
+            (true, json!({"stream": 0}), r#""stream":0}"#),
+            (true, json!({"stream": null}), r#""stream":null}"#),
+            (false, json!({"stream_options": {"x": 1}}), r#""stream":false,"stream_options":{"x":1}}"#),
+            (
+                true,
+                json!({"stream_options": {"x": 1}, "k": 2}),
+                r#""stream":true,"stream_options":{"x":1,"include_usage":true},"k":2}"#,
+            ),
+            (
+                true,
+                json!({"stream_options": {"include_usage": false}}),
+                r#""stream":true,"stream_options":{"include_usage":false}}"#,
+            ),
+            (true, json!({"stream_options": null}), r#""stream":true,"stream_options":null}"#),
+        ] {
+            assert_eq!(tail(&options(streaming, extra)), want);
+        }
+        let chatty = Options { per_chunk_usage: true, ..options(true, json!({})) };
+        assert_eq!(
+            tail(&chatty),
+            r#""stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#
+        );
+    }
+
+    /// Text fragments, reasoning fragments, finish.
+    fn seen(json: &str) -> (Vec<&str>, Vec<&str>, bool) {
+        let reading = Kind::Chat.read(json.as_bytes()).unwrap();
+        fn all<'a>(fragments: &Fragments<'a>) -> Vec<&'a str> {
+            let text = |raw| std::str::from_utf8(raw).unwrap();
+            fragments.iter().map(text).collect()
+        }
+        let (text, reasoning) = (all(&reading.text), all(&reading.reasoning));
+        assert_eq!(reading.has_content(), !text.is_empty() || !reasoning.is_empty());
+        (text, reasoning, reading.finish)
+    }
+
+    #[test]
+    fn deltas_and_messages_are_read() {
+        let delta = |inner: &str| format!(r#"{{"choices":[{{"index":0,"delta":{inner}}}]}}"#);
+        for (inner, text, reasoning) in [
+            (r#"{"role":"assistant"}"#, &[][..], &[][..]),
+            (r#"{"role":"assistant","content":""}"#, &[], &[]),
+            (r#"{"content":null,"tool_calls":null,"function_call":null}"#, &[], &[]),
+            (r#"{}"#, &[], &[]),
+            (r#"null"#, &[], &[]),
+            (r#"{"content":"a\"b"}"#, &[r#"a\"b"#], &[]),
+            (r#"{"content":"a","refusal":"r"}"#, &["a"], &[]),
+            (r#"{"content":null,"reasoning_content":"r"}"#, &[], &["r"]),
+            (r#"{"content":"a","reasoning":"r"}"#, &["a"], &["r"]),
+            (r#"{"reasoning":"r","reasoning_content":"r"}"#, &[], &["r"]),
+            (r#"{"reasoning":"r","reasoning_content":""}"#, &[], &["r"]),
+            (r#"{"reasoning":{"x":"r"}}"#, &[], &[]),
+            (
+                r#"{"tool_calls":[{"index":0,"id":"i","type":"function","function":{"arguments":"{\"a\":","name":"f"}},{"function":{"arguments":"1}"}}]}"#,
+                &["f", r#"{\"a\":"#, "1}"],
+                &[],
+            ),
+            (r#"{"tool_calls":[{"function":{"name":null,"arguments":""}},7,{}]}"#, &[], &[]),
+            (r#"{"function_call":{"name":"f","arguments":"{}"}}"#, &["f", "{}"], &[]),
+            (
+                r#"{"content":[{"type":"thinking","thinking":[{"type":"text","text":"t"}]},{"type":"text","text":"a"},{"type":"text","text":"b"}]}"#,
+                &["a", "b"],
+                &["t"],
+            ),
+        ] {
+            let json = delta(inner);
+            assert_eq!(seen(&json), (text.to_vec(), reasoning.to_vec(), false), "{inner}");
+            let json = json.replace("delta", "message");
+            assert_eq!(seen(&json), (text.to_vec(), reasoning.to_vec(), false), "{inner}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_choice_counts() {
+        let json = r#"{"choices":[{"index":1,"delta":{"content":"a"},"finish_reason":null},{"index":0,"delta":{"content":"b"},"finish_reason":"stop"}]}"#;
+        assert_eq!(seen(json), (vec!["a"], vec![], false));
+        for json in [r#"{"choices":[]}"#, r#"{"choices":null}"#, r#"{"choices":[3]}"#, "{}"] {
+            assert_eq!(seen(json), (vec![], vec![], false));
+        }
+        let json = r#"{"choices":[{"finish_reason":"stop","delta":{"content":"a"}}]}"#;
+        assert_eq!(seen(json), (vec!["a"], vec![], true));
+    }
+
+    #[test]
+    fn usage_is_found_wherever_it_stands() {
+        let usage = |json: &str| Kind::Chat.read(json.as_bytes()).unwrap().usage;
+        let full = r#"{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"prompt_tokens_details":{"audio":0,"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#;
+        let want = Some(Usage { prompt: 1, completion: 2, total: 3, cached: 4, reasoning: 5 });
+        assert_eq!(usage(&format!(r#"{{"choices":[],"usage":{full}}}"#)), want);
+        assert_eq!(usage(&format!(r#"{{"usage":{full},"choices":[{{"delta":{{"content":"a"}}}}]}}"#)), want);
+        assert_eq!(usage(&format!(r#"{{"choices":[{{"usage":{full}}}],"usage":null}}"#)), want);
+        assert_eq!(usage(r#"{"usage":null}"#), None);
+        assert_eq!(usage(r#"{"usage":{}}"#), None);
+        assert_eq!(
+            usage(
+                r#"{"usage":{"completion_tokens":7,"prompt_tokens":null,"prompt_tokens_details":null,"total_tokens":-1}}"#
+            ),
+            Some(Usage { completion: 7, ..Usage::default() })
+        );
+    }
+
+    #[test]
+    fn errors_are_noticed() {
+        let error = |json: &'static str| Kind::Chat.read(json.as_bytes()).unwrap().error;
+        assert_eq!(error(r#"{"error":null,"choices":[]}"#), None);
+        assert_eq!(error(r#"{"error": {"code":500} }"#), Some(&br#"{"code":500}"#[..]));
+        assert_eq!(error(r#"{"error":"no"}"#), Some(&br#""no""#[..]));
+        let old = r#"{"object":"error","message":"m"}"#;
+        assert_eq!(error(old), Some(old.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_no_object_is_unreadable() {
+        for json in ["", " ", "[]", "1", "\"x\"", "null", "{", r#"{"choices":[{"delta":{"content":"a"}}]"#, "{} {}"] {
+            assert!(Kind::Chat.read(json.as_bytes()).is_err(), "{json}");
+        }
+    }
 }

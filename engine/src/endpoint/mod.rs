@@ -101,10 +101,19 @@ impl Kind {
     }
 
     /// Reads one JSON payload: the data of an event, or a whole response body.
+    #[inline]
     pub fn read<'a>(self, json: &'a [u8]) -> Result<Reading<'a>, Unreadable> {
-        match self {
-            Self::Chat => chat::read(json),
+        // Filled where it lies: a reading is some hundred bytes, and moving it costs as much as reading a short event.
+        let mut result = Ok(Reading::default());
+        if let Ok(reading) = &mut result {
+            let read = match self {
+                Self::Chat => chat::read(json, reading),
+            };
+            if let Err(unreadable) = read {
+                result = Err(unreadable);
+            }
         }
+        result
     }
 }
 
@@ -159,13 +168,14 @@ impl Default for Usage {
     }
 }
 
+/// Content, and the names and arguments of three tool calls.
 const INLINE: usize = 8;
 
-/// A short list of slices that allocates only beyond eight.
+/// A short list of slices that are not empty; it allocates only beyond eight.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fragments<'a> {
+    /// Filled from the front; empty where free.
     inline: [&'a [u8]; INLINE],
-    len: usize,
     more: Vec<&'a [u8]>,
 }
 
@@ -176,24 +186,22 @@ impl<'a> Fragments<'a> {
         if raw.is_empty() {
             return;
         }
-        match self.inline.get_mut(self.len) {
-            Some(slot) => {
-                *slot = raw;
-                self.len += 1;
-            }
+        match self.inline.iter_mut().find(|slot| slot.is_empty()) {
+            Some(slot) => *slot = raw,
             None => self.more.push(raw),
         }
     }
 
     /// The slices in order.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.inline.iter().take(self.len).chain(&self.more).copied()
+        self.inline.iter().chain(&self.more).copied().take_while(|raw| !raw.is_empty())
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.inline.first().is_none_or(|raw| raw.is_empty())
     }
 }
 

@@ -42,6 +42,14 @@ pub trait Wire {
     fn close(&mut self, conn: ConnId);
 }
 
+/// What a server may ask besides.
+pub trait ServerWire: Wire {
+    /// Nothing more will be sent: the peer sees the end once it has all that was sent before. Bytes may still come.
+    fn end_sending(&mut self, conn: ConnId);
+    /// Ends a connection so that the peer sees it reset. No event of it follows.
+    fn reset(&mut self, conn: ConnId);
+}
+
 /// What the network tells. Each call returns the earliest time at which the owner wants a turn.
 pub trait Events {
     /// An attempt to connect has ended; `Ok` holds the local port.

@@ -58,3 +58,16 @@ pub fn uring_refusal() -> Option<String> {
     let error = ring_builder(RingFlags::Plain).build(RING_ENTRIES).err()?;
     Some(format!("the kernel refuses io_uring here ({error})"))
 }
+
+/// Lets the process have as many descriptors as it may; returns how many that is.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls take a valid rlimit.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return 1024;
+        }
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 { limit.rlim_max } else { limit.rlim_cur }
+    }
+}

@@ -10,7 +10,7 @@ use crate::clock::{self, Instant, MICRO, Nanos};
 use monoio::net::TcpStream;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::pin::pin;
@@ -85,10 +85,11 @@ struct KickState {
 impl Kick {
     /// A turn is wanted at `at`.
     pub fn want(&self, at: Instant) {
-        if at < self.0.until.get() && !self.0.kicked.replace(true) {
-            if let Some(waker) = self.0.waker.borrow_mut().take() {
-                waker.wake();
-            }
+        if at < self.0.until.get()
+            && !self.0.kicked.replace(true)
+            && let Some(waker) = self.0.waker.borrow_mut().take()
+        {
+            waker.wake();
         }
     }
 
@@ -177,8 +178,6 @@ async fn drive(parts: Vec<SharedPart>, kick: Kick, spin: bool, bell: Option<Arc<
         echo.yield_now().await;
     }
 }
-
-use std::future::Future;
 
 fn is_near(at: Instant) -> bool {
     at != Instant::NEVER && at <= clock::now().after(LEAD)

@@ -5,7 +5,7 @@
 //! of about 100 µs). What the kernel has no room for goes on through the runtime.
 
 use super::reactor::Kick;
-use super::{ConnId, Events, Sent, Wire};
+use super::{ConnId, Events, Sent, ServerWire, Wire};
 use crate::clock::{self, Instant};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
@@ -64,18 +64,41 @@ impl SocketWire {
         *self.0.owner.borrow_mut() = Some(owner);
     }
 
-    /// Takes connections from `listener` for ever; `admit` names each one's slot, or refuses it.
-    pub fn listen(&self, listener: std::net::TcpListener, mut admit: impl FnMut(Instant) -> Option<ConnId> + 'static) {
+    /// Takes connections from `listener`; `admit` names each one's slot, or refuses it, and is told of the error that
+    /// ends the listening. Must be called on the loop's thread, while the loop runs.
+    pub fn listen(
+        &self,
+        listener: std::net::TcpListener,
+        mut admit: impl FnMut(io::Result<Instant>) -> Option<ConnId> + 'static,
+    ) {
         let inner = self.0.clone();
         monoio::spawn(async move {
-            let Ok(listener) = monoio::net::TcpListener::from_std(listener) else { return };
-            while let Ok((stream, _)) = listener.accept().await {
+            let ended = accept_all(&inner, listener, &mut |at| admit(Ok(at))).await;
+            if let Err(error) = ended {
+                admit(Err(error));
+            }
+        });
+    }
+}
+
+/// Accepts until that fails for good: a peer that has gone again fails only itself.
+async fn accept_all(
+    inner: &Rc<Inner>,
+    listener: std::net::TcpListener,
+    admit: &mut impl FnMut(Instant) -> Option<ConnId>,
+) -> io::Result<()> {
+    let listener = monoio::net::TcpListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
                 if let Some(conn) = admit(clock::now()) {
                     inner.vacate(conn);
                     monoio::spawn(serve_link(inner.clone(), conn, stream, false));
                 }
             }
-        });
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -159,6 +182,32 @@ impl Wire for SocketWire {
             // An epoch that no event will match: the tasks of this connection end in silence.
             *link = Link { epoch: conn.epoch.wrapping_add(1), ..Link::EMPTY };
         }
+    }
+}
+
+impl ServerWire for SocketWire {
+    fn end_sending(&mut self, conn: ConnId) {
+        let links = self.0.links.borrow();
+        if let Some(link) = links.get(conn.slot as usize).filter(|l| l.epoch == conn.epoch && l.fd >= 0) {
+            // SAFETY: the reading task owns the descriptor and has not ended, or the link would hold none.
+            unsafe { libc::shutdown(link.fd, libc::SHUT_WR) };
+        }
+    }
+
+    fn reset(&mut self, conn: ConnId) {
+        let mut links = self.0.links.borrow_mut();
+        let Some(link) = links.get_mut(conn.slot as usize).filter(|l| l.epoch == conn.epoch) else { return };
+        if link.fd >= 0 {
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+            let size = size_of::<libc::linger>() as libc::socklen_t;
+            // SAFETY: the option is a live linger of that size; the reading task still owns the descriptor. Woken by the
+            // second call it closes it, which with no time to linger resets the connection.
+            unsafe {
+                libc::setsockopt(link.fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size);
+                libc::shutdown(link.fd, libc::SHUT_RD);
+            }
+        }
+        *link = Link { epoch: conn.epoch.wrapping_add(1), ..Link::EMPTY };
     }
 }
 

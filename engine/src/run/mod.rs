@@ -8,7 +8,7 @@ use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
-use crate::net::probe::Io;
+use crate::net::probe::{self, Io};
 use crate::net::reactor::{self, Doorbell, Kick, SharedPart};
 use crate::net::socket::SocketWire;
 use crate::net::{Events, Part};
@@ -99,13 +99,13 @@ pub struct LogFile {
     pub at: u64,
 }
 
-/// Starts all threads of a run.
+/// Starts all threads of a run. The calling thread is unparked whenever one of them ends.
 ///
 /// # Errors
 /// A thread or a descriptor could not be made.
 pub fn start(plan: Arc<Plan>, topology: &Topology, log: LogFile, stop: Arc<StopSignal>) -> io::Result<Run> {
     let n = topology.executors();
-    let connections = (raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) as usize / n).max(1);
+    let connections = (probe::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) as usize / n).max(1);
     let rings: Vec<Rings> = (0..n).map(|k| Rings::new(topology.bell_for(k))).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();
@@ -197,33 +197,36 @@ fn spawn(
     bell: Option<Arc<Doorbell>>,
     shared: Arc<Shared>,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
+    let starter = std::thread::current();
     std::thread::Builder::new().name(thread.name()).spawn(move || {
         core_affinity::set_for_current(core_affinity::CoreId { id: thread.core });
-        if !thread.executors.is_empty() {
-            let io = shared.io;
-            return reactor::run(io, thread.spin, bell, |kick| seat_parts(parts, kick, &shared));
-        }
-        if thread.collector && !thread.timing && matches!(shared.io, Io::Uring(_)) {
-            for part in parts {
-                if let Seed::Collector(collector) = part {
-                    let log = shared.log()?;
-                    let (stop, failure) = (shared.stop.clone(), shared.failure.clone());
-                    collector::run_on_glommio(*collector, log.file, log.at, thread.core, stop, failure);
-                }
-            }
-            return Ok(());
-        }
-        let mut boxed: Vec<Box<dyn Part>> = Vec::new();
-        for part in parts {
-            match part {
-                Seed::Timing(timing) => boxed.push(timing),
-                Seed::Collector(collector) => boxed.push(Box::new(shared.plain(*collector)?)),
-                Seed::Executor { .. } => {}
-            }
-        }
-        reactor::run_without_sockets(boxed, thread.spin, NAP);
-        Ok(())
+        let result = carry(&thread, parts, bell, &shared);
+        starter.unpark();
+        result
     })
+}
+
+/// Runs a thread's parts to their end, each kind of thread in its own loop.
+fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared: &Shared) -> io::Result<()> {
+    if !thread.executors.is_empty() {
+        return reactor::run(shared.io, thread.spin, bell, |kick| seat_parts(parts, kick, shared));
+    }
+    let on_ring = thread.collector && !thread.timing && matches!(shared.io, Io::Uring(_));
+    let mut boxed: Vec<Box<dyn Part>> = Vec::new();
+    for part in parts {
+        match part {
+            Seed::Timing(timing) => boxed.push(timing),
+            Seed::Collector(collector) if on_ring => {
+                let log = shared.log()?;
+                let (stop, failure) = (shared.stop.clone(), shared.failure.clone());
+                collector::run_on_glommio(*collector, log.file, log.at, thread.core, stop, failure);
+            }
+            Seed::Collector(collector) => boxed.push(Box::new(shared.plain(*collector)?)),
+            Seed::Executor { .. } => {}
+        }
+    }
+    reactor::run_without_sockets(boxed, thread.spin, NAP);
+    Ok(())
 }
 
 /// Makes the parts of a thread that has sockets, on that thread.
@@ -244,17 +247,4 @@ fn seat_parts(parts: Vec<Seed>, kick: &Kick, shared: &Shared) -> io::Result<Vec<
         }
     }
     Ok(seated)
-}
-
-/// Lets the process have as many descriptors as it may; returns how many that is.
-fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls take a valid rlimit.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
-            return 1024;
-        }
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        if libc::setrlimit(libc::RLIMIT_NOFILE, &raised) == 0 { limit.rlim_max } else { limit.rlim_cur }
-    }
 }

@@ -54,6 +54,11 @@ impl Arrivals {
         !matches!(self, Self::ClosedLoop)
     }
 
+    /// Whether each arrival is a given request's own.
+    pub fn is_fixed(&self) -> bool {
+        matches!(self, Self::Fixed(_))
+    }
+
     /// The offset of the next request; `None` once the schedule has ended, and always in a closed loop.
     pub fn next_offset(&mut self) -> Option<Nanos> {
         match self {

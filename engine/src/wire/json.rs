@@ -32,220 +32,300 @@ const MAX_DEPTH: u32 = 128;
 ///
 /// The caller walks: [`open_object`](Self::open_object), then [`next_key`](Self::next_key) until `None`, taking exactly one
 /// value ([`skip`](Self::skip), [`string`](Self::string), an inner object, …) after each key; likewise
-/// [`open_array`](Self::open_array) and [`next_element`](Self::next_element).
+/// [`open_array`](Self::open_array) and [`next_element`](Self::next_element). What is broken ends every walk, and
+/// [`end`](Self::end) tells of it: what was read before counts only if that is `Ok`.
 #[derive(Debug, Clone)]
 pub struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     /// The last thing read was an opening bracket: no comma is due.
     opened: bool,
+    broken: Option<Unreadable>,
+    /// Where the block of `specials` starts, a multiple of [`BLOCK`]; `usize::MAX` before the first one.
+    block: usize,
+    /// One bit for each quote or backslash of the block. Found for a whole block at once, so that the way from one string
+    /// to the next is a shift and a count of zeros rather than a search.
+    specials: u64,
 }
 
 impl<'a> Scanner<'a> {
     /// Starts in front of the value of `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, opened: false }
-    }
-
-    #[cold]
-    fn broken(&self, what: &'static str) -> Unreadable {
-        Unreadable { at: self.at, what }
-    }
-
-    /// The next byte that is not white space, not taken.
     #[inline]
-    fn peek(&mut self) -> Result<u8, Unreadable> {
-        loop {
-            match self.bytes.get(self.at) {
-                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
-                Some(&byte) => return Ok(byte),
-                None => return Err(self.broken(CUT)),
-            }
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, opened: false, broken: None, block: usize::MAX, specials: 0 }
+    }
+
+    /// Gives up, so that every walk ends. The first reason counts.
+    #[cold]
+    #[inline(never)]
+    fn fail(&mut self, what: &'static str) {
+        let what = if self.at >= self.bytes.len() { CUT } else { what };
+        self.broken.get_or_insert(Unreadable { at: self.at, what });
+        self.at = self.bytes.len();
+    }
+
+    /// The next byte that is not white space, not taken; 0, which starts nothing, at the end.
+    #[inline(always)]
+    fn peek(&mut self) -> u8 {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte > b' ' => byte,
+            _ => self.peek_beyond_space(),
         }
+    }
+
+    #[inline(never)]
+    fn peek_beyond_space(&mut self) -> u8 {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+        self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
     /// Steps into the next value if it is an object; otherwise skips it and returns `false`.
     #[inline]
-    pub fn open_object(&mut self) -> Result<bool, Unreadable> {
+    pub fn open_object(&mut self) -> bool {
         self.open(b'{')
     }
 
     /// Steps into the next value if it is an array; otherwise skips it and returns `false`.
     #[inline]
-    pub fn open_array(&mut self) -> Result<bool, Unreadable> {
+    pub fn open_array(&mut self) -> bool {
         self.open(b'[')
     }
 
-    #[inline]
-    fn open(&mut self, bracket: u8) -> Result<bool, Unreadable> {
-        if self.peek()? == bracket {
+    #[inline(always)]
+    fn open(&mut self, bracket: u8) -> bool {
+        if self.peek() == bracket {
             self.at += 1;
             self.opened = true;
-            Ok(true)
+            true
         } else {
-            self.skip()?;
-            Ok(false)
+            self.skip();
+            false
         }
     }
 
     /// The key of the next member, as written between its quotes; `None` steps out of the object.
-    #[inline]
-    pub fn next_key(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
-        if !self.next(b'}')? {
-            return Ok(None);
+    #[inline(always)]
+    pub fn next_key(&mut self) -> Option<&'a [u8]> {
+        if !self.next(b'}') {
+            return None;
         }
-        if self.peek()? != b'"' {
-            return Err(self.broken("a member has no key"));
+        if self.peek() != b'"' {
+            self.fail("a member has no key");
+            return None;
         }
-        let key = self.quoted()?;
-        if self.peek()? != b':' {
-            return Err(self.broken("a key has no colon"));
+        let key = self.quoted();
+        if self.peek() != b':' {
+            self.fail("a key has no colon");
+            return None;
         }
         self.at += 1;
-        Ok(Some(key))
+        Some(key)
     }
 
     /// Whether another element stands next; `false` steps out of the array.
     #[inline]
-    pub fn next_element(&mut self) -> Result<bool, Unreadable> {
+    pub fn next_element(&mut self) -> bool {
         self.next(b']')
     }
 
-    #[inline]
-    fn next(&mut self, close: u8) -> Result<bool, Unreadable> {
-        let byte = self.peek()?;
+    #[inline(always)]
+    fn next(&mut self, close: u8) -> bool {
+        let byte = self.peek();
         let first = std::mem::take(&mut self.opened);
         if byte == close {
             self.at += 1;
-            return Ok(false);
+            return false;
         }
-        if !first {
-            if byte != b',' {
-                return Err(self.broken("a comma or a closing bracket is missing"));
-            }
-            self.at += 1;
+        if first {
+            return true;
         }
-        Ok(true)
+        if byte != b',' {
+            self.fail("a comma or a closing bracket is missing");
+            return false;
+        }
+        self.at += 1;
+        true
     }
 
     /// Takes the next value if it is a string, as written between its quotes; otherwise skips it.
     #[inline]
-    pub fn string(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
-        if self.peek()? == b'"' {
-            self.quoted().map(Some)
-        } else {
-            self.skip()?;
-            Ok(None)
+    pub fn string(&mut self) -> Option<&'a [u8]> {
+        let text = self.string_or_stay();
+        if text.is_none() {
+            self.skip();
         }
+        text
     }
 
     /// Takes the next value if it is a string, as written between its quotes; otherwise stays in front of it.
-    #[inline]
-    pub fn string_or_stay(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
-        if self.peek()? == b'"' { self.quoted().map(Some) } else { Ok(None) }
-    }
-
-    /// Takes the next value if it is a string; `None` for the empty string and for anything else.
-    #[inline]
-    pub fn text(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
-        Ok(self.string()?.filter(|raw| !raw.is_empty()))
+    #[inline(always)]
+    pub fn string_or_stay(&mut self) -> Option<&'a [u8]> {
+        (self.peek() == b'"').then(|| self.quoted())
     }
 
     /// Takes the next value if it is a whole number below 2³²; otherwise skips it.
-    pub fn count(&mut self) -> Result<Option<u32>, Unreadable> {
-        let raw = self.raw()?;
+    pub fn count(&mut self) -> Option<u32> {
+        let raw = self.raw();
         let digits = raw.iter().all(u8::is_ascii_digit) && raw.len() <= 10;
         let value = raw.iter().take(10).fold(0u64, |n, &b| n * 10 + u64::from(b & 0x0f));
-        Ok(u32::try_from(value).ok().filter(|_| digits))
+        u32::try_from(value).ok().filter(|_| digits)
     }
 
     /// Skips the next value and returns it as written.
     #[inline]
-    pub fn raw(&mut self) -> Result<&'a [u8], Unreadable> {
-        self.peek()?;
+    pub fn raw(&mut self) -> &'a [u8] {
+        self.peek();
         let start = self.at;
-        self.skip()?;
-        Ok(self.bytes.get(start..self.at).unwrap_or_default())
+        self.skip();
+        self.bytes.get(start..self.at).unwrap_or_default()
     }
 
     /// Skips the next value, whatever it is.
-    #[inline]
-    pub fn skip(&mut self) -> Result<(), Unreadable> {
+    #[inline(always)]
+    pub fn skip(&mut self) {
         self.opened = false;
-        match self.peek()? {
-            b'"' => self.quoted().map(drop),
+        match self.peek() {
+            b'"' => {
+                self.quoted();
+            }
             b'{' | b'[' => self.skip_nested(),
-            _ => self.skip_scalar(),
+            b'n' => self.skip_literal(b"null"),
+            b't' => self.skip_literal(b"true"),
+            b'f' => self.skip_literal(b"false"),
+            b'-' | b'0'..=b'9' => self.skip_number(),
+            _ => self.fail("no value starts like this"),
         }
     }
 
-    /// The text must be over but for white space.
+    /// The text must be over but for white space, and nothing in it broken.
     #[inline]
     pub fn end(&mut self) -> Result<(), Unreadable> {
-        match self.peek() {
-            Ok(_) => Err(self.broken("something follows the value")),
-            Err(_) => Ok(()),
+        self.peek();
+        if self.at < self.bytes.len() {
+            self.fail("something follows the value");
+        }
+        match self.broken {
+            None => Ok(()),
+            Some(broken) => Err(broken),
         }
     }
 
     /// The string that starts at the quote under the cursor.
-    #[inline]
-    fn quoted(&mut self) -> Result<&'a [u8], Unreadable> {
+    #[inline(always)]
+    fn quoted(&mut self) -> &'a [u8] {
         self.opened = false;
         let start = self.at + 1;
         let mut at = start;
         loop {
-            match find_special(self.bytes, at) {
-                Some(end) if self.bytes.get(end) == Some(&b'"') => {
-                    self.at = end + 1;
-                    return Ok(self.bytes.get(start..end).unwrap_or_default());
+            let found = self.next_special(at);
+            match self.bytes.get(found) {
+                Some(b'"') => {
+                    self.at = found + 1;
+                    return self.bytes.get(start..found).unwrap_or_default();
                 }
-                Some(backslash) => at = backslash + 2,
-                None => {
-                    self.at = self.bytes.len();
-                    return Err(self.broken("a string does not end"));
-                }
+                Some(_) => at = found + 2,
+                None => break,
             }
+        }
+        self.at = self.bytes.len();
+        self.fail(CUT);
+        &[]
+    }
+
+    /// The next quote or backslash at or after `at`; the length of the text if there is none.
+    #[inline(always)]
+    fn next_special(&mut self, at: usize) -> usize {
+        if at & !(BLOCK - 1) == self.block {
+            let hits = self.specials >> (at % BLOCK);
+            if hits != 0 {
+                return at + hits.trailing_zeros() as usize;
+            }
+        }
+        self.next_special_beyond(at)
+    }
+
+    /// The same where the block at hand has none left.
+    #[inline(never)]
+    fn next_special_beyond(&mut self, at: usize) -> usize {
+        let mut block = at & !(BLOCK - 1);
+        if block == self.block {
+            block += BLOCK;
+        }
+        let mut from = at.max(block);
+        for _ in 0..NEAR {
+            if from >= self.bytes.len() {
+                return self.bytes.len();
+            }
+            self.enter(block);
+            let hits = self.specials >> (from % BLOCK);
+            if hits != 0 {
+                return from + hits.trailing_zeros() as usize;
+            }
+            block += BLOCK;
+            from = block;
+        }
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        match memchr::memchr2(b'"', b'\\', rest) {
+            Some(found) => {
+                self.enter((from + found) & !(BLOCK - 1));
+                from + found
+            }
+            None => self.bytes.len(),
+        }
+    }
+
+    /// Makes `block`, the start of a block within the text, the block at hand.
+    #[inline]
+    fn enter(&mut self, block: usize) {
+        let rest = self.bytes.get(block..).unwrap_or_default();
+        self.block = block;
+        self.specials = if let Some(whole) = rest.first_chunk() {
+            specials(whole)
+        } else if let Some(last) = self.bytes.last_chunk() {
+            // Looks back, then shifts out what lies before the block.
+            specials(last) >> (BLOCK - rest.len())
+        } else {
+            let mut padded = [0; BLOCK];
+            padded[..rest.len()].copy_from_slice(rest);
+            specials(&padded)
+        };
+    }
+
+    #[inline]
+    fn skip_literal(&mut self, literal: &[u8]) {
+        match self.bytes.get(self.at..) {
+            Some(rest) if rest.starts_with(literal) => self.at += literal.len(),
+            _ => self.fail("no value starts like this"),
         }
     }
 
     #[inline]
-    fn skip_scalar(&mut self) -> Result<(), Unreadable> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let len = match rest.first() {
-            Some(b'n') if rest.starts_with(b"null") => 4,
-            Some(b't') if rest.starts_with(b"true") => 4,
-            Some(b'f') if rest.starts_with(b"false") => 5,
-            Some(b'-' | b'0'..=b'9') => rest
-                .iter()
-                .position(|b| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
-                .unwrap_or(rest.len()),
-            _ => return Err(self.broken("no value starts like this")),
-        };
-        self.at += len;
-        Ok(())
+    fn skip_number(&mut self) {
+        while let Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
     }
 
     /// Skips an object or array without recursion; one bit a level remembers the kind of bracket.
-    fn skip_nested(&mut self) -> Result<(), Unreadable> {
+    fn skip_nested(&mut self) {
         let mut depth = 0;
         let mut objects = 0u128;
         while let Some(&byte) = self.bytes.get(self.at) {
             match byte {
                 b'"' => {
-                    self.quoted()?;
+                    self.quoted();
                     continue;
                 }
+                b'{' | b'[' if depth == MAX_DEPTH => return self.fail("nested too deep"),
                 b'{' | b'[' => {
-                    if depth == MAX_DEPTH {
-                        return Err(self.broken("nested too deep"));
-                    }
                     depth += 1;
                     objects = objects << 1 | u128::from(byte == b'{');
                 }
                 b'}' | b']' => {
                     if (objects & 1 == 1) != (byte == b'}') {
-                        return Err(self.broken("a bracket closes another kind"));
+                        return self.fail("a bracket closes another kind");
                     }
                     depth -= 1;
                     objects >>= 1;
@@ -254,44 +334,44 @@ impl<'a> Scanner<'a> {
             }
             self.at += 1;
             if depth == 0 {
-                return Ok(());
+                return;
             }
         }
-        Err(self.broken(CUT))
+        self.fail(CUT);
     }
 }
 
-/// Bytes looked at word by word before the vectorised search takes over: keys and tokens are shorter, and for them a call
-/// costs more than the search.
-const NEAR: usize = 48;
+/// Bytes whose quotes and backslashes are found together: one bit each in a word.
+const BLOCK: usize = 64;
 
-/// The next quote or backslash at or after `at`.
-#[inline]
-fn find_special(bytes: &[u8], mut at: usize) -> Option<usize> {
-    let near = at + NEAR;
-    while at < near {
-        let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-            let rest = bytes.get(at..)?;
-            return rest.iter().position(|&b| b == b'"' || b == b'\\').map(|found| at + found);
-        };
-        let word = u64::from_le_bytes(*word);
-        let hits = zero_bytes(word ^ QUOTES) | zero_bytes(word ^ BACKSLASHES);
-        if hits != 0 {
-            return Some(at + hits.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    memchr::memchr2(b'"', b'\\', bytes.get(at..)?).map(|found| at + found)
+/// Blocks without any after which the vectorised search takes over: only a long text has so many.
+const NEAR: usize = 4;
+
+/// One bit for each quote or backslash of the block, the first byte's lowest.
+#[inline(always)]
+fn specials(block: &[u8; BLOCK]) -> u64 {
+    let (parts, _) = block.as_chunks::<16>();
+    parts.iter().rev().fold(0, |bits, part| bits << 16 | u64::from(specials_of_part(part)))
 }
 
-const ONES: u64 = u64::MAX / 0xff;
-const QUOTES: u64 = ONES * b'"' as u64;
-const BACKSLASHES: u64 = ONES * b'\\' as u64;
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn specials_of_part(part: &[u8; 16]) -> u16 {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8};
+    let bits = u128::from_le_bytes(*part);
+    // SAFETY: the intrinsics ask for nothing but SSE2, which every x86_64 processor has; they touch no memory.
+    unsafe {
+        let part = _mm_set_epi64x((bits >> 64) as i64, bits as i64);
+        let quotes = _mm_cmpeq_epi8(part, _mm_set1_epi8(b'"' as i8));
+        let backslashes = _mm_cmpeq_epi8(part, _mm_set1_epi8(b'\\' as i8));
+        _mm_movemask_epi8(_mm_or_si128(quotes, backslashes)) as u16
+    }
+}
 
-/// The high bit of each zero byte of `word`; exact up to and including the lowest one.
-#[inline]
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & (ONES << 7)
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn specials_of_part(part: &[u8; 16]) -> u16 {
+    part.iter().rev().fold(0, |bits, b| bits << 1 | u16::from(matches!(b, b'"' | b'\\')))
 }
 
 /// Appends the text that the raw string `raw` stands for, always as UTF-8: pairs of surrogates become their character,
@@ -375,9 +455,9 @@ mod tests {
     fn members(text: &str) -> Result<Vec<(String, String)>, Unreadable> {
         let mut scanner = Scanner::new(text.as_bytes());
         let mut found = Vec::new();
-        if scanner.open_object()? {
-            while let Some(key) = scanner.next_key()? {
-                let raw = scanner.raw()?;
+        if scanner.open_object() {
+            while let Some(key) = scanner.next_key() {
+                let raw = scanner.raw();
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 found.push((text(key), text(raw)));
             }
@@ -456,7 +536,7 @@ mod tests {
             ("\"7\"", None),
             ("[7]", None),
         ] {
-            assert_eq!(Scanner::new(text.as_bytes()).count(), Ok(want), "{text}");
+            assert_eq!(Scanner::new(text.as_bytes()).count(), want, "{text}");
         }
     }
 
@@ -477,13 +557,22 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_is_found_at_every_distance() {
-        for distance in 0..200 {
-            for special in [b'"', b'\\'] {
-                let mut bytes = vec![b'a'; 300];
-                bytes[3 + distance] = special;
-                assert_eq!(find_special(&bytes, 3), Some(3 + distance));
-                assert_eq!(find_special(&bytes[..3 + distance], 3), None);
+    fn a_string_ends_at_every_distance_from_every_place() {
+        for place in [0, 1, 15, 16, 60, 63, 64, 65, 130] {
+            for distance in 0..700 {
+                for ending in ["\"", "\\\"\"", "\\\\\""] {
+                    let text = format!("{}\"{}{ending}", " ".repeat(place), "a".repeat(distance));
+                    let want = &text[place + 1..text.len() - 1];
+                    for follow in ["", " ", &" ".repeat(200)] {
+                        let padded = format!("{text}{follow}");
+                        let mut scanner = Scanner::new(padded.as_bytes());
+                        assert_eq!(scanner.string(), Some(want.as_bytes()));
+                        assert_eq!(scanner.end(), Ok(()));
+                    }
+                    let mut scanner = Scanner::new(&text.as_bytes()[..text.len() - 1]);
+                    scanner.skip();
+                    assert_eq!(scanner.end().map_err(|e| e.what), Err(CUT));
+                }
             }
         }
     }
@@ -533,13 +622,18 @@ mod tests {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"{}[]\",:\\u0ntf1"[..])], 0..200)) {
             let mut scanner = Scanner::new(&bytes);
-            let _ = scanner.skip();
+            scanner.skip();
+            let _ = scanner.end();
             let mut scanner = Scanner::new(&bytes);
-            if scanner.open_object() == Ok(true) {
-                while let Ok(Some(_)) = scanner.next_key() {
-                    if scanner.raw().is_err() { break; }
+            let mut steps = 0;
+            if scanner.open_object() {
+                while scanner.next_key().is_some() {
+                    scanner.raw();
+                    steps += 1;
                 }
             }
+            prop_assert!(steps <= bytes.len());
+            let _ = scanner.end();
             let mut out = Vec::new();
             unescape_into(&bytes, &mut out);
             prop_assert!(String::from_utf8(out).is_ok());

@@ -135,3 +135,84 @@ fn parse(bytes: &[u8]) -> Result<(RequestHead<'_>, Body), HttpError> {
     head.chunked = framing.chunked;
     Ok((head, framing.body(Body::Done)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::http1::Head;
+    use uuid::Uuid;
+
+    /// All requests of one connection: heads and bodies as text.
+    fn said(pieces: &[&[u8]]) -> Result<Vec<String>, HttpError> {
+        let mut reader = RequestReader::new();
+        let mut requests = Vec::new();
+        let mut body = String::new();
+        for piece in pieces {
+            let mut rest = *piece;
+            loop {
+                match reader.step(&mut rest)? {
+                    RequestStep::Head(head) => body = format!("{head:?} "),
+                    RequestStep::Body(piece) => body += &piece.escape_ascii().to_string(),
+                    RequestStep::Done => {
+                        requests.push(std::mem::take(&mut body));
+                        assert_eq!(reader.eof(), Ok(()));
+                        reader.reset();
+                    }
+                    RequestStep::More => break,
+                }
+            }
+        }
+        assert_eq!(reader.eof().is_err(), reader.started());
+        Ok(requests)
+    }
+
+    #[test]
+    fn the_client_s_own_head_is_read_back() {
+        let mut head = Head::new("POST", "/v1/x?a=1", "h", "X-Correlation-ID", &[]);
+        let (a, b) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let mut bytes = head.patch(a, b, 4).to_vec();
+        bytes.extend_from_slice(b"body");
+        let want = RequestHead {
+            method: "POST",
+            path: "/v1/x?a=1",
+            request_id: Some("00000000-0000-0000-0000-000000000007"),
+            correlation_id: Some("00000000-0000-0000-0000-000000000008"),
+            keep_alive: true,
+            content_length: Some(4),
+            chunked: false,
+            expects_continue: false,
+        };
+        let twice = [&bytes[..], &bytes].concat();
+        let want = vec![format!("{want:?} body"); 2];
+        assert_eq!(said(&[&twice]), Ok(want.clone()));
+        for cut in 0..twice.len() {
+            let (a, b) = twice.split_at(cut);
+            assert_eq!(said(&[a, b]), Ok(want.clone()));
+        }
+        assert_eq!(said(&twice.chunks(1).collect::<Vec<_>>()), Ok(want));
+    }
+
+    #[test]
+    fn requests_without_length_have_no_body_and_expectations_are_seen() {
+        let found = said(&[b"GET /health HTTP/1.0\r\n\r\n"]).unwrap();
+        assert!(found[0].contains("keep_alive: false") && found[0].ends_with("} "));
+        let bytes = b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+        let found = said(&[bytes]).unwrap();
+        for part in ["expects_continue: true", "chunked: true", "keep_alive: false"] {
+            assert!(found[0].contains(part), "{found:?}");
+        }
+        assert!(found[0].ends_with("} x"));
+    }
+
+    #[test]
+    fn broken_requests_are_refused() {
+        for bytes in [
+            "GET\r\n\r\n",
+            "GET / HTTP/3.0\r\n\r\n",
+            "P /\u{1} HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        ] {
+            assert!(matches!(said(&[bytes.as_bytes()]), Err(HttpError::Head(_))), "{bytes:?}");
+        }
+    }
+}

@@ -189,3 +189,219 @@ fn is_json(media_type: &[u8]) -> bool {
     let suffix = media_type.len().checked_sub(5).and_then(|at| media_type.get(at..));
     media_type.eq_ignore_ascii_case(b"application/json") || suffix.is_some_and(|end| end.eq_ignore_ascii_case(b"+json"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything a response says, as text, and whether the bytes were enough.
+    fn said(reader: &mut ResponseReader, pieces: &[&[u8]]) -> Result<String, HttpError> {
+        let mut said = String::new();
+        let mut body = Vec::new();
+        for piece in pieces {
+            let mut rest = *piece;
+            loop {
+                match reader.step(&mut rest)? {
+                    Step::Head(head) => {
+                        let ResponseHead { status, reason, content_length: length, .. } = head;
+                        let kind = match (head.event_stream, head.json) {
+                            (true, _) => "sse",
+                            (_, true) => "json",
+                            _ => "-",
+                        };
+                        let chunked = if head.chunked { " chunked" } else { "" };
+                        said = format!("{status} {reason} {kind} {length:?}{chunked}");
+                    }
+                    Step::Body(piece) => {
+                        assert!(!piece.is_empty());
+                        body.extend_from_slice(piece);
+                    }
+                    Step::Done { reusable } => {
+                        let keep = if reusable { "keep" } else { "close" };
+                        return Ok(format!("{said} [{}] {keep}", body.escape_ascii()));
+                    }
+                    Step::More => break,
+                }
+            }
+        }
+        Ok(format!("{said} [{}] more", body.escape_ascii()))
+    }
+
+    fn whole(bytes: &[u8]) -> Result<String, HttpError> {
+        let mut reader = ResponseReader::new();
+        let result = said(&mut reader, &[bytes]);
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        reader.reset();
+        assert_eq!(result, said(&mut reader, &single), "{}", bytes.escape_ascii());
+        result
+    }
+
+    #[test]
+    fn responses_are_read_by_their_framing() {
+        for (bytes, want) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "200 OK - Some(2) [hi] keep"),
+            ("HTTP/1.1 200\r\ncontent-length:2\r\n\r\nhi+", "200  - Some(2) [hi] keep"),
+            ("HTTP/1.1 200 OK\nContent-Length: 2\n\nhi", "200 OK - Some(2) [hi] keep"),
+            ("\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK - Some(0) [] keep"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", "200 OK - Some(3) [hi] more"),
+            ("HTTP/1.1 200 OK\r\n\r\nhi", "200 OK - None [hi] more"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\nContent-Length: 2\r\n\r\nhi", "200 OK - Some(2) [hi] keep"),
+            ("HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", "200 OK - Some(0) [] close"),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK - Some(0) [] close"),
+            ("HTTP/1.0 200 OK\r\nConnection: x, Keep-Alive\r\nContent-Length: 0\r\n\r\n", "200 OK - Some(0) [] keep"),
+            ("HTTP/1.1 204 No Content\r\n\r\n", "204 No Content - None [] keep"),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", "304 Not Modified - Some(9) [] keep"),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+                "200 OK - Some(1) [x] keep",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nContent-Length: 0\r\n\r\n",
+                "200 OK sse Some(0) [] keep",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Type: Application/JSON\r\nContent-Length: 0\r\n\r\n",
+                "200 OK json Some(0) [] keep",
+            ),
+            (
+                "HTTP/1.1 500 E\r\nContent-Type: application/problem+json\r\nContent-Length: 0\r\n\r\n",
+                "500 E json Some(0) [] keep",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-streams\r\nContent-Length: 0\r\n\r\n",
+                "200 OK - Some(0) [] keep",
+            ),
+        ] {
+            assert_eq!(whole(bytes.as_bytes()).as_deref(), Ok(want), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_taken_apart() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (body, want) in [
+            ("2\r\nhi\r\n0\r\n\r\n", "[hi] keep"),
+            ("2\r\nhi\r\n0A;x=\"y\"\r\n0123456789\r\n0\r\n\r\nHTTP", "[hi0123456789] keep"),
+            ("00000000000000000000000000000002\r\nhi\r\n000\r\n\r\n", "[hi] keep"),
+            ("2 \r\nhi\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\n", "[hi] keep"),
+            ("2\r\nhi\r\n", "[hi] more"),
+            ("5\r\nhi", "[hi] more"),
+            ("0\r\n", "[] more"),
+            ("", "[] more"),
+        ] {
+            let bytes = format!("{head}{body}");
+            let want = format!("200 OK - None chunked {want}");
+            assert_eq!(whole(bytes.as_bytes()), Ok(want), "{body:?}");
+        }
+        for body in [
+            "x\r\n",
+            "\r\n",
+            ";\r\n",
+            "-1\r\n",
+            "2\nhi\r\n",
+            "2\rhi",
+            "2\r\nhix",
+            "2\r\nhi\n",
+            "2\r\nhi\rx",
+            "10000000000000000\r\n",
+            "2;a\nhi",
+            "0\r\nT: x\n",
+            "0\r\nT: x\rx",
+            "2\r\nhi\r\nx",
+        ] {
+            let bytes = format!("{head}{body}");
+            assert!(matches!(whole(bytes.as_bytes()), Err(HttpError::Chunk(_))), "{body:?}");
+        }
+        let long = format!("{head}1;{}\r\nx\r\n", "e".repeat(20_000));
+        assert!(matches!(whole(long.as_bytes()), Err(HttpError::Chunk(_))));
+        let both = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!(whole(both.as_bytes()).as_deref(), Ok("200 OK - Some(9) chunked [] close"));
+    }
+
+    #[test]
+    fn broken_heads_are_refused() {
+        for head in [
+            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+            "HTTP/1.1 099 Low\r\n\r\n",
+            "HTTP/1.1 20\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: \u{1}\r\n\r\n",
+            "HTTP/\r\n\r\n",
+            "<html>",
+            "x",
+        ] {
+            let result = whole(head.as_bytes());
+            assert!(matches!(result, Err(HttpError::Head(_))), "{head:?}: {result:?}");
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(129));
+        assert!(matches!(whole(many.as_bytes()), Err(HttpError::Head(_))));
+    }
+
+    #[test]
+    fn a_head_has_a_bound_wherever_it_is_cut() {
+        let head = |padding: usize| format!("HTTP/1.1 204 \r\nA: {}\r\n\r\n", "x".repeat(padding));
+        let bound = 64 * 1024 - head(0).len();
+        for (padding, fits) in [(bound, true), (bound + 1, false), (bound + 9, false)] {
+            let result = whole(head(padding).as_bytes());
+            match fits {
+                true => assert_eq!(result.as_deref(), Ok("204  - None [] keep")),
+                false => assert_eq!(result, Err(HttpError::HeadTooLong)),
+            }
+        }
+        assert_eq!(whole("HTTP/1.1 200 OK".repeat(5000).as_bytes()), Err(HttpError::HeadTooLong));
+    }
+
+    #[test]
+    fn the_end_of_the_connection_is_judged() {
+        for (bytes, want) in [
+            ("", Err(HttpError::NoResponse)),
+            ("\r\n", Err(HttpError::NoResponse)),
+            ("H", Err(HttpError::Truncated)),
+            ("HTTP/1.1 100 Continue\r\n\r\n", Err(HttpError::Truncated)),
+            ("HTTP/1.1 200 OK\r\n\r\n", Ok(())),
+            ("HTTP/1.1 200 OK\r\n\r\nsome", Ok(())),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh", Err(HttpError::Truncated)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Ok(())),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", Err(HttpError::Truncated)),
+        ] {
+            let mut reader = ResponseReader::new();
+            said(&mut reader, &[bytes.as_bytes()]).unwrap();
+            assert_eq!(reader.started(), want != Err(HttpError::NoResponse));
+            assert_eq!(reader.eof(), want, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_is_reused_and_head_requests_have_no_body() {
+        let mut reader = ResponseReader::new();
+        let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        let whole = "200 OK - Some(2) [hi] keep";
+        for cut in 0..bytes.len() {
+            let (a, b) = bytes.split_at(cut);
+            assert_eq!(said(&mut reader, &[a, b]).as_deref(), Ok(whole));
+            reader.reset();
+            assert!(!reader.started());
+        }
+        reader.expect_no_body();
+        let head = "200 OK - Some(2) [] keep";
+        assert_eq!(said(&mut reader, &[bytes]).as_deref(), Ok(head));
+        reader.reset();
+        assert_eq!(said(&mut reader, &[bytes]).as_deref(), Ok(whole));
+    }
+
+    #[test]
+    fn errors_read_as_parts_of_a_sentence() {
+        let text = HttpError::Chunk("a chunk is longer than its size").to_string();
+        assert_eq!(text, "the chunked coding is broken: a chunk is longer than its size");
+        for error in [HttpError::HeadTooLong, HttpError::Truncated, HttpError::NoResponse] {
+            assert!(error.to_string().starts_with("the "));
+        }
+    }
+}

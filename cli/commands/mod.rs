@@ -1,0 +1,45 @@
+//! What the commands do.
+
+mod mock;
+mod prepare;
+pub(crate) mod profile;
+pub(crate) mod report;
+pub(crate) mod serve;
+mod signals;
+
+use crate::refusal::Refusal;
+use std::fmt;
+
+/// Why a command did not do what it was asked to: a sentence and an exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line, or a file it names, cannot be used. Nothing was sent.
+    Refused(Refusal),
+    /// The machine or the server did not play along.
+    Failed(String),
+}
+
+impl Failure {
+    /// Exit codes: 2 for input that cannot be used, 1 for everything else that went wrong.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(_) => 2,
+            Self::Failed(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Failed(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}

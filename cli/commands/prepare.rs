@@ -1,0 +1,298 @@
+//! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
+
+use super::Failure;
+use crate::config::{Arrival, FixedSchedule, Input, Length, PhaseKind, ProfileConfig, Tokenizer as Chosen};
+use crate::refusal::Refusal;
+use crate::values::ExportLevel;
+use maser_datasets::file::{self, Format};
+use maser_datasets::lengths::Lengths;
+use maser_datasets::tokens::Tokenizer;
+use maser_datasets::{Conversation, Error, Spec, Summary, synthetic};
+use maser_engine::clock::Nanos;
+use maser_engine::endpoint::{self, Kind};
+use maser_engine::log::{self, RequestInfo};
+use maser_engine::plan::{Capture, Phase, Plan, Requests, RequestsBuilder, Target};
+use maser_engine::schedule;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the first look at the server may take.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// Rows of the request table in one block of the log.
+const TABLE_BLOCK: usize = 4096;
+
+/// One row of the request table, owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    conversation: String,
+    turn: u32,
+    input_tokens: Option<u32>,
+    max_tokens: Option<u32>,
+    due: Option<Nanos>,
+}
+
+/// The bodies of a run and what is known of each.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    pub(super) requests: Arc<Requests>,
+    rows: Vec<Row>,
+    pub(super) summary: Summary,
+}
+
+impl Bodies {
+    /// Conversation ids in the order of the requests.
+    pub(super) fn conversations(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(|r| r.conversation.as_str())
+    }
+
+    /// Appends the request table to the log.
+    pub(super) fn put_table(&self, out: &mut Vec<u8>) {
+        for rows in self.rows.chunks(TABLE_BLOCK) {
+            let mut body = Vec::new();
+            for row in rows {
+                let info = RequestInfo {
+                    conversation: &row.conversation,
+                    turn: row.turn,
+                    input_tokens: row.input_tokens,
+                    max_tokens: row.max_tokens,
+                };
+                log::put_request(&mut body, &info);
+            }
+            log::put_block(out, log::Kind::Requests, rows.len() as u32, &body);
+        }
+    }
+}
+
+/// Puts the requests in the order of their planned times; requests at the same time keep the file's order.
+fn sort_by_due(requests: &mut Requests, rows: &mut Vec<Row>) {
+    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+    order.sort_by_key(|&k| rows[k as usize].due);
+    requests.reorder(&order);
+    let mut taken: Vec<Option<Row>> = std::mem::take(rows).into_iter().map(Some).collect();
+    rows.extend(order.iter().filter_map(|&k| taken[k as usize].take()));
+}
+
+/// The tokenizer the settings name, if the run needs one: to make prompts, or to count what the server is not trusted
+/// to.
+pub(super) fn tokenizer(config: &ProfileConfig) -> Result<Option<Tokenizer>, Failure> {
+    let trace = matches!(&config.input, Input::File { .. });
+    if trace && config.use_server_token_count && !makes_prompts(config) {
+        return Ok(None);
+    }
+    match &config.tokenizer {
+        Chosen::Builtin => Ok(Some(Tokenizer::builtin())),
+        Chosen::File(path) => Tokenizer::open(path).map(Some).map_err(|e| Refusal::new(e.0).into()),
+    }
+}
+
+/// Whether prompts are made and not given.
+fn makes_prompts(config: &ProfileConfig) -> bool {
+    match &config.input {
+        Input::Synthetic { .. } => true,
+        Input::File { path, format, .. } => match format {
+            Some(format) => format.is_trace(),
+            None => Format::detect(path).is_ok_and(Format::is_trace),
+        },
+    }
+}
+
+/// Settles what only the input file can tell, before anything is built from it.
+pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
+    let Input::File { path, format, .. } = &config.input else { return Ok(()) };
+    let format = match format {
+        Some(format) => *format,
+        None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
+    };
+    let timed = Format::first_row_is_timed(path).map_err(|e| Refusal::new(e.0))?;
+    config.settle_file(format, timed)?;
+    Ok(())
+}
+
+fn lengths(length: &Length) -> Lengths {
+    Lengths { mean: f64::from(length.mean), stddev: length.stddev.unwrap_or(0.0) }
+}
+
+fn spec(config: &ProfileConfig, seed: u64) -> Spec {
+    match &config.input {
+        Input::Synthetic { entries, isl, osl, .. } => Spec::Synthetic(synthetic::Options {
+            entries: *entries,
+            isl: lengths(isl),
+            osl: osl.as_ref().map(lengths),
+            seed,
+        }),
+        Input::File { path, format, osl, block_size, max_isl, max_osl, .. } => Spec::File(file::Options {
+            path: path.clone(),
+            format: *format,
+            start_offset_ns: config.window.start_ns,
+            end_offset_ns: config.window.end_ns,
+            synthesis_max_isl: *max_isl,
+            synthesis_max_osl: *max_osl,
+            isl_block_size: *block_size,
+            osl: osl.as_ref().map(lengths),
+            seed,
+        }),
+    }
+}
+
+/// Builds every request body into the arena, which lies in `dir`.
+pub(super) fn bodies(
+    config: &ProfileConfig,
+    seed: u64,
+    tokenizer: Option<&Tokenizer>,
+    dir: &Path,
+) -> Result<Bodies, Failure> {
+    let full = |e: std::io::Error| Failure::Failed(format!("cannot write request bodies under {}: {e}", dir.display()));
+    let mut builder = RequestsBuilder::new(dir).map_err(full)?;
+    let options = options(config);
+    let (mut rows, mut body, mut failed) = (Vec::new(), Vec::new(), None);
+    let built = spec(config, seed).build(tokenizer, &mut |conversation| {
+        add(&conversation, &options, &mut builder, &mut rows, &mut body).map_err(|e| {
+            let sentence = Error(e.to_string());
+            failed = Some(e);
+            sentence
+        })
+    });
+    if let Some(e) = failed {
+        return Err(full(e));
+    }
+    let summary = built.map_err(|e| Refusal::new(e.0))?;
+    if rows.is_empty() {
+        return Err(Refusal::new("--input-file: no row is left to send after the filters").into());
+    }
+    let mut requests = builder.finish().map_err(full)?;
+    if config.fixed_schedule == FixedSchedule::Yes {
+        sort_by_due(&mut requests, &mut rows);
+    }
+    Ok(Bodies { requests: Arc::new(requests), rows, summary })
+}
+
+fn add(
+    conversation: &Conversation,
+    options: &endpoint::Options,
+    builder: &mut RequestsBuilder,
+    rows: &mut Vec<Row>,
+    body: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    for (k, turn) in conversation.turns.iter().enumerate() {
+        body.clear();
+        Kind::Chat.body(options, turn, body);
+        builder.push(body)?;
+        rows.push(Row {
+            conversation: conversation.session_id.clone(),
+            turn: k as u32,
+            input_tokens: turn.input_tokens,
+            max_tokens: turn.max_tokens,
+            due: turn.timestamp_ns,
+        });
+    }
+    Ok(())
+}
+
+fn options(config: &ProfileConfig) -> endpoint::Options {
+    endpoint::Options {
+        model: config.model.clone(),
+        streaming: config.endpoint.streaming,
+        use_legacy_max_tokens: config.endpoint.use_legacy_max_tokens,
+        per_chunk_usage: false,
+        extra: config.endpoint.extra.clone(),
+    }
+}
+
+/// The plan of the run.
+pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: u64) -> Result<Plan, Failure> {
+    let phases = phases(config, bodies)?;
+    let timeout = config.endpoint.timeout;
+    Ok(Plan {
+        phases,
+        target: target(config)?,
+        endpoint: Kind::Chat,
+        requests: bodies.requests.clone(),
+        capture: Capture { text: !config.use_server_token_count, gaps: config.output.level != ExportLevel::Summary },
+        request_timeout: (timeout > 0).then_some(timeout),
+        preconnect: config.machine.preconnect,
+        run_key,
+        seed,
+    })
+}
+
+fn phases(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Phase>, Failure> {
+    let phase = |p: &crate::config::PhaseConfig| {
+        let warmup = p.kind == PhaseKind::Warmup;
+        Ok(Phase {
+            name: p.name.to_owned(),
+            warmup,
+            schedule: match p.arrival {
+                Arrival::ClosedLoop => schedule::Spec::ClosedLoop,
+                Arrival::Constant(rate) => schedule::Spec::Constant(rate),
+                Arrival::Poisson(rate) => schedule::Spec::Poisson(rate),
+                Arrival::FixedSchedule => schedule::Spec::Fixed(offsets(config, bodies)?),
+            },
+            concurrency: p.concurrency,
+            requests: p.requests,
+            duration: p.duration_ns,
+            grace: p.grace_ns,
+        })
+    };
+    config.load.phases.iter().map(phase).collect()
+}
+
+/// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
+fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Failure> {
+    let first = bodies.rows.iter().filter_map(|r| r.due).min().unwrap_or(0);
+    let zero = if config.window.auto_offset() { first } else { config.window.start_ns.unwrap_or(0) };
+    let offset = |row: &Row| {
+        row.due.map(|due| due.saturating_sub(zero)).ok_or_else(|| {
+            Refusal::new(format!(
+                "--fixed-schedule: the row of session {} has no timestamp to send it at",
+                row.conversation
+            ))
+        })
+    };
+    Ok(bodies.rows.iter().map(offset).collect::<Result<Vec<_>, Refusal>>()?.into())
+}
+
+fn target(config: &ProfileConfig) -> Result<Target, Failure> {
+    let endpoint = &config.endpoint;
+    let user = |name: &str| endpoint.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+    let mut headers = Vec::new();
+    let accept = if endpoint.streaming { "text/event-stream" } else { "application/json" };
+    let agent = concat!("maser/", env!("CARGO_PKG_VERSION"));
+    let own = [("User-Agent", agent), ("Accept", accept), ("Content-Type", "application/json")];
+    headers.extend(own.iter().filter(|(n, _)| user(n).is_none()).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+    let users = endpoint.headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host"));
+    headers.extend(users.map(|h| (h.name.clone(), h.value.clone())));
+    Ok(Target {
+        addrs: addresses(config)?,
+        host: user("host").map_or_else(|| endpoint.url.host_header(), |h| h.value.clone()),
+        path: endpoint.target(),
+        correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
+        headers,
+    })
+}
+
+/// The server's addresses: IPv4 where there is one, as the reference does, else IPv6.
+fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
+    let url = &config.endpoint.url;
+    let failed = |e: std::io::Error| {
+        Failure::Failed(format!("--url {}: the host name {} cannot be resolved: {e}", url.as_str(), url.host))
+    };
+    let all: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs().map_err(failed)?.collect();
+    let v4: Vec<SocketAddr> = all.iter().copied().filter(SocketAddr::is_ipv4).collect();
+    Ok(if v4.is_empty() { all } else { v4 })
+}
+
+/// Whether anything listens there, before any load is made.
+pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<(), Failure> {
+    let mut last = None;
+    for addr in &target.addrs {
+        match TcpStream::connect_timeout(addr, FIRST_LOOK) {
+            Ok(_) => return Ok(()),
+            Err(e) => last = Some(e),
+        }
+    }
+    let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
+    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
+}

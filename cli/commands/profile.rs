@@ -1,0 +1,195 @@
+//! `maser profile`: one benchmark, from the command line to the files.
+
+use super::mock::Mock;
+use super::signals::Signals;
+use super::{Failure, prepare, report};
+use crate::config::{Input, ProfileConfig, Tokenizer as Chosen};
+use crate::redact;
+use crate::refusal::Refusal;
+use crate::say;
+use crate::ui::progress::Progress;
+use crate::values::{Io, LogLevel, Ui, name_of};
+use maser::export::{Written, inputs};
+use maser_engine::clock::{self, Anchor};
+use maser_engine::credit::StopSignal;
+use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
+use maser_engine::net::probe;
+use maser_engine::plan::{Phase, Plan};
+use maser_engine::run::{self, Cores, LogFile, Run, Topology, available_cores};
+use maser_engine::schedule::Spec;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the bar is renewed and signals are passed on.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Requests a second that one executor carries with ease; sizes an automatic topology.
+const RATE_PER_EXECUTOR: f64 = 20_000.0;
+
+/// Connections that one executor carries with ease; sizes an automatic topology.
+const CONNECTIONS_PER_EXECUTOR: u32 = 32;
+
+/// Runs the benchmark; returns the exit code.
+pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
+    prepare::settle_file(&mut config)?;
+    let topology = topology(&config)?;
+    let mock = config.mock.as_ref().map(|m| Mock::start(m, &topology)).transpose()?;
+    if let Some(mock) = &mock {
+        config.endpoint.url.set_port(mock.port());
+    }
+    let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
+    let dir = config.artifact_dir();
+    let cannot = |e: std::io::Error| Failure::Failed(format!("--artifact-dir {}: {e}", dir.display()));
+    std::fs::create_dir_all(&dir).map_err(cannot)?;
+    let (run_key, seed) = keys(&config);
+    let tokenizer = prepare::tokenizer(&config)?;
+    let bodies = prepare::bodies(&config, seed, tokenizer.as_ref(), &dir)?;
+    drop(tokenizer);
+    config.set_scheduled_requests(bodies.summary.requests);
+    notes(&config, &bodies);
+    let plan = Arc::new(prepare::plan(&config, &bodies, run_key, seed)?);
+    prepare::look_at_server(&config, &plan.target)?;
+    let log_file = begin_log(&dir, &header(&config, &plan, &topology, argv), &bodies).map_err(cannot)?;
+    if config.log_level <= LogLevel::Info {
+        say(std::io::stderr(), format_args!("maser: {topology}"));
+    }
+    let stop = Arc::new(StopSignal::default());
+    let running = run::start(plan.clone(), &topology, log_file, stop.clone())
+        .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
+    let ended = watch(running, Progress::new(plan.clone(), config.ui == Ui::Simple), &signals, &stop);
+    if let Some(mock) = mock {
+        mock.stop()?;
+    }
+    let mut written = Vec::new();
+    if matches!(config.input, Input::Synthetic { .. }) || !bodies.summary.is_trace {
+        written.push(write_inputs(&dir, &bodies));
+    }
+    let log = Log::open(&dir.join(log::FILE_NAME))
+        .map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", dir.join(log::FILE_NAME).display())))?;
+    let code = report::publish(&log, &dir, written);
+    match ended {
+        Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
+            "the record log in {} could not be written ({e}): the run was stopped, what had been written is in the files",
+            dir.display()
+        ))),
+        Err(run::Failure::Thread(e)) => Err(Failure::Failed(format!("a thread of the run failed: {e}"))),
+        Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
+        Ok(()) => code,
+    }
+}
+
+/// Waits for the run to end, showing how it stands and passing signals on.
+fn watch(running: Run, mut bar: Progress, signals: &Signals, stop: &StopSignal) -> Result<(), run::Failure> {
+    let mut seen = 0;
+    while !running.is_over() {
+        std::thread::park_timeout(TICK);
+        match signals.pass_on(stop, &mut seen) {
+            Some(StopSignal::DRAIN) => say(
+                std::io::stderr(),
+                format_args!(
+                    "\nmaser: stopping: nothing more is sent, waiting for what is in flight (interrupt again to cut it)"
+                ),
+            ),
+            Some(_) => say(std::io::stderr(), format_args!("\nmaser: cutting what is in flight")),
+            None => {}
+        }
+        bar.show(&running);
+    }
+    bar.end();
+    running.join()
+}
+
+/// The run's key and root seed. Without `--random-seed` the seed is the key, new each time.
+fn keys(config: &ProfileConfig) -> (u64, u64) {
+    let key = clock::wall() ^ u64::from(std::process::id()).rotate_left(40);
+    let key = maser_datasets::seed::child(key, "run");
+    (key, config.random_seed.unwrap_or(key))
+}
+
+fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
+    let machine = &config.machine;
+    let io = match machine.io {
+        Io::Auto => probe::best(),
+        Io::Epoll => probe::Io::Epoll,
+        Io::Uring => match (probe::best(), probe::uring_refusal()) {
+            (io @ probe::Io::Uring(_), _) => io,
+            (_, why) => return Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default())).into()),
+        },
+    };
+    let useful = config.load.phases.iter().map(useful_executors).max().unwrap_or(1);
+    // A limit below the number of executors would leave some without a slot.
+    let limit = config.load.phases.iter().filter_map(|p| p.concurrency).min().unwrap_or(u32::MAX);
+    let most = machine.workers_max.unwrap_or(u32::MAX).min(limit) as usize;
+    // The mock server gets a core of its own where there is one to spare.
+    let cores = match (&machine.cores, available_cores().as_slice()) {
+        (Cores::Auto, [rest @ .., _]) if config.mock.is_some() && rest.len() > 1 => Cores::List(rest.to_vec()),
+        (cores, _) => cores.clone(),
+    };
+    Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
+}
+
+/// Executors that a phase can keep busy.
+fn useful_executors(phase: &crate::config::PhaseConfig) -> usize {
+    match (phase.arrival.rate(), phase.concurrency) {
+        (Some(rate), _) => (rate / RATE_PER_EXECUTOR).ceil() as usize,
+        (None, Some(limit)) => limit.div_ceil(CONNECTIONS_PER_EXECUTOR) as usize,
+        (None, None) => usize::MAX,
+    }
+}
+
+fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
+    for note in &config.notes {
+        say(std::io::stderr(), format_args!("note: {note}"));
+    }
+    let summary = &bodies.summary;
+    for (why, n) in &summary.rows_skipped {
+        say(std::io::stderr(), format_args!("note: {n} rows of --input-file were left out: {why}"));
+    }
+    for (why, n) in &summary.rows_adjusted {
+        say(std::io::stderr(), format_args!("note: {n} rows of --input-file were changed: {why}"));
+    }
+}
+
+fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {
+    let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
+    Header {
+        maser_version: env!("CARGO_PKG_VERSION").to_owned(),
+        benchmark_id: format!("{:012x}", plan.run_key >> 16),
+        run_key: plan.run_key,
+        anchor: Anchor::take(),
+        cli_command: redact::cli_command(argv),
+        input_config: config.input_config(),
+        random_seed: config.random_seed,
+        endpoint: name_of(config.endpoint.kind).to_owned(),
+        streaming: config.endpoint.streaming,
+        phases: plan.phases.iter().map(phase).collect(),
+        fixed_schedule: plan.phases.iter().any(|p| matches!(p.schedule, Spec::Fixed(_))),
+        tokenizer: Some(match &config.tokenizer {
+            Chosen::Builtin => "builtin".to_owned(),
+            Chosen::File(path) => path.display().to_string(),
+        }),
+        use_server_token_count: config.use_server_token_count,
+        export_level: name_of(config.output.level).to_owned(),
+        export_prefix: config.output.prefix.clone(),
+        topology: topology.to_json(),
+    }
+}
+
+/// Creates the log with its preamble: header and request table.
+fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::Result<LogFile> {
+    let mut preamble = log::MAGIC.to_vec();
+    log::put_json(&mut preamble, Block::Header, header);
+    bodies.put_table(&mut preamble);
+    let mut file = File::create(dir.join(log::FILE_NAME))?;
+    file.write_all(&preamble)?;
+    Ok(LogFile { file, at: preamble.len() as u64 })
+}
+
+fn write_inputs(dir: &Path, bodies: &prepare::Bodies) -> Result<Written, String> {
+    let payloads = bodies.conversations().enumerate().map(|(k, id)| (id, vec![bodies.requests.body(k as u32)]));
+    inputs::write(dir, payloads)
+}

@@ -1,0 +1,136 @@
+//! `inputs.json`: every request body as it is sent, by session.
+
+use super::{Written, file};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The file's name inside an artefact directory.
+pub const FILE_NAME: &str = "inputs.json";
+
+/// Writes the file into `dir`: `{"data": [{"session_id": …, "payloads": [body, …]}]}`, indented by two. Sessions come one
+/// at a time and are not kept. A body that is not JSON stands as a string.
+pub fn write<S, B>(dir: &Path, sessions: impl IntoIterator<Item = (S, Vec<B>)>) -> Result<Written, String>
+where
+    S: AsRef<str>,
+    B: AsRef<[u8]>,
+{
+    file("Input Export", dir.join(FILE_NAME), |out| {
+        out.write_all(b"{\n  \"data\": [")?;
+        let mut empty = true;
+        for (id, payloads) in sessions {
+            out.write_all(if empty { b"\n    {\n" } else { b",\n    {\n" })?;
+            empty = false;
+            out.write_all(b"      \"session_id\": ")?;
+            serde_json::to_writer(&mut *out, id.as_ref())?;
+            out.write_all(b",\n      \"payloads\": [")?;
+            for (k, body) in payloads.iter().enumerate() {
+                out.write_all(if k == 0 { b"\n        " } else { b",\n        " })?;
+                payload(body.as_ref(), out)?;
+            }
+            out.write_all(if payloads.is_empty() { b"]\n    }" } else { b"\n      ]\n    }" })?;
+        }
+        out.write_all(if empty { b"]\n}" } else { b"\n  ]\n}" })
+    })
+}
+
+/// Depth at which bodies stand.
+const DEPTH: usize = 4;
+
+fn payload(body: &[u8], out: &mut impl Write) -> io::Result<()> {
+    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() {
+        reindent(body, DEPTH, out)
+    } else {
+        serde_json::to_writer(out, &String::from_utf8_lossy(body)).map_err(io::Error::from)
+    }
+}
+
+/// Copies valid JSON with new white space: keys, numbers and escapes stay as they were sent.
+fn reindent(json: &[u8], mut depth: usize, out: &mut impl Write) -> io::Result<()> {
+    let mut at = 0;
+    while let Some(&byte) = json.get(at) {
+        at += 1;
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            b'"' => {
+                let end = string_end(json, at);
+                out.write_all(&json[at - 1..end])?;
+                at = end;
+            }
+            b'{' | b'[' => {
+                let rest = json[at..].iter();
+                let skipped = rest.take_while(|b| b.is_ascii_whitespace()).count();
+                out.write_all(&[byte])?;
+                if let Some(close @ (b'}' | b']')) = json.get(at + skipped) {
+                    out.write_all(&[*close])?;
+                    at += skipped + 1;
+                } else {
+                    depth += 1;
+                    line(depth, out)?;
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                line(depth, out)?;
+                out.write_all(&[byte])?;
+            }
+            b',' => {
+                out.write_all(b",")?;
+                line(depth, out)?;
+            }
+            b':' => out.write_all(b": ")?,
+            _ => out.write_all(&[byte])?,
+        }
+    }
+    Ok(())
+}
+
+/// Just after the closing quote of a string whose first character is at `from`.
+fn string_end(json: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    json.len()
+}
+
+fn line(depth: usize, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(b"\n")?;
+    for _ in 0..depth {
+        out.write_all(b"  ")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(sessions: Vec<(&str, Vec<&[u8]>)>) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let written = write(dir.path(), sessions).unwrap();
+        std::fs::read_to_string(written.path).unwrap()
+    }
+
+    #[test]
+    fn the_layout_is_that_of_an_indented_document() {
+        let bodies: Vec<&[u8]> = vec![
+            br#"{"messages":[{"role":"user","content":"a \"b\": [c], {d}"}],"e":{},"f":[ ],"g":1.50,"h":null}"#,
+            b"[1,2]",
+        ];
+        let text = written(vec![("s \"0\"", bodies.clone()), ("s1", vec![])]);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let indented = serde_json::to_string_pretty(&value).unwrap();
+        assert_eq!(text, indented.replace("1.5,", "1.50,"));
+        assert_eq!(written(vec![]), "{\n  \"data\": []\n}");
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_is_a_string() {
+        let text = written(vec![("s", vec![b"--boundary\r\n".as_slice()])]);
+        assert!(text.contains(r#""--boundary\r\n""#), "{text}");
+    }
+}

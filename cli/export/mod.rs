@@ -1,0 +1,170 @@
+//! The files a run leaves behind. Every one is a pure function of the report and its log.
+//!
+//! A file is written under a temporary name beside its own and renamed when it is whole; one that cannot be written
+//! becomes a sentence and the others are still tried.
+
+pub mod console;
+mod csv;
+pub mod inputs;
+mod json;
+mod jsonl;
+
+use maser_engine::log::Log;
+use maser_engine::report::Report;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// How files are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExportOptions {
+    /// Seconds east of UTC for the stamps of the summary; `None` for this machine's local time, as the reference writes
+    /// them.
+    pub utc_offset: Option<i32>,
+}
+
+/// A file that stands whole under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// What the list at the end of a run calls it.
+    pub label: &'static str,
+    /// Where it stands.
+    pub path: PathBuf,
+}
+
+/// The names of one run's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The summary for spreadsheets.
+    pub csv: String,
+    /// The summary.
+    pub json: String,
+    /// One line a request.
+    pub jsonl: String,
+    /// The tables as text.
+    pub console: String,
+}
+
+/// Endings that belong to a file of the family and not to its prefix, longest first.
+const FAMILY: [&str; 16] = [
+    "_network_latency.jsonl",
+    "_server_metrics.parquet",
+    "_server_metrics.jsonl",
+    "_server_metrics.json",
+    "_server_metrics.csv",
+    "_gpu_telemetry.jsonl",
+    "_timeslices.json",
+    "_timeslices.csv",
+    "_accuracy.jsonl",
+    "_console.txt",
+    "_raw.jsonl",
+    ".parquet",
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".txt",
+];
+
+impl Names {
+    /// The default names, or those of `--profile-export-prefix`; an ending of the family is taken off the prefix first.
+    pub fn new(prefix: Option<&str>) -> Self {
+        let bare = prefix.map(|p| {
+            let ending = FAMILY.iter().find(|e| p.len() > e.len() && p.ends_with(*e));
+            &p[..p.len() - ending.map_or(0, |e| e.len())]
+        });
+        match bare.filter(|p| !p.is_empty()) {
+            Some(prefix) => Self {
+                csv: format!("{prefix}.csv"),
+                json: format!("{prefix}.json"),
+                jsonl: format!("{prefix}.jsonl"),
+                console: format!("{prefix}_console.txt"),
+            },
+            None => Self {
+                csv: "profile_export_aiperf.csv".to_owned(),
+                json: "profile_export_aiperf.json".to_owned(),
+                jsonl: "profile_export.jsonl".to_owned(),
+                console: "profile_export_console.txt".to_owned(),
+            },
+        }
+    }
+}
+
+/// Columns of the console text that is kept as a file.
+const CONSOLE_FILE_WIDTH: usize = 140;
+
+/// Writes every file of the run into `dir`, in the order in which the run lists them.
+pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions) -> Vec<Result<Written, String>> {
+    let header = &report.run.header;
+    let names = Names::new(header.export_prefix.as_deref());
+    let mut results = vec![
+        file("CSV Export", dir.join(&names.csv), |out| csv::write(report, out)),
+        file("JSON Export", dir.join(&names.json), |out| json::write(report, options, out)),
+    ];
+    if header.export_level != "summary" {
+        results.push(file("Record Export", dir.join(&names.jsonl), |out| jsonl::write(report, log, out)));
+    }
+    results.push(file("Console Export", dir.join(&names.console), |out| {
+        out.write_all(console::render(report, CONSOLE_FILE_WIDTH, false).as_bytes())
+    }));
+    results
+}
+
+/// Writes one file whole or not at all.
+fn file(
+    label: &'static str,
+    path: PathBuf,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<Written, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.part"));
+    let attempt = || {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let mut out = BufWriter::with_capacity(1 << 18, File::create(&temporary)?);
+        content(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        std::fs::rename(&temporary, &path)
+    };
+    match attempt() {
+        Ok(()) => Ok(Written { label, path }),
+        Err(error) => {
+            // Nothing more can be done about a temporary file that cannot be removed either.
+            let _ = std::fs::remove_file(&temporary);
+            Err(format!("{} could not be written: {error}.", path.display()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_loses_the_endings_of_the_family() {
+        for prefix in
+            ["foo", "foo.csv", "foo.json", "foo.jsonl", "foo_raw.jsonl", "foo_console.txt", "foo_timeslices.csv"]
+        {
+            let names = Names::new(Some(prefix));
+            assert_eq!(names.json, "foo.json", "{prefix}");
+            assert_eq!(names.console, "foo_console.txt", "{prefix}");
+        }
+        assert_eq!(Names::new(Some(".csv")).csv, ".csv.csv");
+        assert_eq!(Names::new(None).jsonl, "profile_export.jsonl");
+    }
+
+    #[test]
+    fn a_failed_file_leaves_nothing_and_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let failed = file("A", path.clone(), |out| {
+            out.write_all(b"half")?;
+            Err(io::Error::from_raw_os_error(28))
+        });
+        let sentence = failed.unwrap_err();
+        assert!(sentence.contains("a.json could not be written: No space left"), "{sentence}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let written = file("A", path.clone(), |out| out.write_all(b"whole")).unwrap();
+        assert_eq!(std::fs::read(written.path).unwrap(), b"whole");
+    }
+}

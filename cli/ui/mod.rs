@@ -1,0 +1,3 @@
+//! What is shown while a run goes on.
+
+pub(crate) mod progress;

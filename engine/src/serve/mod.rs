@@ -1,0 +1,302 @@
+//! The built-in server: a chat endpoint whose timing and faults are known.
+//!
+//! It answers `POST /v1/chat/completions`, streamed or whole, `GET /v1/models` and `GET /health` over HTTP/1.1, on one
+//! thread, with the same reactor and sockets as the executors. Token `k` of an answer, from 0, is due at the moment the
+//! request was complete plus [`Config::ttft`] plus `k` times [`Config::itl`], moved by [`Config::jitter`]; a chunk of
+//! several tokens is due with its first. A whole answer is due with its last token. Each chunk is one event and goes out in
+//! a system call of its own when it is due; what is due by then goes out together, and the head of a stream and the event
+//! that names the role go with the first chunk, as the finish, the usage and `[DONE]` go with the last.
+//!
+//! Of a request it reads `model`, `messages` (only for a size: `prompt_tokens` is a quarter of its bytes), `stream`,
+//! `max_tokens`, `max_completion_tokens` and `stream_options.include_usage`. Every answer ends for its length. Requests
+//! that come on a connection before the answer to the one in front has ended are taken up when it has.
+
+mod answer;
+mod conn;
+mod pace;
+mod request;
+mod service;
+mod truth;
+mod words;
+
+pub use words::token;
+
+use crate::clock::{Anchor, Nanos};
+use crate::credit::StopSignal;
+use crate::net::probe::{Io, raise_descriptor_limit};
+use crate::net::reactor::{self, SharedPart};
+use crate::net::socket::{READ_BUFFER, SocketWire};
+use crate::net::{Events, Next, Part};
+use hdrhistogram::Histogram;
+use service::Service;
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use truth::Truth;
+
+/// Connections the kernel completes ahead of their acceptance.
+const BACKLOG: libc::c_int = 4096;
+
+/// Descriptors kept for everything that is not a connection.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// What a server does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Name or address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 picks a free one.
+    pub port: u16,
+    /// Models to answer for, at least one; a request for any other gets 404, one that names none the first.
+    pub models: Vec<String>,
+    /// From a complete request to its first token, nanoseconds.
+    pub ttft: Nanos,
+    /// From one token to the next, nanoseconds.
+    pub itl: Nanos,
+    /// Tokens of an answer where the request names no length, at least 1.
+    pub osl: u32,
+    /// Tokens in one event of a stream, at least 1.
+    pub tokens_per_chunk: u32,
+    /// How far the intervals stray from their means.
+    pub jitter: Jitter,
+    /// What goes wrong with chat requests, and which share of them meets it; the shares add up to at most 1.
+    pub faults: Vec<(Fault, f64)>,
+    /// Where to write what was really sent, one JSON line a request.
+    pub log: Option<PathBuf>,
+    /// Seed of jitter and faults.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    /// A server on a free port of 127.0.0.1 that answers at once, with 32 tokens for the model `mock`.
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 0,
+            models: vec!["mock".into()],
+            ttft: 0,
+            itl: 0,
+            osl: 32,
+            tokens_per_chunk: 1,
+            jitter: Jitter::Span(0),
+            faults: Vec::new(),
+            log: None,
+            seed: 0,
+        }
+    }
+}
+
+/// How far each interval strays from its mean: uniformly to both sides, never below an interval of 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Jitter {
+    /// By this share of the interval.
+    Fraction(f64),
+    /// By this span, nanoseconds.
+    Span(Nanos),
+}
+
+impl Jitter {
+    fn is_set(self) -> bool {
+        !matches!(self, Self::Span(0) | Self::Fraction(0.0))
+    }
+}
+
+/// What goes wrong with a chat request. The first three happen as soon as the request is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Status 500.
+    Http500,
+    /// Status 429 with `Retry-After`.
+    Http429,
+    /// The connection is reset before any byte.
+    Reset,
+    /// The connection is closed after half the tokens; a whole answer breaks off there, short of its announced length.
+    Close,
+    /// After half the tokens comes an event that is no JSON, then the stream goes on; the JSON of a whole answer ends
+    /// early.
+    Malformed,
+    /// After half the tokens comes an event with an error instead of the rest, then `[DONE]`; a whole answer is an error
+    /// under the status 200.
+    ErrorEvent,
+    /// Nothing is ever answered.
+    Hang,
+}
+
+impl Fault {
+    /// The name in options and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http500 => "http500",
+            Self::Http429 => "http429",
+            Self::Reset => "reset",
+            Self::Close => "close",
+            Self::Malformed => "malformed",
+            Self::ErrorEvent => "error-event",
+            Self::Hang => "hang",
+        }
+    }
+}
+
+/// A server's account of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Connections taken.
+    pub connections: u64,
+    /// Connections closed at once because as many were open as the process may have descriptors.
+    pub refused_connections: u64,
+    /// Most connections open at a time.
+    pub max_open: u64,
+    /// Connections still open when the server was stopped.
+    pub open_at_end: u64,
+    /// Requests answered or begun to be, errors included.
+    pub requests: u64,
+    /// Chat requests among them that were valid.
+    pub chats: u64,
+    /// Chat requests that met a fault.
+    pub faults: u64,
+    /// Requests whose connection the client closed before the answer's end.
+    pub client_closed: u64,
+    /// Most requests being answered at a time.
+    pub max_in_flight: u64,
+    /// Tokens sent.
+    pub tokens: u64,
+    /// Chunks of content and whole answers sent.
+    pub chunks: u64,
+    /// From when each of those was due to just before its send.
+    pub lateness: Lateness,
+}
+
+/// A distribution of delays, nanoseconds, to three digits.
+#[derive(Debug, Clone)]
+pub struct Lateness(Histogram<u64>);
+
+impl Default for Lateness {
+    fn default() -> Self {
+        // A lowest value of 1, a highest of 18 minutes and three digits are always accepted.
+        Self(Histogram::new_with_bounds(1, 1 << 40, 3).unwrap_or_else(|_| unreachable!()))
+    }
+}
+
+impl Lateness {
+    fn note(&mut self, late: Nanos) {
+        self.0.saturating_record(late);
+    }
+
+    /// The delay that the share `q` of all does not exceed, nanoseconds; 0 if there are none.
+    pub fn quantile(&self, q: f64) -> Nanos {
+        self.0.value_at_quantile(q)
+    }
+
+    /// The longest delay, nanoseconds; 0 if there are none.
+    pub fn max(&self) -> Nanos {
+        self.0.max()
+    }
+}
+
+/// Why a server could not be set up.
+#[derive(Debug)]
+pub enum BindError {
+    /// The address cannot be listened on.
+    Address(io::Error),
+    /// The log cannot be created.
+    Log(io::Error),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(e) => write!(f, "cannot listen on the address: {e}"),
+            Self::Log(e) => write!(f, "cannot create the log: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// A server that listens and does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    log: Option<File>,
+}
+
+impl Server {
+    /// Listens, and creates the log.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(config: Config) -> Result<Self, BindError> {
+        let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(BindError::Address)?;
+        let address = listener.local_addr().map_err(BindError::Address)?;
+        // SAFETY: the descriptor is a listening socket; listening again only changes its backlog.
+        if unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) } != 0 {
+            return Err(BindError::Address(io::Error::last_os_error()));
+        }
+        let log = config.log.as_ref().map(File::create).transpose().map_err(BindError::Log)?;
+        Ok(Self { listener, address, config, log })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves on this thread, pinned to `core` if one is named, until `stop` says to drain; looks at it every 50 ms.
+    /// Then all connections are closed, whatever is in flight on them.
+    ///
+    /// # Errors
+    /// The runtime could not be set up, nothing could be accepted any more, or the log could not be written.
+    pub fn run(self, io: Io, spin: bool, core: Option<usize>, stop: Arc<StopSignal>) -> io::Result<Counts> {
+        if let Some(id) = core {
+            core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+        // Readiness wants a descriptor that does not block, a ring one that does.
+        self.listener.set_nonblocking(io == Io::Epoll)?;
+        let limit = raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(1);
+        let mut kept = None;
+        reactor::run(io, spin, None, |kick| {
+            let wire = SocketWire::new(kick, READ_BUFFER);
+            let truth = self.log.map(Truth::new);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let service = Service::new(self.config, wire.clone(), Anchor::take(), truth, limit).until(stop);
+            let service = Rc::new(RefCell::new(service));
+            let events: Rc<RefCell<dyn Events>> = service.clone();
+            wire.tell(Rc::downgrade(&events));
+            let door = Door { wire, listener: Some(self.listener), service: Rc::downgrade(&service) };
+            kept = Some(service.clone());
+            let parts: Vec<SharedPart> = vec![service, Rc::new(RefCell::new(door))];
+            Ok(parts)
+        })?;
+        let Some(service) = kept else { return Ok(Counts::default()) };
+        let mut service = service.borrow_mut();
+        match service.failure.take() {
+            Some(e) => Err(e),
+            None => Ok(std::mem::take(&mut service.counts)),
+        }
+    }
+}
+
+/// Begins to accept once the loop runs.
+struct Door {
+    wire: SocketWire,
+    listener: Option<TcpListener>,
+    service: Weak<RefCell<Service<SocketWire>>>,
+}
+
+impl Part for Door {
+    fn turn(&mut self, _: crate::clock::Instant) -> Next {
+        if let Some(listener) = self.listener.take() {
+            let service = self.service.clone();
+            self.wire.listen(listener, move |accepted| service.upgrade()?.borrow_mut().admit(accepted));
+        }
+        Next::ENDED
+    }
+}
