@@ -231,8 +231,10 @@ impl World {
             attempt: None,
             arrived: false,
         });
-        let at = self.now.after(self.dice.below(self.manners.connect));
-        self.schedule(at, Happening::Connected { link });
+        if !self.dice.chance(self.manners.swallow) {
+            let at = self.now.after(self.dice.below(self.manners.connect));
+            self.schedule(at, Happening::Connected { link });
+        }
     }
 
     fn send(&mut self, executor: usize, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {
