@@ -5,6 +5,8 @@
 //! plain store each, and the timing core needs only their sums.
 
 use crate::clock::Instant;
+use crossbeam::utils::CachePadded;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Permission to send exactly one request.
@@ -49,9 +51,22 @@ pub enum Order {
     Finish,
 }
 
-/// An executor's account of itself. One writer, any number of readers.
+/// An executor's account of itself. One writer, any number of readers; on cache lines of its own, so that the counters of
+/// one executor do not slow down another's.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct Progress(CachePadded<Counters>);
+
+impl Deref for Progress {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.0
+    }
+}
+
+/// What an executor counts.
+#[derive(Debug, Default)]
+pub struct Counters {
     /// Connections asked for by [`Order::Open`] that stand or have failed.
     pub opened: AtomicU64,
     /// Credits whose request has started.

@@ -460,9 +460,9 @@ fn times_are_in_order(r: &Record) -> Checked {
     Ok(())
 }
 
-/// Whether the rule asks for a second attempt: a reused connection, gone before any byte of the answer.
+/// Whether the rule asks for a second attempt: a connection that stood idle, gone before any byte of the answer.
 fn is_retried(attempts: &[&Attempt]) -> bool {
-    attempts.first().is_some_and(|a| a.reused && a.was_silent())
+    attempts.first().is_some_and(|a| a.was_silent() && a.idled.unwrap_or(attempts.len() > 1))
 }
 
 /// The one outcome that what came over the wire leaves, if it does not take the client's own doing.
@@ -471,7 +471,7 @@ fn allowed(attempts: &[&Attempt]) -> Option<Outcome> {
     let scripted = last.answer.as_ref().map(|a| a.outcome);
     match last.ending {
         Ending::Closed | Ending::Reset if last.was_silent() => {
-            (attempts.len() > 1 || !last.reused).then_some(Outcome::Reset)
+            (attempts.len() > 1 || last.idled.is_none()).then_some(Outcome::Reset)
         }
         Ending::Complete | Ending::Closed | Ending::Reset => scripted,
         Ending::Cut if last.first_byte.is_set() && scripted == Some(Outcome::Protocol) => scripted,

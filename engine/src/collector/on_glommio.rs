@@ -101,11 +101,14 @@ async fn write(
 }
 
 fn loop_plainly(collector: &RefCell<Collector>, mut file: File, stop: &StopSignal, failure: &Mutex<Option<io::Error>>) {
+    let mut failed = false;
     loop {
         let mut collector = collector.borrow_mut();
         let step = collector.step(clock::now());
         let output = collector.output();
-        if let Err(e) = file.write_all(output) {
+        // After an error nothing more is written: the log must not have a hole.
+        if !failed && let Err(e) = file.write_all(output) {
+            failed = true;
             report(failure, stop, e);
         }
         output.clear();

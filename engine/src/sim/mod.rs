@@ -357,6 +357,7 @@ impl Simulation {
         let told = self.world.borrow_mut().happen(what);
         if let Some((conn, tell)) = told {
             let wants = self.tell(executor, conn, tell, now);
+            self.world.borrow_mut().greeting = None;
             self.threads[thread].wants = self.threads[thread].wants.min(wants);
             self.maybe_stall(thread);
         }
