@@ -82,6 +82,10 @@ async fn write(
         let mut bytes = std::mem::take(collector.borrow_mut().output());
         while !bytes.is_empty() && !failed {
             match file.write_at(bytes.clone(), at).await {
+                Ok(0) => {
+                    failed = true;
+                    report(&failure, &stop, io::ErrorKind::WriteZero.into());
+                }
                 Ok(n) => {
                     at += n as u64;
                     bytes.drain(..n);
@@ -101,11 +105,14 @@ async fn write(
 }
 
 fn loop_plainly(collector: &RefCell<Collector>, mut file: File, stop: &StopSignal, failure: &Mutex<Option<io::Error>>) {
+    let mut failed = false;
     loop {
         let mut collector = collector.borrow_mut();
         let step = collector.step(clock::now());
         let output = collector.output();
-        if let Err(e) = file.write_all(output) {
+        // After a failed write the log ends: what came behind a hole could not be read.
+        if !failed && let Err(e) = file.write_all(output) {
+            failed = true;
             report(failure, stop, e);
         }
         output.clear();
