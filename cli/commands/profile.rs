@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::say;
 use crate::ui::progress::Progress;
 use crate::values::{Io, LogLevel, Ui, name_of};
-use maser::export::{Written, inputs};
+use maser::export::{self, Written, inputs, verdict};
 use maser_engine::clock::{self, Anchor};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
@@ -41,45 +41,92 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     if let Some(mock) = &mock {
         config.endpoint.url.set_port(mock.port());
     }
-    let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let dir = config.artifact_dir();
-    let cannot = |e: std::io::Error| Failure::Failed(format!("--artifact-dir {}: {e}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(cannot)?;
-    let (run_key, seed) = keys(&config);
-    let tokenizer = prepare::tokenizer(&config)?;
-    let bodies = prepare::bodies(&config, seed, tokenizer.as_ref(), &dir)?;
-    drop(tokenizer);
-    config.set_scheduled_requests(bodies.summary.requests);
-    notes(&config, &bodies);
-    let plan = Arc::new(prepare::plan(&config, &bodies, run_key, seed)?);
-    prepare::look_at_server(&config, &plan.target)?;
-    let log_file = begin_log(&dir, &header(&config, &plan, &topology, argv), &bodies).map_err(cannot)?;
-    if config.log_level <= LogLevel::Info {
-        say(std::io::stderr(), format_args!("maser: {topology}"));
-    }
+    let made = !dir.exists();
+    std::fs::create_dir_all(&dir).map_err(|e| cannot(&dir, &e))?;
+    let prepared = prepare(&mut config, &topology, argv, &dir).inspect_err(|_| {
+        if made {
+            // Only an empty directory goes; what is in it is for the user to see.
+            let _ = std::fs::remove_dir(&dir);
+        }
+    })?;
+    // From here on there are results to be saved; before, an interrupt just ends the process.
+    let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let stop = Arc::new(StopSignal::default());
-    let running = run::start(plan.clone(), &topology, log_file, stop.clone())
+    let plan = prepared.plan;
+    let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone())
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
-    let ended = watch(running, Progress::new(plan.clone(), config.ui == Ui::Simple), &signals, &stop);
-    if let Some(mock) = mock {
-        mock.stop()?;
-    }
-    let mut written = Vec::new();
-    if matches!(config.input, Input::Synthetic { .. }) || !bodies.summary.is_trace {
-        written.push(write_inputs(&dir, &bodies));
-    }
-    let log = Log::open(&dir.join(log::FILE_NAME))
-        .map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", dir.join(log::FILE_NAME).display())))?;
-    let code = report::publish(&log, &dir, written);
+    let ended = watch(running, Progress::new(plan, config.ui == Ui::Simple), &signals, &stop);
+    let served = mock.map_or(Ok(()), Mock::stop);
+    let path = dir.join(log::FILE_NAME);
+    let log = Log::open(&path).map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", path.display())))?;
+    let code = report::publish(&log, &dir, prepared.written);
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
-            "the record log in {} could not be written ({e}): the run was stopped, what had been written is in the files",
+            "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \
+             report {}` makes the other files",
+            path.display(),
             dir.display()
         ))),
         Err(run::Failure::Thread(e)) => Err(Failure::Failed(format!("a thread of the run failed: {e}"))),
         Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
-        Ok(()) => code,
+        Ok(()) => served.and(code),
     }
+}
+
+fn cannot(dir: &Path, e: &std::io::Error) -> Failure {
+    Failure::Failed(format!("--artifact-dir {}: cannot write files there: {e}", dir.display()))
+}
+
+/// All that a run is made of before its first request.
+struct Prepared {
+    plan: Arc<Plan>,
+    log_file: LogFile,
+    /// Files that stand already.
+    written: Vec<Result<Written, String>>,
+}
+
+/// Builds the requests, looks at the server, and begins the files in `dir`.
+fn prepare(
+    config: &mut ProfileConfig,
+    topology: &Topology,
+    argv: &[OsString],
+    dir: &Path,
+) -> Result<Prepared, Failure> {
+    let (run_key, seed) = keys(config);
+    let tokenizer = prepare::tokenizer(config)?;
+    let bodies = prepare::bodies(config, seed, tokenizer.as_ref(), dir)?;
+    config.set_scheduled_requests(bodies.summary.requests);
+    notes(config, &bodies);
+    let plan = Arc::new(prepare::plan(config, &bodies, run_key, seed)?);
+    prepare::look_at_server(config, &plan.target)?;
+    if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
+        say(
+            std::io::stderr(),
+            format_args!("note: {} has the files of an earlier run; they are replaced", dir.display()),
+        );
+    }
+    let header = header(config, &plan, topology, argv);
+    let log_file = begin_log(dir, &header, &bodies).map_err(|e| cannot(dir, &e))?;
+    // Before the run, so that it is there after a crash too: the log does not have the bodies.
+    let synthetic = matches!(config.input, Input::Synthetic { .. });
+    let written = (synthetic || !bodies.summary.is_trace).then(|| write_inputs(dir, &bodies));
+    if config.log_level <= LogLevel::Info {
+        say_start(config, topology, &header);
+    }
+    Ok(Prepared { plan, log_file, written: written.into_iter().collect() })
+}
+
+/// What is about to happen, and where.
+fn say_start(config: &ProfileConfig, topology: &Topology, header: &Header) {
+    let endpoint = &config.endpoint;
+    let asked = verdict::asked(&header.input_config).unwrap_or_default();
+    let to = match &config.mock {
+        Some(_) => format!("the built-in server on port {}", endpoint.url.port),
+        None => redact::url(endpoint.url.as_str()),
+    };
+    say(std::io::stderr(), format_args!("maser: {asked}, to {to}"));
+    say(std::io::stderr(), format_args!("maser: {topology}"));
 }
 
 /// Waits for the run to end, showing how it stands and passing signals on.
@@ -156,6 +203,10 @@ fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
 
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {
     let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
+    let mut topology = topology.to_json();
+    if config.mock.is_some() {
+        topology["mock"] = true.into();
+    }
     Header {
         maser_version: env!("CARGO_PKG_VERSION").to_owned(),
         benchmark_id: format!("{:012x}", plan.run_key >> 16),
@@ -175,7 +226,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         use_server_token_count: config.use_server_token_count,
         export_level: name_of(config.output.level).to_owned(),
         export_prefix: config.output.prefix.clone(),
-        topology: topology.to_json(),
+        topology,
     }
 }
 
