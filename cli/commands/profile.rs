@@ -54,12 +54,19 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let stop = Arc::new(StopSignal::default());
     let plan = prepared.plan;
+    let run_key = plan.run_key;
     let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone())
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
     let ended = watch(running, Progress::new(plan, config.ui == Ui::Simple), &signals, &stop);
     let served = mock.map_or(Ok(()), Mock::stop);
     let path = dir.join(log::FILE_NAME);
     let log = Log::open(&path).map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", path.display())))?;
+    if log.header.run_key != run_key {
+        return Err(Failure::Failed(format!(
+            "--artifact-dir {}: another run has begun there meanwhile and replaced this run's log",
+            dir.display()
+        )));
+    }
     let code = report::publish(&log, &dir, prepared.written);
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
@@ -235,7 +242,13 @@ fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::
     let mut preamble = log::MAGIC.to_vec();
     log::put_json(&mut preamble, Block::Header, header);
     bodies.put_table(&mut preamble);
-    let mut file = File::create(dir.join(log::FILE_NAME))?;
+    let path = dir.join(log::FILE_NAME);
+    // A new file and not the old one emptied: whoever has that one mapped, reads on.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
     file.write_all(&preamble)?;
     Ok(LogFile { file, at: preamble.len() as u64 })
 }
