@@ -396,6 +396,19 @@ fn a_seed_gives_the_same_requests_at_the_same_times_on_any_number_of_cores() {
     assert_ne!(runs[0].1, bench.results().digest());
 }
 
+#[test]
+fn a_load_far_beyond_the_machine_loses_no_record() {
+    let bench = Bench::new();
+    let load = ["--request-rate", "1000000", "--request-count", "50000", "--num-dataset-entries", "10", "--isl", "10"];
+    let mock = "--mock=ttft=0,itl=0,osl=1";
+    bench.profile(&[&[mock, "--cores", "1", "--export-level", "summary"][..], &load[..]].concat()).ends_with(0);
+    let summary = json(&bench.path("run/profile_export_aiperf.json"));
+    let ledger = &summary["maser"]["ledger"];
+    assert_eq!((&ledger["records"], &ledger["lost"]), (&50_000.into(), &0.into()));
+    let console = std::fs::read_to_string(bench.path("run/profile_export_console.txt")).unwrap();
+    assert!(console.contains("Client: THE LIMIT; "), "nobody sends a million requests a second from one core");
+}
+
 // What goes wrong at the server.
 
 /// The type under which a fault must appear; `None` for a good answer.
