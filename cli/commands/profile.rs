@@ -142,13 +142,10 @@ fn watch(running: Run, mut bar: Progress, signals: &Signals, stop: &StopSignal) 
     while !running.is_over() {
         std::thread::park_timeout(TICK);
         match signals.pass_on(stop, &mut seen) {
-            Some(StopSignal::DRAIN) => say(
-                std::io::stderr(),
-                format_args!(
-                    "\nmaser: stopping: nothing more is sent, waiting for what is in flight (interrupt again to cut it)"
-                ),
+            Some(StopSignal::DRAIN) => bar.say(
+                "maser: stopping: nothing more is sent, waiting for what is in flight (interrupt again to cut it)",
             ),
-            Some(_) => say(std::io::stderr(), format_args!("\nmaser: cutting what is in flight")),
+            Some(_) => bar.say("maser: cutting what is in flight"),
             None => {}
         }
         bar.show(&running);
