@@ -108,10 +108,7 @@ fn prepare(
     let plan = Arc::new(prepare::plan(config, &bodies, run_key, seed)?);
     prepare::look_at_server(config, &plan.target)?;
     if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
-        say(
-            std::io::stderr(),
-            format_args!("note: {} has the files of an earlier run; they are replaced", dir.display()),
-        );
+        note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
     }
     let header = header(config, &plan, topology, argv);
     let log_file = begin_log(dir, &header, &bodies).map_err(|e| cannot(dir, &e))?;
@@ -192,16 +189,23 @@ fn useful_executors(phase: &crate::config::PhaseConfig) -> usize {
     }
 }
 
+/// Remarks that stop nothing; quieter log levels leave them out.
+fn note(config: &ProfileConfig, remark: std::fmt::Arguments<'_>) {
+    if config.log_level <= LogLevel::Warning {
+        say(std::io::stderr(), format_args!("note: {remark}"));
+    }
+}
+
 fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
-    for note in &config.notes {
-        say(std::io::stderr(), format_args!("note: {note}"));
+    for remark in &config.notes {
+        note(config, format_args!("{remark}"));
     }
     let summary = &bodies.summary;
     for (why, n) in &summary.rows_skipped {
-        say(std::io::stderr(), format_args!("note: {n} rows of --input-file were left out: {why}"));
+        note(config, format_args!("{n} rows of --input-file were left out: {why}"));
     }
     for (why, n) in &summary.rows_adjusted {
-        say(std::io::stderr(), format_args!("note: {n} rows of --input-file were changed: {why}"));
+        note(config, format_args!("{n} rows of --input-file were changed: {why}"));
     }
 }
 
