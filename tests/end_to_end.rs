@@ -643,6 +643,23 @@ fn a_directory_that_cannot_be_one_is_a_sentence() {
     refused(bench.run("report", &["empty"]), 2, "empty/records.maser: cannot be read as a run's record log: ");
 }
 
+#[test]
+fn more_connections_than_descriptors_are_said_before_the_run() {
+    let bench = Bench::new();
+    let mut limited = Command::new("sh");
+    let script = "ulimit -n 1000; exec \"$0\" \"$@\"";
+    limited.current_dir(bench.0.path()).args(["-c", script, env!("CARGO_BIN_EXE_maser"), "profile", "--mock"]);
+    limited.args(["--concurrency", "500"]);
+    refused(ran(limited), 2, "--concurrency 500: this process may have 436 connections at most (ulimit -n)");
+}
+
+#[test]
+fn the_built_in_server_answers_for_the_model_that_is_asked_for() {
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "-m", "some/model", "--request-count", "2"]).ends_with(0);
+    bench.profile(&["--mock=model=one", "-m", "other", "--request-count", "2"]).ends_with(1);
+}
+
 /// A log that fills its place in mid-run: one sentence, and what came before can be reported.
 fn reported_after_a_full_disk(bench: &Bench, ran: Ran) {
     let ran = ran.ends_with(1);

@@ -37,6 +37,10 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
     let topology = topology(&config)?;
+    check_descriptors(&mut config)?;
+    if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
+        mock.models = vec![config.model.clone()];
+    }
     let mock = config.mock.as_ref().map(|m| Mock::start(m, &topology)).transpose()?;
     if let Some(mock) = &mock {
         config.endpoint.url.set_port(mock.port());
@@ -178,6 +182,22 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
         (cores, _) => cores.clone(),
     };
     Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
+}
+
+/// Each request in flight has a connection, and with --mock both its ends are in this process.
+fn check_descriptors(config: &mut ProfileConfig) -> Result<(), Failure> {
+    let ends = if config.mock.is_some() { 2 } else { 1 };
+    let most = probe::raise_descriptor_limit().saturating_sub(2 * run::SPARE_DESCRIPTORS) / ends;
+    let asked = config.load.phases.iter().filter_map(|p| p.concurrency).max().map_or(0, u64::from);
+    if asked <= most {
+        return Ok(());
+    }
+    let why = format!("--concurrency {asked}: this process may have {most} connections at most (ulimit -n)");
+    if config.mock.is_some() {
+        return Err(Refusal::new(format!("{why}, since with --mock both ends are its own")).into());
+    }
+    config.notes.push(format!("{why}; the other requests wait for one, and are timed as if in flight"));
+    Ok(())
 }
 
 /// Executors that a phase can keep busy.
