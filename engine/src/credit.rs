@@ -5,6 +5,8 @@
 //! plain store each, and the timing core needs only their sums.
 
 use crate::clock::Instant;
+use crossbeam::utils::CachePadded;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Permission to send exactly one request.
@@ -49,9 +51,22 @@ pub enum Order {
     Finish,
 }
 
-/// An executor's account of itself. One writer, any number of readers.
+/// An executor's account of itself. One writer, any number of readers; on cache lines of its own, so that the counters of
+/// one executor do not slow down another's.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct Progress(CachePadded<Counters>);
+
+impl Deref for Progress {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        &self.0
+    }
+}
+
+/// What an executor counts.
+#[derive(Debug, Default)]
+pub struct Counters {
     /// Connections asked for by [`Order::Open`] that stand or have failed.
     pub opened: AtomicU64,
     /// Credits whose request has started.
@@ -121,13 +136,37 @@ impl StopSignal {
 
     /// One step further: run, drain, abort.
     pub fn raise(&self) -> u8 {
-        let level = (self.level() + 1).min(Self::ABORT);
-        self.0.store(level, Ordering::Release);
-        level
+        let further = |level: u8| (level < Self::ABORT).then_some(level + 1);
+        match self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, further) {
+            Ok(before) => before + 1,
+            Err(most) => most,
+        }
     }
 
     /// The level asked for.
     pub fn level(&self) -> u8 {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_signal_goes_one_step_at_a_time_and_no_further() {
+        let stop = StopSignal::default();
+        assert_eq!(stop.level(), StopSignal::RUN);
+        assert_eq!([(); 4].map(|()| stop.raise()), [1, 2, 2, 2]);
+        assert_eq!(stop.level(), StopSignal::ABORT);
+    }
+
+    #[test]
+    fn a_counter_adds_up() {
+        let counter = AtomicU64::default();
+        for n in 0..10 {
+            Progress::add(&counter, n);
+        }
+        assert_eq!(Progress::get(&counter), 45);
     }
 }

@@ -1,8 +1,9 @@
 //! The engine of maser: how load is issued, carried and recorded.
 //!
 //! Layers point one way, from the bottom up:
-//! `clock ring → credit record log tally schedule wire → endpoint net → plan → metric report → timing | executor |
-//! collector → run | sim`. The three kinds of thread (`timing`, `executor`, `collector`) never name each other.
+//! `clock | ring → record → credit | log | tally | schedule | wire → endpoint → net → plan → metric → report →
+//! timing | executor | collector → serve → run | sim`. Those of one row never name each other: above all not the three
+//! kinds of thread, `timing`, `executor` and `collector`. `tests/layers.rs` holds the sources to it.
 
 pub mod clock;
 pub mod collector;

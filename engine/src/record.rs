@@ -79,7 +79,7 @@ impl Outcome {
 
 /// Bits of [`Record::flags`].
 pub mod flag {
-    /// The server closed a reused connection before any byte: sent once more on a fresh one.
+    /// The server closed an idle connection before any byte of the response: sent once more on a fresh one.
     pub const RETRIED: u16 = 1;
     /// Went out on a connection that had served before.
     pub const REUSED: u16 = 1 << 1;

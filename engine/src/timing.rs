@@ -4,7 +4,7 @@
 //! releases it, so the hand-off between threads never shows in the send time. In a closed loop executors hold a stock of
 //! credits to refill their slots from, topped up here before it runs out.
 
-use crate::clock::{Instant, MICRO, MILLI, Nanos};
+use crate::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
 use crate::credit::{Credit, Issued, Order, Progress, StopSignal};
 use crate::log::PhaseMark;
 use crate::net::reactor::Doorbell;
@@ -30,6 +30,10 @@ const POLL_OTHERS: Nanos = MILLI;
 
 /// How often the stop signal is looked at when nothing else is to do.
 const POLL_STOP: Nanos = 10 * MILLI;
+
+/// How long connections opened ahead may take before the run begins without those that have not answered: far longer
+/// than any that will, far shorter than the kernel tries (two minutes).
+const OPENING: Nanos = 10 * SECOND;
 
 /// How soon a full ring is tried again.
 const RETRY_FULL: Nanos = 50 * MICRO;
@@ -105,7 +109,7 @@ pub fn share(total: u32, k: usize, n: usize) -> u32 {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Before the first phase: connections are being opened until each stands or has failed.
+    /// Before the first phase: connections are being opened until each stands or has failed, or for [`OPENING`].
     Opening,
     /// Phase `n` is being issued.
     Issuing(usize),
@@ -129,8 +133,8 @@ pub struct Timing {
     /// Credits issued, all phases: requests are taken in order, across phases and round again.
     sampled: u64,
     next_lane: usize,
-    /// Connections asked for ahead.
-    opening: Option<u64>,
+    /// Connections asked for ahead, and until when they are waited for.
+    opening: Option<(u64, Instant)>,
     /// No credit of this phase is due at or after this.
     stop_at: Instant,
     stopped: u8,
@@ -192,18 +196,18 @@ impl Timing {
         if self.stopped > StopSignal::RUN {
             return self.finish();
         }
-        let Some(wanted) = self.opening else {
+        let Some((wanted, until)) = self.opening else {
             let wanted = self.wanted_connections();
             let n = self.lanes.len();
             for (k, lane) in self.lanes.iter_mut().enumerate() {
                 lane.tell(Order::Open(share(wanted, k, n)));
                 lane.ring();
             }
-            self.opening = Some(u64::from(wanted));
+            self.opening = Some((u64::from(wanted), now.after(OPENING)));
             return Next::at(now);
         };
         let opened: u64 = self.lanes.iter().map(|l| Progress::get(&l.progress.opened)).sum();
-        if opened < wanted {
+        if opened < wanted && now < until {
             return Next::at(now.after(POLL_OTHERS));
         }
         self.begin(0, now)
@@ -271,7 +275,7 @@ impl Timing {
         }
         let lanes = self.lanes.len() as u64;
         loop {
-            let mut pushed = false;
+            let (mut pushed, mut full) = (false, false);
             for k in 0..self.lanes.len() {
                 let left = limit - self.mark.issued;
                 if left == 0 {
@@ -279,13 +283,18 @@ impl Timing {
                 }
                 let lane = &self.lanes[k];
                 let spare = (left / (2 * lanes)).clamp(1, STOCK);
-                if lane.share != Some(0) && lane.has_room() && lane.stock() < lane.free_slots() + spare {
+                if lane.share == Some(0) || lane.stock() >= lane.free_slots() + spare {
+                    continue;
+                }
+                if lane.has_room() {
                     self.push(k, Instant::UNSET);
                     pushed = true;
+                } else {
+                    full = true;
                 }
             }
             if !pushed {
-                return Some(self.stop_at);
+                return Some(if full { self.stop_at.min(now.after(RETRY_FULL)) } else { self.stop_at });
             }
         }
     }
@@ -427,5 +436,25 @@ mod tests {
             let both = |first, second| digest(digest(DIGEST_START, first), second);
             prop_assert_eq!(both(a, b) == both(b, a), a == b);
         }
+    }
+
+    #[test]
+    fn free_slots_are_counted_while_the_executor_is_at_work() {
+        let progress = Arc::<Progress>::default();
+        let mut lane = Lane::new(crate::ring::ring(1).0, progress.clone(), None);
+        lane.share = Some(3);
+        std::thread::scope(|scope| {
+            let executor = scope.spawn(|| {
+                for _ in 0..300_000 {
+                    Progress::add(&progress.started, 1);
+                    Progress::add(&progress.finished, 1);
+                }
+            });
+            while !executor.is_finished() {
+                let free = lane.free_slots();
+                assert!(free <= 3, "{free} of 3 slots are free");
+            }
+        });
+        assert_eq!(lane.free_slots(), 3);
     }
 }

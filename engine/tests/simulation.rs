@@ -14,6 +14,7 @@ use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring;
 use maser_engine::schedule::Spec;
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
+use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +31,9 @@ macro_rules! ensure {
         }
     };
 }
+
+/// How late the timing core, without bells, may notice what executors did.
+const POLL: Nanos = 12 * MILLI;
 
 type Checked = Result<(), String>;
 
@@ -69,7 +73,7 @@ fn phase(dice: &mut Dice, warmup: bool) -> Phase {
         (is_closed || (!is_fixed && dice.chance(500))).then(|| dice.within(1, if warmup { 20 } else { 150 }));
     let must_end = requests.is_none() && !is_fixed;
     let longest = (150 * SECOND / rate).min(400 * MILLI);
-    let duration = (must_end || (!warmup && dice.chance(400))).then(|| dice.within(MILLI, longest));
+    let duration = (must_end || dice.chance(400)).then(|| dice.within(MILLI, longest));
     let grace = if duration.is_some() { dice.pick(&[None, Some(0), Some(3 * MILLI), Some(40 * MILLI)]) } else { None };
     let name = if warmup { "warmup" } else { "profiling" }.to_owned();
     Phase { name, warmup, schedule, concurrency, requests, duration, grace }
@@ -160,6 +164,7 @@ impl<'a> Run<'a> {
         times_are_in_order(record)?;
         self.due_is_the_schedules(record)?;
         self.outcome_is_the_scripts(record, attempts)?;
+        self.it_ends_in_time(record)?;
         self.what_was_sent_is_recorded(record, attempts)?;
         self.contents_are_the_scripts(record, payload, attempts)
     }
@@ -170,6 +175,11 @@ impl<'a> Run<'a> {
 
     fn mark(&self, n: u8) -> Result<&PhaseMark, String> {
         self.log.phases.get(n as usize).ok_or_else(|| format!("phase {n} has no mark"))
+    }
+
+    /// Whether no thread was ever late and the machine is fast.
+    fn is_punctual(&self) -> bool {
+        self.setup.late == 0 && self.setup.tick < MICRO
     }
 
     fn sum(&self, f: fn(&Progress) -> u64) -> u64 {
@@ -340,6 +350,9 @@ impl<'a> Run<'a> {
         } else {
             ensure!(record.due >= mark.start, "due before the start of its phase");
         }
+        let is_free = record.has(flag::SCHEDULED) && !record.has(flag::QUEUED);
+        let is_late = is_free && record.slip() > 200 * MICRO;
+        ensure!(!(self.is_punctual() && is_late), "a slot was free, and it started {} ns late", record.slip());
         ensure!(!record.has(flag::QUEUED) || phase.concurrency.is_some(), "queued without a limit");
         Ok(())
     }
@@ -364,6 +377,29 @@ impl<'a> Run<'a> {
         let may_cut = mark.grace_expired || self.setup.stops.len() > 1;
         ensure!(outcome != Outcome::Cancelled || may_cut, "cut by nobody");
         ensure!(record.has(flag::RETRIED) == is_retried(attempts), "retried or not?");
+        Ok(())
+    }
+
+    /// What is to be cut is cut when it is to be.
+    fn it_ends_in_time(&self, record: &Record) -> Checked {
+        if !self.is_punctual() {
+            return Ok(());
+        }
+        let phase = self.phase(record.phase);
+        if let (Some(duration), Some(grace)) = (phase.duration, phase.grace) {
+            let deadline = self.mark(record.phase)?.start.after(duration).after(grace);
+            ensure!(record.done <= deadline.after(POLL), "not cut when its grace was over at {deadline:?}");
+        }
+        if let Some(timeout) = self.setup.plan.request_timeout {
+            let deadline = record.start.after(timeout);
+            ensure!(record.done <= deadline.after(MILLI), "not cut when its time was over at {deadline:?}");
+        }
+        let mut stops = self.setup.stops.clone();
+        stops.sort_unstable();
+        if let [_, second] = stops[..] {
+            let deadline = self.account.span.0.after(second);
+            ensure!(record.done <= deadline.after(POLL), "not cut by the second signal at {deadline:?}");
+        }
         Ok(())
     }
 
@@ -424,9 +460,9 @@ fn times_are_in_order(r: &Record) -> Checked {
     Ok(())
 }
 
-/// Whether the rule asks for a second attempt: a reused connection, gone before any byte of the answer.
+/// Whether the rule asks for a second attempt: a connection that stood idle, gone before any byte of the answer.
 fn is_retried(attempts: &[&Attempt]) -> bool {
-    attempts.first().is_some_and(|a| a.reused && a.was_silent())
+    attempts.first().is_some_and(|a| a.was_silent() && a.idled.unwrap_or(attempts.len() > 1))
 }
 
 /// The one outcome that what came over the wire leaves, if it does not take the client's own doing.
@@ -435,7 +471,7 @@ fn allowed(attempts: &[&Attempt]) -> Option<Outcome> {
     let scripted = last.answer.as_ref().map(|a| a.outcome);
     match last.ending {
         Ending::Closed | Ending::Reset if last.was_silent() => {
-            (attempts.len() > 1 || !last.reused).then_some(Outcome::Reset)
+            (attempts.len() > 1 || last.idled.is_none()).then_some(Outcome::Reset)
         }
         Ending::Complete | Ending::Closed | Ending::Reset => scripted,
         Ending::Cut if last.first_byte.is_set() && scripted == Some(Outcome::Protocol) => scripted,
@@ -658,6 +694,28 @@ fn an_executor_asks_for_turns_until_it_has_obeyed_all_orders() {
         assert!(turns < 100, "turns without end");
     }
     assert_eq!(executor.in_flight(), 3000);
+}
+
+#[test]
+fn a_large_closed_loop_starts_in_milliseconds_though_no_event_helps() {
+    let plan = closed_loop(20_000, 20_000, None).plan;
+    let (tell, orders) = ring::ring(ORDERS);
+    let (records, _records) = ring::frames(1, 1);
+    let (marks, _marks) = ring::ring(1);
+    let progress = Arc::<Progress>::default();
+    let lanes = vec![Lane::new(tell, progress.clone(), None)];
+    let mut timing = Timing::new(plan.clone(), lanes, marks, Arc::default(), Arc::default());
+    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress }, 20_000);
+    let (mut timing_wants, mut executor_wants) = (Instant(1), Instant(1));
+    while executor.in_flight() < 20_000 {
+        // Two threads: the timing core's bell gives the executor a turn, and nobody gives the timing core one.
+        let now = timing_wants.min(executor_wants);
+        assert!(now < Instant(5 * MILLI), "{} in flight at {now:?}", executor.in_flight());
+        if timing_wants == now {
+            timing_wants = timing.turn(now).at.max(Instant(now.0 + 1));
+        }
+        executor_wants = executor.turn(now).at.max(Instant(now.0 + 1));
+    }
 }
 
 #[test]

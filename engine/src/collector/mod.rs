@@ -2,7 +2,7 @@
 //!
 //! [`Collector::step`] is all of it, bounded and without I/O: bytes for the log gather in a buffer that whoever runs the
 //! collector appends to the file. On a thread shared with other parts that is [`Plain`]; on a core of its own, where
-//! io_uring is to be had, a glommio executor ([`on_glommio`]).
+//! io_uring is to be had, a glommio executor ([`run_on_glommio`]).
 
 mod live;
 mod on_glommio;

@@ -110,7 +110,7 @@ fn loop_plainly(collector: &RefCell<Collector>, mut file: File, stop: &StopSigna
         let mut collector = collector.borrow_mut();
         let step = collector.step(clock::now());
         let output = collector.output();
-        // After a failed write the log ends: what came behind a hole could not be read.
+        // After an error nothing more is written: the log must not have a hole.
         if !failed && let Err(e) = file.write_all(output) {
             failed = true;
             report(failure, stop, e);

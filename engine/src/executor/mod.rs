@@ -207,7 +207,9 @@ impl<W: Wire> Executor<W> {
     }
 
     fn send(&mut self, slot: u32, conn: ConnId) {
-        let Some((served, port)) = self.pool.get(conn).map(|c| (c.served, c.local_port)) else { return };
+        let Some((served, idled, port)) = self.pool.get(conn).map(|c| (c.served, c.idled, c.local_port)) else {
+            return;
+        };
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
         let body = self.plan.requests.body(flight.credit.request);
@@ -231,7 +233,7 @@ impl<W: Wire> Executor<W> {
             Err(e) => {
                 let now = self.wire.now();
                 self.drop_conn(conn);
-                self.broken(slot, served > 0, &Err(e), now);
+                self.broken(slot, idled, &Err(e), now);
             }
         }
     }
@@ -242,10 +244,10 @@ impl<W: Wire> Executor<W> {
     }
 
     /// The connection under a request is gone before its response was complete.
-    fn broken(&mut self, slot: u32, reused: bool, how: &io::Result<()>, now: Instant) {
+    fn broken(&mut self, slot: u32, idled: bool, how: &io::Result<()>, now: Instant) {
         let flight = &mut self.flights[slot as usize];
         let silent = !flight.answer.started();
-        if silent && reused && !flight.retried {
+        if silent && idled && !flight.retried {
             // The server had closed the idle connection; that is its right, and no failure of the request.
             flight.retried = true;
             flight.conn = None;
@@ -489,10 +491,10 @@ impl<W: Wire> Events for Executor<W> {
 
     fn closed(&mut self, conn: ConnId, how: io::Result<()>, at: Instant) -> Instant {
         let Some(entry) = self.pool.get(conn) else { return self.next() };
-        let (state, reused) = (entry.state, entry.served > 0);
+        let (state, idled) = (entry.state, entry.idled);
         self.drop_conn(conn);
         if let State::Busy(slot) = state {
-            self.broken(slot, reused, &how, at);
+            self.broken(slot, idled, &how, at);
         }
         self.settle(at)
     }

@@ -24,6 +24,8 @@ pub(super) struct Conn {
     /// Responses carried so far.
     pub(super) served: u32,
     pub(super) local_port: u16,
+    /// It has stood idle: the server may have closed it meanwhile.
+    pub(super) idled: bool,
     /// When the attempt to connect began.
     pub(super) began: Instant,
 }
@@ -72,7 +74,7 @@ impl Pool {
             return None;
         }
         self.open += 1;
-        let fresh = Conn { epoch: 0, state: State::Vacant, served: 0, local_port: 0, began: now };
+        let fresh = Conn { epoch: 0, state: State::Vacant, served: 0, local_port: 0, idled: false, began: now };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.conns.push(fresh);
             self.conns.len() as u32 - 1
@@ -115,6 +117,7 @@ impl Pool {
     pub(super) fn set_idle(&mut self, id: ConnId) {
         if let Some(conn) = self.get(id) {
             conn.state = State::Idle;
+            conn.idled = true;
             self.idle.push(id);
         }
     }

@@ -12,6 +12,8 @@ pub(super) struct Shard {
     in_flight: u32,
     stop_at: Instant,
     stopped: bool,
+    /// Whether the last credit had a planned time: no closed loop is to be kept going.
+    scheduled: bool,
     /// When a slot was last freed.
     freed_at: Instant,
     /// When the limit last kept a credit waiting.
@@ -36,6 +38,7 @@ impl Shard {
             in_flight: 0,
             stop_at: Instant::NEVER,
             stopped: false,
+            scheduled: false,
             freed_at: Instant::UNSET,
             full_until: Instant::UNSET,
         }
@@ -51,6 +54,7 @@ impl Shard {
     }
 
     pub(super) fn push(&mut self, credit: Credit) {
+        self.scheduled = credit.is_scheduled();
         self.waiting.push_back(credit);
     }
 
@@ -61,7 +65,7 @@ impl Shard {
     /// Whether a closed loop is about to run out of credits to refill its slots with.
     pub(super) fn is_short(&self) -> bool {
         match self.waiting.front() {
-            None => true,
+            None => !self.scheduled,
             Some(credit) => !credit.is_scheduled() && self.waiting.len() < self.in_flight as usize / 2,
         }
     }
@@ -81,15 +85,14 @@ impl Shard {
     /// The next credit whose time has come, if a slot is free for it.
     pub(super) fn take(&mut self, now: Instant) -> Option<Release> {
         let credit = *self.waiting.front()?;
-        if self.stopped || credit.due > now || (!credit.is_scheduled() && now >= self.stop_at) {
-            return None;
-        }
-        if !self.has_slot() {
+        let queued = credit.is_scheduled() && credit.due < self.full_until;
+        // What was due before the end and is only late may still go; what waited for a slot may not.
+        let over = now >= self.stop_at && (queued || !credit.is_scheduled());
+        if self.stopped || over || credit.due > now || !self.has_slot() {
             return None;
         }
         self.waiting.pop_front();
         self.in_flight += 1;
-        let queued = credit.is_scheduled() && credit.due < self.full_until;
         let due = if credit.is_scheduled() { credit.due } else { self.freed_at };
         Some(Release { credit, due, queued })
     }
@@ -110,7 +113,8 @@ impl Shard {
 
     /// Takes back the credits that will not be started; returns how many.
     pub(super) fn hand_back(&mut self, now: Instant) -> u64 {
-        let over = self.stopped || (now >= self.stop_at && self.waiting.front().is_some_and(|c| !c.is_scheduled()));
+        let waits = |c: &Credit| !c.is_scheduled() || !self.has_slot() || c.due < self.full_until;
+        let over = self.stopped || (now >= self.stop_at && self.waiting.front().is_some_and(waits));
         if !over {
             return 0;
         }
@@ -119,9 +123,9 @@ impl Shard {
         n
     }
 
-    /// When waiting credits of a closed loop become void.
+    /// When credits that wait for a slot become void.
     pub(super) fn void_at(&self) -> Instant {
-        if self.waiting.front().is_some_and(|c| !c.is_scheduled()) { self.stop_at } else { Instant::NEVER }
+        if self.waiting.is_empty() { Instant::NEVER } else { self.stop_at }
     }
 }
 
@@ -163,6 +167,20 @@ mod tests {
         assert_eq!((late.queued, late.due), (true, Instant(20)));
         shard.free_slot(Instant(35));
         assert!(!shard.take(Instant(41)).unwrap().queued, "the slot was free again before this one was due");
+    }
+
+    #[test]
+    fn at_the_end_the_late_may_go_and_the_queued_may_not() {
+        let mut shard = Shard::new(4);
+        shard.begin_phase(Some(1), Instant(100));
+        for seq in 0..3 {
+            shard.push(credit(seq, 90 + seq));
+        }
+        assert!(shard.take(Instant(101)).is_some(), "due before the end, and a slot was free");
+        assert_eq!((shard.take(Instant(102)), shard.void_at()), (None, Instant(100)));
+        shard.free_slot(Instant(110));
+        assert_eq!(shard.take(Instant(110)), None);
+        assert_eq!(shard.hand_back(Instant(110)), 2);
     }
 
     #[test]

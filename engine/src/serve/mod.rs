@@ -7,9 +7,10 @@
 //! a system call of its own when it is due; what is due by then goes out together, and the head of a stream and the event
 //! that names the role go with the first chunk, as the finish, the usage and `[DONE]` go with the last.
 //!
-//! Of a request it reads `model`, `messages` (only for a size: `prompt_tokens` is a quarter of its bytes), `stream`,
-//! `max_tokens`, `max_completion_tokens` and `stream_options.include_usage`. Every answer ends for its length. Requests
-//! that come on a connection before the answer to the one in front has ended are taken up when it has.
+//! Of a request it reads `model`, `messages` (only for their size: `prompt_tokens` is an estimate, 4 tokens for 17 bytes of
+//! text), `stream`, `max_tokens`, `max_completion_tokens` and `stream_options.include_usage`. Every answer ends for its
+//! length, and its tokens are words of one token each ([`token`]), so that a client can count them. Requests that come on
+//! a connection before the answer to the one in front has ended are taken up when it has.
 
 mod answer;
 mod conn;

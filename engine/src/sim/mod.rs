@@ -13,13 +13,13 @@ pub use wire::{Attempt, Ending};
 
 use crate::clock::{Anchor, Instant, MICRO, MILLI, Nanos};
 use crate::collector::{Collector, DRAIN_EVERY, Source, Step};
-use crate::credit::{Issued, Progress, StopSignal};
+use crate::credit::{Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
 use crate::log::{self, Header, Kind, PhaseInfo};
 use crate::net::{ConnId, Events, Next, Part};
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::ring::{self, FrameConsumer, FrameProducer};
+use crate::ring::{self, Consumer, FrameConsumer, FrameProducer, Producer};
 use crate::timing::{Lane, ORDERS, Timing};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -116,6 +116,8 @@ struct Simulation {
     world: Rc<RefCell<World>>,
     timing: Timing,
     executors: Vec<Executor<SimWire>>,
+    /// Between timing core and executors, so that bells ring when they should and at no other time.
+    relays: Vec<(Consumer<Order>, Producer<Order>)>,
     /// Between executors and collector, so that what passes is seen.
     taps: Vec<(FrameConsumer<Record>, FrameProducer<Record>)>,
     collector: Collector,
@@ -151,17 +153,18 @@ impl Simulation {
         }
         let world = Rc::new(RefCell::new(world));
         let (issued, stop) = (Arc::<Issued>::default(), Arc::<StopSignal>::default());
-        let (mut lanes, mut sources, mut taps, mut executors, mut progress) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut sources, mut executors, mut progress) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut relays, mut taps) = (Vec::new(), Vec::new());
         for k in 0..setup.executors {
-            let orders = ring::ring(ORDERS);
+            let (orders, relayed) = (ring::ring(ORDERS), ring::ring(ORDERS));
             let records = ring::frames(setup.ring.0, setup.ring.1);
             let onward = ring::frames(4096, 1 << 22);
             let counters = Arc::<Progress>::default();
             lanes.push(Lane::new(orders.0, counters.clone(), None));
+            relays.push((orders.1, relayed.0));
             sources.push(Source { records: onward.1, progress: counters.clone() });
             taps.push((records.1, onward.0));
-            let ends = Ends { orders: orders.1, records: records.0, progress: counters.clone() };
+            let ends = Ends { orders: relayed.1, records: records.0, progress: counters.clone() };
             let wire = SimWire { world: world.clone(), executor: k };
             executors.push(Executor::new(setup.plan.clone(), k as u16, wire, ends, setup.connections));
             progress.push(counters);
@@ -177,6 +180,7 @@ impl Simulation {
             world,
             timing: Timing::new(setup.plan.clone(), lanes, marks_in, issued.clone(), stop.clone()),
             executors,
+            relays,
             taps,
             collector: Collector::new(sources, marks_out, issued.clone(), warmup, Arc::default()),
             stop,
@@ -268,18 +272,25 @@ impl Simulation {
             }
         }
         (self.threads[thread].wants, self.threads[thread].ended) = (all.at, all.ended);
-        if self.threads[thread].parts == [PartId::Timing] {
-            self.ring_bells();
-        }
     }
 
-    /// The timing core's bells wake executors on other threads, some time later.
-    fn ring_bells(&mut self) {
-        let mut world = self.world.borrow_mut();
-        for thread in &mut self.threads {
-            if matches!(thread.parts[..], [PartId::Executor(_)]) {
+    /// Passes the timing core's orders on, and rings where there are any: that wakes a thread, some time later.
+    fn relay(&mut self) {
+        for k in 0..self.relays.len() {
+            let (from, to) = &mut self.relays[k];
+            let mut any = false;
+            while to.room() > 0
+                && let Some(order) = from.pop()
+            {
+                any = true;
+                // There is room, and nobody else writes.
+                let _ = to.push(order);
+            }
+            if any {
+                let mut world = self.world.borrow_mut();
                 let at = world.now.after(world.dice.below(40 * MICRO));
-                thread.wants = thread.wants.min(at);
+                let thread = self.thread_of(PartId::Executor(k));
+                self.threads[thread].wants = self.threads[thread].wants.min(at);
             }
         }
     }
@@ -288,7 +299,11 @@ impl Simulation {
         self.account.turns += 1;
         let now = self.world.borrow().now;
         match part {
-            PartId::Timing => self.timing.turn(now),
+            PartId::Timing => {
+                let next = self.timing.turn(now);
+                self.relay();
+                next
+            }
             PartId::Executor(k) => self.executors[k].turn(now),
             PartId::Collector => self.collect(now),
         }
@@ -342,6 +357,7 @@ impl Simulation {
         let told = self.world.borrow_mut().happen(what);
         if let Some((conn, tell)) = told {
             let wants = self.tell(executor, conn, tell, now);
+            self.world.borrow_mut().greeting = None;
             self.threads[thread].wants = self.threads[thread].wants.min(wants);
             self.maybe_stall(thread);
         }

@@ -13,6 +13,8 @@ pub struct Manners {
     pub hang: u64,
     /// Connections refused.
     pub refuse: u64,
+    /// Attempts to connect that are never answered. Only for plans with a request timeout.
+    pub swallow: u64,
     /// Connections closed as soon as they stand.
     pub close_fresh: u64,
     /// Connections closed after an answer that did not announce it.
@@ -38,6 +40,7 @@ impl Manners {
             trouble: 0,
             hang: 0,
             refuse: 0,
+            swallow: 0,
             close_fresh: 0,
             close_after: 0,
             idle_close: 0,
@@ -52,9 +55,11 @@ impl Manners {
     /// A server of some character. `may_hang` lets it leave requests without an answer.
     pub fn drawn(dice: &mut Dice, may_hang: bool) -> Self {
         let hang = dice.pick(&[0, 0, 30]);
+        let swallow = dice.pick(&[0, 0, 0, 100]);
         Self {
             trouble: dice.pick(&[0, 50, 300, 1000]),
             hang: if may_hang { hang } else { 0 },
+            swallow: if may_hang { swallow } else { 0 },
             refuse: dice.pick(&[0, 0, 50, 500]),
             close_fresh: dice.pick(&[0, 0, 100, 700]),
             close_after: dice.pick(&[0, 0, 100, 1000]),

@@ -36,6 +36,9 @@ pub struct Attempt {
     pub executor: usize,
     /// The connection had carried an answer before.
     pub reused: bool,
+    /// On a connection that had stood idle and may have been closed meanwhile. `None` where it was sent from within the
+    /// event that told of the connection: for this request, or for another that happened to be due.
+    pub idled: Option<bool>,
     /// When its first byte was handed over; unset if the wire refused it.
     pub sent: Instant,
     /// Place among all beginnings and endings of attempts.
@@ -151,6 +154,8 @@ pub(super) struct World {
     /// By executor and slot: its latest link.
     latest: Vec<Vec<usize>>,
     pub(super) attempts: Vec<Attempt>,
+    /// The link whose owner is just being told that it is connected.
+    pub(super) greeting: Option<usize>,
     pub(super) connections: u64,
     /// What a wire must never see, in words.
     pub(super) violations: Vec<String>,
@@ -169,6 +174,7 @@ impl World {
             links: Vec::new(),
             latest: vec![Vec::new(); executors],
             attempts: Vec::new(),
+            greeting: None,
             connections: 0,
             violations: Vec::new(),
         }
@@ -231,8 +237,10 @@ impl World {
             attempt: None,
             arrived: false,
         });
-        let at = self.now.after(self.dice.below(self.manners.connect));
-        self.schedule(at, Happening::Connected { link });
+        if !self.dice.chance(self.manners.swallow) {
+            let at = self.now.after(self.dice.below(self.manners.connect));
+            self.schedule(at, Happening::Connected { link });
+        }
     }
 
     fn send(&mut self, executor: usize, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {
@@ -290,6 +298,7 @@ impl World {
             id,
             executor: entry.executor,
             reused: entry.served > 0,
+            idled: (self.greeting != Some(link)).then_some(true),
             sent,
             begin,
             end: u64::MAX,
@@ -336,6 +345,7 @@ impl World {
                     let reset = self.dice.chance(500);
                     self.schedule(at, Happening::Gone { link, reset });
                 }
+                self.greeting = Some(link);
                 Tell::Connected(Ok(10_000 + (link % 50_000) as u16))
             }
             Happening::Arrive { attempt, .. } => {

@@ -47,6 +47,58 @@ pub struct ResponseReader {
     reusable: bool,
     started: bool,
     bodiless: bool,
+    memo: Memo,
+}
+
+/// The last head that came in one piece, and what it said. Servers repeat their heads byte for byte, at least within a
+/// second (the Date field), and comparing one costs a hundredth of reading it.
+#[derive(Debug, Clone, Default)]
+struct Memo {
+    /// The head with its blank line; empty if there is none.
+    bytes: Vec<u8>,
+    reason: String,
+    status: u16,
+    event_stream: bool,
+    json: bool,
+    content_length: Option<u64>,
+    chunked: bool,
+    body: Option<Body>,
+    reusable: bool,
+}
+
+impl Memo {
+    /// Longer heads are not kept.
+    const LIMIT: usize = 4096;
+
+    fn keep(&mut self, bytes: &[u8], head: &ResponseHead<'_>, body: Body, reusable: bool) {
+        self.bytes.clear();
+        if bytes.len() > Self::LIMIT {
+            return;
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.reason.clear();
+        self.reason.push_str(head.reason);
+        let ResponseHead { status, event_stream, json, content_length, chunked, .. } = *head;
+        (self.status, self.event_stream, self.json) = (status, event_stream, json);
+        (self.content_length, self.chunked) = (content_length, chunked);
+        (self.body, self.reusable) = (Some(body), reusable);
+    }
+
+    /// Whether `bytes` start with the same head.
+    fn matches(&self, bytes: &[u8]) -> bool {
+        !self.bytes.is_empty() && bytes.starts_with(&self.bytes)
+    }
+
+    fn head(&self) -> ResponseHead<'_> {
+        ResponseHead {
+            status: self.status,
+            reason: &self.reason,
+            event_stream: self.event_stream,
+            json: self.json,
+            content_length: self.content_length,
+            chunked: self.chunked,
+        }
+    }
 }
 
 struct Parsed<'a> {
@@ -91,6 +143,12 @@ impl ResponseReader {
                 Piece::End => Step::Done { reusable: self.reusable },
             });
         }
+        if !self.started && !self.bodiless && self.memo.matches(bytes) {
+            *bytes = bytes.get(self.memo.bytes.len()..).unwrap_or_default();
+            self.started = true;
+            (self.body, self.reusable) = (self.memo.body, self.memo.reusable);
+            return Ok(Step::Head(self.memo.head()));
+        }
         self.step_head(bytes)
     }
 
@@ -123,6 +181,9 @@ impl ResponseReader {
         };
         self.reusable = framing.keeps(minor) && body != Body::UntilClose;
         self.body = Some(body);
+        if let (Taken::Whole(bytes), false) = (taken, self.bodiless) {
+            self.memo.keep(bytes, &head, body, self.reusable);
+        }
         Ok(Step::Head(head))
     }
 
@@ -234,6 +295,25 @@ mod tests {
         reader.reset();
         assert_eq!(result, said(&mut reader, &single), "{}", bytes.escape_ascii());
         result
+    }
+
+    #[test]
+    fn a_repeated_head_says_the_same_and_a_similar_one_its_own() {
+        let mut reader = ResponseReader::new();
+        let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+        let other = b"HTTP/1.1 429 Slow\r\nContent-Length: 3\r\n\r\nhi!";
+        for (bytes, want) in [
+            (first.as_slice(), "200 OK - Some(2) [hi] close"),
+            (first, "200 OK - Some(2) [hi] close"),
+            (other, "429 Slow - Some(3) [hi!] keep"),
+            (first, "200 OK - Some(2) [hi] close"),
+        ] {
+            reader.reset();
+            assert_eq!(said(&mut reader, &[bytes]).as_deref(), Ok(want));
+        }
+        reader.reset();
+        let (left, right) = first.split_at(20);
+        assert_eq!(said(&mut reader, &[left, right]).as_deref(), Ok("200 OK - Some(2) [hi] close"));
     }
 
     #[test]
