@@ -326,6 +326,8 @@ fn a_trace_is_sent_at_its_times() {
     assert_eq!(results.each("input_sequence_length").collect::<Vec<_>>(), [40.0; 5]);
     assert_eq!(results.each("output_sequence_length").collect::<Vec<_>>(), [6.0; 5]);
     assert_eq!(results.metric("send_slip", "count"), Some(5.0));
+    let ran = bench.profile(&[AT_ONCE, "--input-file", "trace.jsonl", "--isl-block-size", "20"]).ends_with(0);
+    assert!(ran.stderr.contains("note: the timestamps in --input-file are not used; "), "{}", ran.stderr);
 }
 
 #[test]
