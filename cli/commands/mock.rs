@@ -21,7 +21,10 @@ impl Mock {
     /// Starts it, on a core that the run's own threads leave free, if there is one.
     pub(super) fn start(config: &ServeConfig, topology: &Topology) -> Result<Self, Failure> {
         let io = serve::io(config.io)?;
-        let server = serve::bind(config)?;
+        let server = serve::bind(config).map_err(|failure| match failure {
+            Failure::Failed(why) => Failure::Failed(format!("--mock: {why}")),
+            refused => refused,
+        })?;
         let port = server.local_addr().port();
         let core = serve::core(&config.cores).or_else(|| {
             available_cores().into_iter().rev().find(|core| topology.threads.iter().all(|t| t.core != *core))

@@ -107,6 +107,12 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
         None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
     };
     let timed = Format::first_row_is_timed(path).map_err(|e| Refusal::new(e.0))?;
+    let typed = matches!(&config.input, Input::File { format: Some(_), .. });
+    if timed && format.is_trace() && !typed && config.fixed_schedule == FixedSchedule::No {
+        config.notes.push(
+            "the timestamps in --input-file are not used; --fixed-schedule sends each request at its own".to_owned(),
+        );
+    }
     config.settle_file(format, timed)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::say;
 use crate::ui::progress::Progress;
 use crate::values::{Io, LogLevel, Ui, name_of};
-use maser::export::{Written, inputs};
+use maser::export::{self, Written, inputs, verdict};
 use maser_engine::clock::{self, Anchor};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
@@ -37,49 +37,104 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
     let topology = topology(&config)?;
+    check_descriptors(&mut config)?;
+    if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
+        mock.models = vec![config.model.clone()];
+    }
     let mock = config.mock.as_ref().map(|m| Mock::start(m, &topology)).transpose()?;
     if let Some(mock) = &mock {
         config.endpoint.url.set_port(mock.port());
     }
-    let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let dir = config.artifact_dir();
-    let cannot = |e: std::io::Error| Failure::Failed(format!("--artifact-dir {}: {e}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(cannot)?;
-    let (run_key, seed) = keys(&config);
-    let tokenizer = prepare::tokenizer(&config)?;
-    let bodies = prepare::bodies(&config, seed, tokenizer.as_ref(), &dir)?;
-    drop(tokenizer);
-    config.set_scheduled_requests(bodies.summary.requests);
-    notes(&config, &bodies);
-    let plan = Arc::new(prepare::plan(&config, &bodies, run_key, seed)?);
-    prepare::look_at_server(&config, &plan.target)?;
-    let log_file = begin_log(&dir, &header(&config, &plan, &topology, argv), &bodies).map_err(cannot)?;
-    if config.log_level <= LogLevel::Info {
-        say(std::io::stderr(), format_args!("maser: {topology}"));
-    }
+    let made = !dir.exists();
+    std::fs::create_dir_all(&dir).map_err(|e| cannot(&dir, &e))?;
+    let prepared = prepare(&mut config, &topology, argv, &dir).inspect_err(|_| {
+        if made {
+            // Only an empty directory goes; what is in it is for the user to see.
+            let _ = std::fs::remove_dir(&dir);
+        }
+    })?;
+    // From here on there are results to be saved; before, an interrupt just ends the process.
+    let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let stop = Arc::new(StopSignal::default());
-    let running = run::start(plan.clone(), &topology, log_file, stop.clone())
+    let plan = prepared.plan;
+    let run_key = plan.run_key;
+    let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone())
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
-    let ended = watch(running, Progress::new(plan.clone(), config.ui == Ui::Simple), &signals, &stop);
-    if let Some(mock) = mock {
-        mock.stop()?;
+    let ended = watch(running, Progress::new(plan, config.ui == Ui::Simple), &signals, &stop);
+    let served = mock.map_or(Ok(()), Mock::stop);
+    let path = dir.join(log::FILE_NAME);
+    let log = Log::open(&path).map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", path.display())))?;
+    if log.header.run_key != run_key {
+        return Err(Failure::Failed(format!(
+            "--artifact-dir {}: another run has begun there meanwhile and replaced this run's log",
+            dir.display()
+        )));
     }
-    let mut written = Vec::new();
-    if matches!(config.input, Input::Synthetic { .. }) || !bodies.summary.is_trace {
-        written.push(write_inputs(&dir, &bodies));
-    }
-    let log = Log::open(&dir.join(log::FILE_NAME))
-        .map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", dir.join(log::FILE_NAME).display())))?;
-    let code = report::publish(&log, &dir, written);
+    let code = report::publish(&log, &dir, prepared.written);
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
-            "the record log in {} could not be written ({e}): the run was stopped, what had been written is in the files",
+            "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \
+             report {}` makes the other files",
+            path.display(),
             dir.display()
         ))),
         Err(run::Failure::Thread(e)) => Err(Failure::Failed(format!("a thread of the run failed: {e}"))),
         Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
-        Ok(()) => code,
+        Ok(()) => served.and(code),
     }
+}
+
+fn cannot(dir: &Path, e: &std::io::Error) -> Failure {
+    Failure::Failed(format!("--artifact-dir {}: cannot write files there: {e}", dir.display()))
+}
+
+/// All that a run is made of before its first request.
+struct Prepared {
+    plan: Arc<Plan>,
+    log_file: LogFile,
+    /// Files that stand already.
+    written: Vec<Result<Written, String>>,
+}
+
+/// Builds the requests, looks at the server, and begins the files in `dir`.
+fn prepare(
+    config: &mut ProfileConfig,
+    topology: &Topology,
+    argv: &[OsString],
+    dir: &Path,
+) -> Result<Prepared, Failure> {
+    let (run_key, seed) = keys(config);
+    let tokenizer = prepare::tokenizer(config)?;
+    let bodies = prepare::bodies(config, seed, tokenizer.as_ref(), dir)?;
+    config.set_scheduled_requests(bodies.summary.requests);
+    notes(config, &bodies);
+    let plan = Arc::new(prepare::plan(config, &bodies, run_key, seed)?);
+    prepare::look_at_server(config, &plan.target)?;
+    if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
+        note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
+    }
+    let header = header(config, &plan, topology, argv);
+    let log_file = begin_log(dir, &header, &bodies).map_err(|e| cannot(dir, &e))?;
+    // Before the run, so that it is there after a crash too: the log does not have the bodies.
+    let synthetic = matches!(config.input, Input::Synthetic { .. });
+    let written = (synthetic || !bodies.summary.is_trace).then(|| write_inputs(dir, &bodies));
+    if config.log_level <= LogLevel::Info {
+        say_start(config, topology, &header);
+    }
+    Ok(Prepared { plan, log_file, written: written.into_iter().collect() })
+}
+
+/// What is about to happen, and where.
+fn say_start(config: &ProfileConfig, topology: &Topology, header: &Header) {
+    let endpoint = &config.endpoint;
+    let asked = verdict::asked(&header.input_config).unwrap_or_default();
+    let to = match &config.mock {
+        Some(_) => format!("the built-in server on port {}", endpoint.url.port),
+        None => redact::url(endpoint.url.as_str()),
+    };
+    say(std::io::stderr(), format_args!("maser: {asked}, to {to}"));
+    say(std::io::stderr(), format_args!("maser: {topology}"));
 }
 
 /// Waits for the run to end, showing how it stands and passing signals on.
@@ -88,13 +143,10 @@ fn watch(running: Run, mut bar: Progress, signals: &Signals, stop: &StopSignal) 
     while !running.is_over() {
         std::thread::park_timeout(TICK);
         match signals.pass_on(stop, &mut seen) {
-            Some(StopSignal::DRAIN) => say(
-                std::io::stderr(),
-                format_args!(
-                    "\nmaser: stopping: nothing more is sent, waiting for what is in flight (interrupt again to cut it)"
-                ),
+            Some(StopSignal::DRAIN) => bar.say(
+                "maser: stopping: nothing more is sent, waiting for what is in flight (interrupt again to cut it)",
             ),
-            Some(_) => say(std::io::stderr(), format_args!("\nmaser: cutting what is in flight")),
+            Some(_) => bar.say("maser: cutting what is in flight"),
             None => {}
         }
         bar.show(&running);
@@ -132,6 +184,22 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
 }
 
+/// Each request in flight has a connection, and with --mock both its ends are in this process.
+fn check_descriptors(config: &mut ProfileConfig) -> Result<(), Failure> {
+    let ends = if config.mock.is_some() { 2 } else { 1 };
+    let most = probe::raise_descriptor_limit().saturating_sub(2 * run::SPARE_DESCRIPTORS) / ends;
+    let asked = config.load.phases.iter().filter_map(|p| p.concurrency).max().map_or(0, u64::from);
+    if asked <= most {
+        return Ok(());
+    }
+    let why = format!("--concurrency {asked}: this process may have {most} connections at most (ulimit -n)");
+    if config.mock.is_some() {
+        return Err(Refusal::new(format!("{why}, since with --mock both ends are its own")).into());
+    }
+    config.notes.push(format!("{why}; the other requests wait for one, and are timed as if in flight"));
+    Ok(())
+}
+
 /// Executors that a phase can keep busy.
 fn useful_executors(phase: &crate::config::PhaseConfig) -> usize {
     match (phase.arrival.rate(), phase.concurrency) {
@@ -141,21 +209,32 @@ fn useful_executors(phase: &crate::config::PhaseConfig) -> usize {
     }
 }
 
+/// Remarks that stop nothing; quieter log levels leave them out.
+fn note(config: &ProfileConfig, remark: std::fmt::Arguments<'_>) {
+    if config.log_level <= LogLevel::Warning {
+        say(std::io::stderr(), format_args!("note: {remark}"));
+    }
+}
+
 fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
-    for note in &config.notes {
-        say(std::io::stderr(), format_args!("note: {note}"));
+    for remark in &config.notes {
+        note(config, format_args!("{remark}"));
     }
     let summary = &bodies.summary;
     for (why, n) in &summary.rows_skipped {
-        say(std::io::stderr(), format_args!("note: {n} rows of --input-file were left out: {why}"));
+        note(config, format_args!("{n} rows of --input-file were left out: {why}"));
     }
     for (why, n) in &summary.rows_adjusted {
-        say(std::io::stderr(), format_args!("note: {n} rows of --input-file were changed: {why}"));
+        note(config, format_args!("{n} rows of --input-file were changed: {why}"));
     }
 }
 
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {
     let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
+    let mut topology = topology.to_json();
+    if config.mock.is_some() {
+        topology["mock"] = true.into();
+    }
     Header {
         maser_version: env!("CARGO_PKG_VERSION").to_owned(),
         benchmark_id: format!("{:012x}", plan.run_key >> 16),
@@ -175,7 +254,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         use_server_token_count: config.use_server_token_count,
         export_level: name_of(config.output.level).to_owned(),
         export_prefix: config.output.prefix.clone(),
-        topology: topology.to_json(),
+        topology,
     }
 }
 
@@ -184,7 +263,13 @@ fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::
     let mut preamble = log::MAGIC.to_vec();
     log::put_json(&mut preamble, Block::Header, header);
     bodies.put_table(&mut preamble);
-    let mut file = File::create(dir.join(log::FILE_NAME))?;
+    let path = dir.join(log::FILE_NAME);
+    // A new file and not the old one emptied: whoever has that one mapped, reads on.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
     file.write_all(&preamble)?;
     Ok(LogFile { file, at: preamble.len() as u64 })
 }

@@ -60,8 +60,10 @@ pub(super) fn publish(log: &Log, dir: &Path, before: Vec<Result<Written, String>
             report.failed
         )));
     }
-    let unwritten = results.iter().filter(|r| r.is_err()).count();
-    Ok(u8::from(unwritten > 0))
+    match results.iter().filter(|r| r.is_err()).count() {
+        0 => Ok(0),
+        n => Err(Failure::Failed(format!("{n} of {} files could not be written, as listed above", results.len()))),
+    }
 }
 
 /// The tokenizer that counts the captured texts, unless the server's counts are taken.

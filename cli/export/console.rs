@@ -1,8 +1,9 @@
 //! The tables people read, and the lines after them.
 
-use super::Written;
+use super::verdict::{Client, verdict};
+use super::{Written, printable};
 use maser_engine::metric::{Group, flag};
-use maser_engine::report::{Entry, Report};
+use maser_engine::report::{Entry, ErrorDetails, Report};
 
 /// Whether to colour what goes to a stream: only a terminal, and not where NO_COLOR is set (<https://no-color.org>).
 pub fn colour_wanted(is_terminal: bool) -> bool {
@@ -12,10 +13,11 @@ pub fn colour_wanted(is_terminal: bool) -> bool {
 /// Narrower than this no table is readable; wider lines are then the terminal's to break.
 const WIDTH_MIN: usize = 40;
 
-/// Every table and warning of a report, no wider than `width` columns.
+/// The verdict, then every table and warning of a report, no wider than `width` columns.
 pub fn render(report: &Report, width: usize, colour: bool) -> String {
     let page = Page { report, width: width.max(WIDTH_MIN), colour };
     let mut out = String::new();
+    page.verdict(&mut out);
     if report.show_http_trace {
         page.metrics(&mut out, "HTTP Trace Timing", |e| e.metric.has(flag::HTTP_TRACE));
     }
@@ -79,6 +81,29 @@ impl Page<'_> {
         if self.colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
+    fn verdict(&self, out: &mut String) {
+        let (lines, client) = verdict(self.report);
+        for text in &lines {
+            self.paragraph(out, text, None);
+        }
+        match client {
+            Some(Client::KeptUp(text)) => self.paragraph(out, &text, None),
+            Some(Client::Late(text)) => self.paragraph(out, &text, Some(style::WARNING)),
+            None => {}
+        }
+        out.push('\n');
+    }
+
+    fn paragraph(&self, out: &mut String, text: &str, style: Option<&str>) {
+        for line in wrap(text, self.width) {
+            match style {
+                Some(style) => out.push_str(&self.paint(style, &line)),
+                None => out.push_str(&line),
+            }
+            out.push('\n');
+        }
+    }
+
     fn metrics(&self, out: &mut String, title: &str, belongs: impl Fn(&Entry) -> bool) {
         let mut entries: Vec<&Entry> =
             self.report.metrics.iter().filter(|e| belongs(e) && !e.metric.has(flag::ERROR_ONLY)).collect();
@@ -100,27 +125,25 @@ impl Page<'_> {
         }
         let columns =
             vec![Column::right("Code"), Column::right("Type"), Column::left("Message"), Column::right("Count")];
-        let mut rows: Vec<Vec<Cell>> = Vec::new();
-        for group in &self.report.errors {
-            let code = group.details.code.map_or("N/A".to_owned(), |c| c.to_string());
-            let kind = wrap(&printable(&group.details.kind), (self.width / 4).max(10));
-            let kind_width = kind.iter().map(|l| l.chars().count()).max().unwrap_or(0);
-            let count = thousands(&group.count.to_string());
-            let around = code.len().max(4) + kind_width.max(4) + count.len().max(5) + 13;
-            let room = self.width.saturating_sub(around).max(10);
-            let mut message = wrap(&printable(&group.details.message), room);
-            message.truncate(MESSAGE_LINES);
-            rows.push(vec![vec![code], kind, message, vec![count]]);
-        }
+        let rows = shown_errors(self.report).iter().map(|(details, n)| self.error(details, *n)).collect();
         self.table(out, &Table { title: "maser | Error Summary".to_owned(), columns, rows });
+    }
+
+    fn error(&self, details: &ErrorDetails, n: u64) -> Vec<Cell> {
+        let code = details.code.map_or("N/A".to_owned(), |c| c.to_string());
+        let kind = wrap(&printable(&details.kind), (self.width / 4).max(10));
+        let kind_width = kind.iter().map(|l| l.chars().count()).max().unwrap_or(0);
+        let count = thousands(&n.to_string());
+        let around = code.len().max(4) + kind_width.max(4) + count.len().max(5) + 13;
+        let room = self.width.saturating_sub(around).max(10);
+        let mut message = wrap(&printable(&details.message), room);
+        message.truncate(MESSAGE_LINES);
+        vec![vec![code], kind, message, vec![count]]
     }
 
     fn warnings(&self, out: &mut String) {
         for sentence in warnings(self.report) {
-            for line in wrap(&format!("Warning: {sentence}"), self.width) {
-                out.push_str(&self.paint(style::WARNING, &line));
-                out.push('\n');
-            }
+            self.paragraph(out, &format!("Warning: {sentence}"), Some(style::WARNING));
         }
     }
 
@@ -145,6 +168,33 @@ impl Page<'_> {
 
 /// Lines of an error message that are shown; the files have all of it.
 const MESSAGE_LINES: usize = 6;
+
+/// Different messages of one kind of error that are shown. Servers that put a request's id into each would fill pages.
+const MESSAGES: usize = 3;
+
+/// The groups of errors with their counts, the rarer messages of each kind taken together.
+fn shown_errors(report: &Report) -> Vec<(ErrorDetails, u64)> {
+    let mut shown: Vec<(ErrorDetails, u64)> = Vec::new();
+    let mut rest: Vec<(ErrorDetails, u64, u64)> = Vec::new();
+    let mut groups: Vec<_> = report.errors.iter().collect();
+    groups.sort_by_key(|g| std::cmp::Reverse(g.count));
+    for group in groups {
+        let same = |d: &ErrorDetails| d.code == group.details.code && d.kind == group.details.kind;
+        if shown.iter().filter(|(d, _)| same(d)).count() < MESSAGES {
+            shown.push((group.details.clone(), group.count));
+        } else if let Some((_, messages, n)) = rest.iter_mut().find(|(d, ..)| same(d)) {
+            *messages += 1;
+            *n += group.count;
+        } else {
+            rest.push((group.details.clone(), 1, group.count));
+        }
+    }
+    shown.extend(rest.into_iter().map(|(details, messages, n)| {
+        let message = format!("other messages ({messages}); the JSON export has them");
+        (ErrorDetails { message, ..details }, n)
+    }));
+    shown
+}
 
 /// The lines of one cell.
 type Cell = Vec<String>;
@@ -314,11 +364,6 @@ fn push(lines: &mut [String], text: &str) {
     }
 }
 
-/// A text from a server as a terminal may show it: no control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// What a reader must know before he believes the tables, one sentence each.
 fn warnings(report: &Report) -> Vec<String> {
     let mut out = Vec::new();
@@ -337,7 +382,9 @@ fn warnings(report: &Report) -> Vec<String> {
         out.push("no request was answered; there are no latencies.".to_owned());
     }
     let differ = count("usage_discrepancy_count");
-    if differ > 0.0 {
+    // The built-in server does not tokenize: its prompt counts are a guess from the size.
+    let guessed = report.run.header.topology["mock"] == true;
+    if differ > 0.0 && !guessed {
         out.push(format!(
             "in {} the server's token counts differ from the client's by more than 10%: check --tokenizer, or take the \
              server's with --use-server-token-count.",
@@ -352,12 +399,12 @@ fn warnings(report: &Report) -> Vec<String> {
             of(mismatch)
         ));
     }
-    let late = count("late_request_count");
-    if late > 0.0 {
-        out.push(format!(
-            "{late:.0} scheduled requests were started more than 1 ms late by this client (send_slip): it needs more or \
-             freer cores for this load."
-        ));
+    if let (_, Some(Client::Late(_))) = verdict(report) {
+        out.push(
+            "this client held the load back: it needs more or freer cores (--cores). Response Time counts from the \
+             planned moment, so it has the client's part in it; the other latencies do not."
+                .to_owned(),
+        );
     }
     let payloads = report.run.end.as_ref().map_or(0, |e| e.payloads_lost);
     if payloads > 0 {

@@ -8,6 +8,7 @@ mod csv;
 pub mod inputs;
 mod json;
 mod jsonl;
+pub mod verdict;
 
 use maser_engine::log::Log;
 use maser_engine::report::Report;
@@ -107,6 +108,29 @@ pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions
         out.write_all(console::render(report, CONSOLE_FILE_WIDTH, false).as_bytes())
     }));
     results
+}
+
+/// Removes what an earlier run into `dir` left under the names that this run will write, so that no file of one stands
+/// beside files of the other, however this run ends. Returns whether there was anything.
+///
+/// # Errors
+/// A file cannot be removed.
+pub fn remove_earlier(dir: &Path, prefix: Option<&str>) -> io::Result<bool> {
+    let names = Names::new(prefix);
+    let mut any = false;
+    for name in [names.csv.as_str(), &names.json, &names.jsonl, &names.console, inputs::FILE_NAME] {
+        match std::fs::remove_file(dir.join(name)) {
+            Ok(()) => any = true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(any)
+}
+
+/// A text from a server as a terminal may show it: no control characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Writes one file whole or not at all.

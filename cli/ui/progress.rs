@@ -84,6 +84,12 @@ impl Progress {
         self.bar.set_message(text);
     }
 
+    /// Prints a line above the bar.
+    pub(crate) fn say(&self, line: &str) {
+        // Printed past the bar, it would be wiped out with it.
+        self.bar.suspend(|| crate::say(std::io::stderr(), format_args!("{line}")));
+    }
+
     /// Takes the bar away.
     pub(crate) fn end(self) {
         self.bar.finish_and_clear();

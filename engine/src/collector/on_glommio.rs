@@ -82,6 +82,10 @@ async fn write(
         let mut bytes = std::mem::take(collector.borrow_mut().output());
         while !bytes.is_empty() && !failed {
             match file.write_at(bytes.clone(), at).await {
+                Ok(0) => {
+                    failed = true;
+                    report(&failure, &stop, io::ErrorKind::WriteZero.into());
+                }
                 Ok(n) => {
                     at += n as u64;
                     bytes.drain(..n);

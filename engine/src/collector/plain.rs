@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+/// Steps in one turn at most: a ring of an executor in 3 ms.
+const STEPS: u32 = 64;
+
 /// A collector and its file.
 #[derive(Debug)]
 pub struct Plain {
@@ -16,6 +19,9 @@ pub struct Plain {
     stop: Arc<StopSignal>,
     failure: Arc<Mutex<Option<io::Error>>>,
     failed: bool,
+    /// Steps in the next turn. The executors of this thread may finish any number of requests between two turns: as long
+    /// as more waits than a turn takes, the next one takes twice as much, so that rings do not run full.
+    steps: u32,
 }
 
 impl Plain {
@@ -26,7 +32,7 @@ impl Plain {
         stop: Arc<StopSignal>,
         failure: Arc<Mutex<Option<io::Error>>>,
     ) -> Self {
-        Self { collector, file, stop, failure, failed: false }
+        Self { collector, file, stop, failure, failed: false, steps: 1 }
     }
 
     fn write(&mut self) {
@@ -56,12 +62,44 @@ pub(super) fn report(failure: &Mutex<Option<io::Error>>, stop: &StopSignal, erro
 
 impl Part for Plain {
     fn turn(&mut self, now: Instant) -> Next {
-        let step = self.collector.step(now);
-        self.write();
+        let mut step = Step::More;
+        for _ in 0..self.steps {
+            step = self.collector.step(now);
+            self.write();
+            if step != Step::More {
+                break;
+            }
+        }
+        self.steps = if step == Step::More { STEPS.min(2 * self.steps) } else { 1 };
         match step {
             Step::More => Next::at(now),
             Step::Idle => Next::at(now.after(DRAIN_EVERY)),
             Step::Ended => Next::ENDED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collector::{STEP, Source};
+    use crate::record::Record;
+    use crate::ring;
+
+    #[test]
+    fn more_than_a_step_between_two_turns_does_not_fill_the_ring() {
+        let (mut executor, records) = ring::frames(4 * STEP, 16);
+        let (_, marks) = ring::ring(1);
+        let source = Source { records, progress: Arc::default() };
+        let collector = Collector::new(vec![source], marks, Arc::default(), vec![false], Arc::default());
+        let file = tempfile::tempfile().unwrap();
+        let mut plain = Plain::new(collector, file, Arc::default(), Arc::default());
+        let record: Record = bytemuck::Zeroable::zeroed();
+        for turn in 1..100 {
+            for _ in 0..STEP + STEP / 2 {
+                assert!(executor.push(record, &[]).is_ok(), "full in turn {turn}");
+            }
+            plain.turn(Instant(turn));
         }
     }
 }

@@ -14,7 +14,7 @@ pub use errors::{ErrorDetails, ErrorGroup};
 pub use section::{Entry, ServiceLevel};
 pub use tokens::{CountTokens, TokenColumns, TokenSource};
 
-use crate::clock::Instant;
+use crate::clock::{Instant, Nanos};
 use crate::log::{Log, PhaseMark};
 use crate::metric::{Applies, Sample, produces_tokens};
 use crate::record::{Payload, Record, UNKNOWN};
@@ -43,6 +43,9 @@ pub struct Report {
     pub end_ns: u64,
     /// Seconds that rates divide by: the profiling phases' own lengths, the pauses between them left out.
     pub window_seconds: f64,
+    /// Nanoseconds from the start of the first request of the profiling phases to that of the last; `None` if there was
+    /// none. A rate of sending is over this: [`Report::window_seconds`] goes on until the last answer.
+    pub sending: Option<Nanos>,
     /// Where token counts come from.
     pub token_source: TokenSource,
     /// Whether the decode curves follow the real gaps between chunks; with very many of them tokens are spread evenly.
@@ -115,6 +118,7 @@ impl Report {
             start_ns: anchor.wall_ns(main.window.from),
             end_ns: anchor.wall_ns(main.window.to),
             window_seconds: main.window.seconds(),
+            sending: main.starts.map(|(first, last)| last.since(first)),
             valid: main.valid,
             failed: main.failed,
             metrics: main.entries,

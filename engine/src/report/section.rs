@@ -59,6 +59,7 @@ pub(super) struct Section {
     pub(super) valid: u64,
     pub(super) failed: u64,
     pub(super) window: Window,
+    pub(super) starts: Option<(Instant, Instant)>,
     pub(super) curves_follow_chunks: bool,
 }
 
@@ -68,6 +69,7 @@ struct Survey {
     valid: u64,
     failed: u64,
     span: Option<(Instant, Instant)>,
+    last_start: Instant,
     errors: ErrorTally,
 }
 
@@ -77,6 +79,7 @@ impl Survey {
         for (_, record, payload) in reader.rows(warmup) {
             let (first, last) = survey.span.unwrap_or((record.start, record.done));
             survey.span = Some((first.min(record.start), last.max(record.done)));
+            survey.last_start = survey.last_start.max(record.start);
             match ErrorDetails::of(&record, &payload) {
                 None => survey.valid += 1,
                 Some(details) => {
@@ -112,6 +115,7 @@ impl Section {
             valid: survey.valid,
             failed: survey.failed,
             window,
+            starts: survey.span.map(|(first, _)| (first, survey.last_start)),
             curves_follow_chunks: true,
         };
         if scope.valid + scope.failed == 0 {

@@ -33,7 +33,7 @@ const PAYLOADS: usize = 8 << 20;
 const NAP: Nanos = MILLI;
 
 /// Descriptors kept for everything that is not a connection.
-const SPARE_DESCRIPTORS: u64 = 64;
+pub const SPARE_DESCRIPTORS: u64 = 64;
 
 /// A run under way.
 #[derive(Debug)]

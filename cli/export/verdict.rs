@@ -1,0 +1,191 @@
+//! The verdict above the tables: what was asked for, what came of it, and whether this client was the limit.
+
+use maser_engine::clock::SECOND;
+use maser_engine::report::Report;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// A client that is late with more than this share of its requests is taken for the limit.
+const LATE_SHARE: f64 = 0.01;
+
+/// Milliseconds that a request may leave late. The metric table counts late requests by the same bound.
+const LATE_MS: f64 = 1.0;
+
+/// Kinds of failure that are named; the table of errors has them all.
+const KINDS: usize = 3;
+
+/// Place of the 99th percentile among the figures of a metric.
+const P99: usize = 8;
+
+/// The load that the settings ask for, such as `200 requests/s (constant), 100 requests`; `None` where they do not say.
+pub fn asked(input_config: &Value) -> Option<String> {
+    let phase = input_config["phases"].as_array()?.iter().rev().find(|p| p["kind"] != "warmup")?;
+    let concurrency = phase["concurrency"].as_u64();
+    let pattern = phase["type"].as_str()?;
+    let mut parts = match (phase["rate"].as_f64(), concurrency) {
+        (Some(rate), _) => vec![format!("{rate} requests/s ({pattern})")],
+        (None, _) if pattern == "fixed_schedule" => vec!["the trace's own times".to_owned()],
+        (None, Some(1)) => vec!["one request at a time".to_owned()],
+        (None, Some(n)) => vec![format!("{n} requests at a time")],
+        (None, None) => return None,
+    };
+    if let Some(n) = concurrency.filter(|_| pattern != "concurrency") {
+        parts.push(format!("at most {n} in flight"));
+    }
+    parts.extend(phase["requests"].as_u64().map(|n| count(n, "request")));
+    parts.extend(phase["duration"].as_f64().map(|s| format!("for {s} s")));
+    Some(parts.join(", "))
+}
+
+/// How a client stands to its load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Client {
+    /// The numbers are the server's.
+    KeptUp(String),
+    /// The client held the load back.
+    Late(String),
+}
+
+/// The verdict's lines, unwrapped: asked, got, and the client's part if there is anything to judge it by.
+pub(super) fn verdict(report: &Report) -> (Vec<String>, Option<Client>) {
+    let mut lines = Vec::new();
+    lines.extend(asked(&report.run.header.input_config).map(|asked| format!("Asked:  {asked}.")));
+    if report.is_empty() {
+        lines.push("Got:    no request was finished.".to_owned());
+        return (lines, None);
+    }
+    lines.push(format!("Got:    {}.", got(report)));
+    (lines, client(report))
+}
+
+fn figure(report: &Report, tag: &str) -> Option<f64> {
+    report.metric(tag)?.summary.avg
+}
+
+fn got(report: &Report) -> String {
+    let n = report.valid + report.failed;
+    let cut = if report.is_complete() { "" } else { " (incomplete)" };
+    let mut parts = vec![format!("{}{cut}", count(n, "request"))];
+    let scheduled = report.metric("send_slip").is_some();
+    match report.sending.map(|ns| ns as f64 / SECOND as f64).filter(|s| scheduled && *s > 0.0) {
+        Some(seconds) => parts.push(format!("sent at {:.1} requests/s over {seconds:.2} s", (n - 1) as f64 / seconds)),
+        None => {
+            let mean = figure(report, "effective_concurrency");
+            parts.extend(mean.map(|mean| format!("{mean:.1} in flight on average")));
+        }
+    }
+    parts.extend(figure(report, "request_throughput").map(|rate| format!("answered at {rate:.1} requests/s")));
+    let queued = figure(report, "queued_request_count").unwrap_or(0.0);
+    if queued > 0.0 {
+        parts.push(format!("{queued:.0} waited for a free slot under --concurrency"));
+    }
+    parts.push(failures(report));
+    parts.join(", ")
+}
+
+fn failures(report: &Report) -> String {
+    if report.failed == 0 {
+        return "none failed".to_owned();
+    }
+    let mut kinds: HashMap<&str, u64> = HashMap::new();
+    for group in &report.errors {
+        *kinds.entry(group.details.kind.as_str()).or_default() += group.count;
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(kind, n)| (std::cmp::Reverse(*n), *kind));
+    let named: Vec<_> = kinds.iter().take(KINDS).map(|(kind, n)| format!("{n} × {}", super::printable(kind))).collect();
+    let more = if kinds.len() > KINDS { ", and others" } else { "" };
+    let share = 100.0 * report.failed as f64 / (report.valid + report.failed) as f64;
+    format!("{} failed ({share:.1}%): {}{more}", report.failed, named.join(", "))
+}
+
+fn client(report: &Report) -> Option<Client> {
+    let queued = figure(report, "queued_request_count").is_some_and(|n| n > 0.0);
+    let Some(slip) = report.metric("send_slip") else {
+        // Where every request of a schedule waited for a slot, the limit asked for was the limit.
+        let entry = report.metric("credit_to_start_latency").filter(|_| !queued)?;
+        return Some(closed_loop(entry.summary.percentiles[P99]?, entry.summary.max?));
+    };
+    let (n, p99, worst) = (slip.summary.count?, slip.summary.percentiles[P99]?, slip.summary.max?);
+    Some(open_loop(n, figure(report, "late_request_count").unwrap_or(0.0) as u64, (p99, worst), queued))
+}
+
+/// Of `n` requests with a planned time `late` left late; `p99` and `worst` are milliseconds.
+fn open_loop(n: u64, late: u64, (p99, worst): (f64, f64), queued: bool) -> Client {
+    let share = late as f64 / n.max(1) as f64;
+    let (p99, worst) = (span(p99), span(worst));
+    let part = format!(
+        "{late} of {n} requests ({:.1}%) left more than {LATE_MS} ms after their time (p99 {p99}, at most {worst})",
+        100.0 * share
+    );
+    match (late, queued) {
+        (1.., _) if share > LATE_SHARE => Client::Late(format!("Client: THE LIMIT; {part}.")),
+        (1.., _) => Client::KeptUp(format!("Client: not the limit; {part}.")),
+        (0, true) => Client::KeptUp(format!(
+            "Client: not the limit; requests that found a free slot left within {worst} of their time (p99 {p99})."
+        )),
+        (0, false) => Client::KeptUp(format!(
+            "Client: not the limit; all requests left within {worst} of their time (p99 {p99})."
+        )),
+    }
+}
+
+/// In a closed loop nothing has a planned time; what counts is how long a freed slot stays empty.
+fn closed_loop(p99: f64, worst: f64) -> Client {
+    let said = format!("a freed slot was in use again within {} (p99), {} at most", span(p99), span(worst));
+    if p99 > LATE_MS {
+        Client::Late(format!("Client: THE LIMIT; {said}."))
+    } else {
+        Client::KeptUp(format!("Client: not the limit; {said}."))
+    }
+}
+
+fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// Milliseconds with a fitting unit.
+fn span(ms: f64) -> String {
+    match ms {
+        _ if ms < 1.0 => format!("{:.0} µs", ms * 1000.0),
+        _ if ms < 1000.0 => format!("{ms:.2} ms"),
+        _ => format!("{:.2} s", ms / 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_load_is_said_in_words() {
+        for (phase, words) in [
+            (json!({"type": "concurrency", "concurrency": 1, "requests": 10}), "one request at a time, 10 requests"),
+            (json!({"type": "concurrency", "concurrency": 16, "duration": 2.5}), "16 requests at a time, for 2.5 s"),
+            (
+                json!({"type": "constant", "rate": 200.0, "requests": 1, "concurrency": 4}),
+                "200 requests/s (constant), at most 4 in flight, 1 request",
+            ),
+            (json!({"type": "fixed_schedule", "requests": 9}), "the trace's own times, 9 requests"),
+        ] {
+            let warmup = json!({"kind": "warmup", "type": "concurrency", "concurrency": 3});
+            assert_eq!(asked(&json!({"phases": [warmup, phase]})).as_deref(), Some(words));
+        }
+        assert_eq!(asked(&json!({})), None);
+    }
+
+    #[test]
+    fn one_late_request_in_a_hundred_is_still_the_server_s_run() {
+        let said = |late| open_loop(100, late, (0.5, 3.0), false);
+        assert!(matches!(said(0), Client::KeptUp(said) if said.contains("all requests left within 3.00 ms")));
+        assert!(matches!(said(1), Client::KeptUp(said) if said.contains("1 of 100 requests (1.0%)")));
+        assert!(matches!(said(2), Client::Late(said) if said.contains("(p99 500 µs, at most 3.00 ms)")));
+    }
+
+    #[test]
+    fn a_slot_that_stays_empty_for_long_is_the_client_s_fault() {
+        assert!(matches!(closed_loop(0.05, 3.0), Client::KeptUp(said) if said.contains("within 50 µs (p99), 3.00 ms")));
+        assert!(matches!(closed_loop(1.5, 3.0), Client::Late(said) if said.contains("1.50 ms")));
+    }
+}

@@ -1,0 +1,782 @@
+//! The program as its users run it: what it prints, the files it leaves behind, its exit codes.
+
+use maser_engine::clock::{MILLI, SECOND};
+use maser_engine::log::{FILE_NAME, Log};
+use maser_engine::record::Outcome;
+use maser_engine::run::available_cores;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A server that answers at once.
+const AT_ONCE: &str = "--mock=ttft=0,itl=0,osl=8";
+
+/// A directory of its own for each run, and the program in it.
+struct Bench(TempDir);
+
+/// What a run of the program came to.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: &str) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn command(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut maser = Command::new(env!("CARGO_BIN_EXE_maser"));
+        maser.current_dir(self.0.path()).arg(command).args(arguments).env_remove("NO_COLOR");
+        maser.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        maser
+    }
+
+    fn run(&self, command: &str, arguments: &[&str]) -> Ran {
+        ran(self.command(command, arguments))
+    }
+
+    /// `maser profile` into the directory `run`.
+    fn profile(&self, arguments: &[&str]) -> Ran {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--artifact-dir", "run"]).collect();
+        self.run("profile", &all)
+    }
+
+    fn start(&self, arguments: &[&str]) -> Running {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--artifact-dir", "run"]).collect();
+        let mut child = self.command("profile", &all).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Running { child, stderr, log: self.path("run").join(FILE_NAME) }
+    }
+
+    fn results(&self) -> Results {
+        Results::of(&self.path("run"), "profile_export_aiperf.json", "profile_export.jsonl")
+    }
+
+    fn log(&self) -> Log {
+        Log::open(&self.path("run").join(FILE_NAME)).unwrap()
+    }
+
+    /// Names in the directory `run`, in order.
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("run")).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn ran(mut command: Command) -> Ran {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Ran {
+    #[track_caller]
+    fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        self
+    }
+
+    /// The errors on stderr, without the lines that say what is going on.
+    fn errors(&self) -> Vec<&str> {
+        let news = |line: &&str| !line.is_empty() && !line.starts_with("maser: ") && !line.starts_with("note: ");
+        self.stderr.lines().filter(news).collect()
+    }
+}
+
+/// A run under way; killed if the test fails.
+struct Running {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+    log: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Waits until there are records in the log: it has grown beyond its preamble.
+    fn wait_for_records(&mut self) {
+        self.wait_for_stderr("maser: core");
+        let preamble = std::fs::metadata(&self.log).unwrap().len();
+        for _ in 0..20_000 {
+            assert!(self.child.try_wait().unwrap().is_none(), "the run ended by itself");
+            if std::fs::metadata(&self.log).unwrap().len() > preamble {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        panic!("no record came");
+    }
+
+    /// Reads standard error up to a line that begins so.
+    fn wait_for_stderr(&mut self, start: &str) {
+        let mut line = String::new();
+        while !line.starts_with(start) {
+            line.clear();
+            assert!(self.stderr.read_line(&mut line).unwrap() > 0, "stderr ended before {start:?}");
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn end(mut self) -> Ran {
+        let mut stdout = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        let mut stderr = String::new();
+        self.stderr.read_to_string(&mut stderr).unwrap();
+        Ran { code: self.child.wait().unwrap().code(), stdout, stderr }
+    }
+}
+
+/// The files of a run, read back.
+struct Results {
+    summary: Value,
+    lines: Vec<Value>,
+}
+
+impl Results {
+    fn of(dir: &Path, summary: &str, lines: &str) -> Self {
+        let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+        Self {
+            summary: serde_json::from_str(&text(summary)).unwrap(),
+            lines: text(lines).lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+        }
+    }
+
+    fn metric(&self, tag: &str, figure: &str) -> Option<f64> {
+        self.summary[tag][figure].as_f64()
+    }
+
+    /// Every request's value of a metric.
+    fn each<'a>(&'a self, tag: &'a str) -> impl Iterator<Item = f64> + 'a {
+        self.lines.iter().filter_map(move |line| line["metrics"][tag]["value"].as_f64())
+    }
+
+    fn digest(&self) -> &str {
+        self.summary["maser"]["ledger"]["schedule_digest"].as_str().unwrap()
+    }
+
+    fn of_phase(&self, kind: &str) -> usize {
+        self.lines.iter().filter(|line| line["metadata"]["benchmark_phase"] == kind).count()
+    }
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+// What a run leaves behind.
+
+#[test]
+fn a_streamed_run_counts_every_request_and_token() {
+    let bench = Bench::new();
+    let ran = bench.profile(&[
+        AT_ONCE,
+        "--streaming",
+        "--concurrency",
+        "16",
+        "--request-count",
+        "200",
+        "--isl",
+        "64",
+        "--osl",
+        "12",
+    ]);
+    let ran = ran.ends_with(0);
+    let all = ["inputs.json", "profile_export.jsonl", "profile_export_aiperf.csv", "profile_export_aiperf.json"];
+    assert_eq!(bench.files()[..4], all);
+    assert_eq!(bench.files()[4..], ["profile_export_console.txt", FILE_NAME]);
+    let results = bench.results();
+    assert_eq!(results.lines.len(), 200);
+    assert_eq!(results.metric("request_count", "avg"), Some(200.0));
+    assert_eq!(results.metric("error_request_count", "avg"), None);
+    for (tag, tokens) in [("output_sequence_length", 12.0), ("input_sequence_length", 64.0)] {
+        let counts: Vec<f64> = results.each(tag).collect();
+        assert_eq!(counts, [tokens; 200], "{tag}");
+    }
+    assert_eq!(results.each("time_to_first_token").count(), 200);
+    assert_eq!(results.summary["is_complete"], true);
+    let ledger = &results.summary["maser"]["ledger"];
+    assert_eq!((&ledger["issued"], &ledger["records"], &ledger["lost"]), (&200.into(), &200.into(), &0.into()));
+    let mut csv = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_path(bench.path("run/profile_export_aiperf.csv"))
+        .unwrap();
+    assert!(csv.records().all(|row| row.is_ok()));
+    let console = std::fs::read_to_string(bench.path("run/profile_export_console.txt")).unwrap();
+    assert!(ran.stdout.contains(&console), "the file has what is printed");
+    for name in &all {
+        assert!(ran.stdout.contains(&format!(": run/{name}\n")) || ran.stdout.trim_end().ends_with(name), "{name}");
+    }
+}
+
+#[test]
+fn the_bodies_are_kept_as_they_are_sent() {
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "--request-count", "20", "--isl", "30", "--osl", "5"]).ends_with(0);
+    let inputs = json(&bench.path("run/inputs.json"));
+    let sessions = inputs["data"].as_array().unwrap();
+    assert_eq!(sessions.len(), 20);
+    for session in sessions {
+        let body = &session["payloads"][0];
+        assert_eq!((&body["model"], &body["max_completion_tokens"]), (&"mock".into(), &5.into()));
+        assert_eq!(body["messages"][0]["role"], "user");
+        assert!(body["messages"][0]["content"].as_str().is_some_and(|text| text.len() > 30));
+    }
+    let results = bench.results();
+    assert_eq!(results.each("output_sequence_length").collect::<Vec<_>>(), [5.0; 20]);
+    assert_eq!(results.metric("time_to_first_token", "avg"), None, "nothing was streamed");
+}
+
+#[test]
+fn both_kernel_interfaces_carry_a_run_or_say_why_not() {
+    for (io, name) in [("epoll", "epoll"), ("uring", "io_uring")] {
+        let bench = Bench::new();
+        let ran = bench.profile(&[AT_ONCE, "--streaming", "--io", io, "--concurrency", "4", "--request-count", "40"]);
+        if io == "uring" && ran.code == Some(2) {
+            assert!(ran.stderr.starts_with("error: --io uring: ") && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+            continue;
+        }
+        ran.ends_with(0);
+        let results = bench.results();
+        assert_eq!(results.lines.len(), 40);
+        let used = results.summary["maser"]["topology"]["io"].as_str().unwrap();
+        assert!(used.starts_with(name), "{used}");
+    }
+}
+
+#[test]
+fn a_constant_rate_is_a_grid_and_lateness_is_measured_against_it() {
+    let bench = Bench::new();
+    let rate = ["--request-rate", "200", "--arrival-pattern", "constant", "--request-count", "100"];
+    bench.profile(&[&[AT_ONCE, "--streaming", "--warmup-request-count", "5"][..], &rate[..]].concat()).ends_with(0);
+    let log = bench.log();
+    assert_eq!((log.phases.len(), log.header.phases[0].warmup), (2, true));
+    let mut seen = [0; 2];
+    for (record, _) in log.records() {
+        let phase = usize::from(record.phase);
+        assert_eq!(record.due.since(log.phases[phase].start), (record.seq + 1) * 5 * MILLI);
+        assert!(record.start >= record.due, "nothing is sent before its time");
+        seen[phase] += 1;
+    }
+    assert_eq!(seen, [5, 100]);
+    let results = bench.results();
+    assert_eq!((results.of_phase("warmup"), results.of_phase("profiling")), (5, 100));
+    assert_eq!(results.metric("request_count", "avg"), Some(100.0));
+    assert_eq!(results.metric("send_slip", "count"), Some(100.0));
+    let slips: f64 = log.records().filter(|(r, _)| r.phase == 1).map(|(r, _)| r.slip() as f64 / 1e6).sum();
+    let mean = results.metric("send_slip", "avg").unwrap();
+    assert!((mean - slips / 100.0).abs() < 1e-6, "{mean}");
+    assert_eq!(results.summary["warmup_metrics"]["request_count"]["avg"], 5.0);
+}
+
+#[test]
+fn a_duration_ends_the_sending() {
+    let bench = Bench::new();
+    bench.profile(&["--mock=ttft=5,itl=0", "--benchmark-duration", "1", "--concurrency", "4"]).ends_with(0);
+    let log = bench.log();
+    assert!(log.len() >= 4);
+    for (record, _) in log.records() {
+        assert!(record.start.since(log.phases[0].start) < SECOND);
+    }
+    let results = bench.results();
+    assert_eq!((results.lines.len(), &results.summary["was_cancelled"]), (log.len(), &false.into()));
+}
+
+#[test]
+fn a_trace_is_sent_at_its_times() {
+    let bench = Bench::new();
+    let times = [40, 70, 70, 160, 100];
+    let rows =
+        times.map(|ms| format!(r#"{{"timestamp": {ms}, "input_length": 40, "output_length": 6, "hash_ids": [1, 2]}}"#));
+    bench.file("trace.jsonl", &rows.join("\n"));
+    let trace = ["--input-file", "trace.jsonl", "--custom-dataset-type", "mooncake_trace", "--fixed-schedule"];
+    bench.profile(&[&[AT_ONCE, "--streaming", "--isl-block-size", "20"][..], &trace[..]].concat()).ends_with(0);
+    let log = bench.log();
+    let mut due: Vec<u64> = log.records().map(|(r, _)| r.due.since(log.phases[0].start)).collect();
+    due.sort_unstable();
+    assert_eq!(due, [0, 30, 30, 60, 120].map(|ms| ms * MILLI));
+    let results = bench.results();
+    assert_eq!(results.each("input_sequence_length").collect::<Vec<_>>(), [40.0; 5]);
+    assert_eq!(results.each("output_sequence_length").collect::<Vec<_>>(), [6.0; 5]);
+    assert_eq!(results.metric("send_slip", "count"), Some(5.0));
+    let ran = bench.profile(&[AT_ONCE, "--input-file", "trace.jsonl", "--isl-block-size", "20"]).ends_with(0);
+    assert!(ran.stderr.contains("note: the timestamps in --input-file are not used; "), "{}", ran.stderr);
+}
+
+#[test]
+fn prompts_come_from_a_file() {
+    let bench = Bench::new();
+    bench.file("prompts.jsonl", "{\"text\": \"first \\\"one\\\"\"}\n\n{\"text\": \"second\"}\n");
+    bench.profile(&[AT_ONCE, "--input-file", "prompts.jsonl", "--request-count", "7"]).ends_with(0);
+    let inputs = json(&bench.path("run/inputs.json"));
+    let text = |k: usize| inputs["data"][k]["payloads"][0]["messages"][0]["content"].clone();
+    assert_eq!((text(0), text(1), text(2)), ("first \"one\"".into(), "second".into(), Value::Null));
+    assert_eq!(bench.results().lines.len(), 7);
+}
+
+#[test]
+fn token_counts_can_be_the_server_s() {
+    let bench = Bench::new();
+    let counts = ["--use-server-token-count", "--streaming", "--osl", "9", "--request-count", "10"];
+    bench.profile(&[&[AT_ONCE][..], &counts[..]].concat()).ends_with(0);
+    let results = bench.results();
+    assert_eq!(results.summary["maser"]["token_source"], "server");
+    assert_eq!(results.each("output_sequence_length").collect::<Vec<_>>(), [9.0; 10]);
+    let prompt: Vec<f64> = bench.log().records().map(|(r, _)| f64::from(r.usage_prompt)).collect();
+    assert_eq!(results.each("input_sequence_length").collect::<Vec<_>>(), prompt);
+}
+
+#[test]
+fn files_have_the_names_and_the_place_that_were_asked_for() {
+    let bench = Bench::new();
+    let few = ["--request-count", "4", "--concurrency", "2"];
+    bench.profile(&[&[AT_ONCE, "--profile-export-prefix", "foo"][..], &few[..]].concat()).ends_with(0);
+    assert_eq!(bench.files(), ["foo.csv", "foo.json", "foo.jsonl", "foo_console.txt", "inputs.json", FILE_NAME]);
+    assert_eq!(Results::of(&bench.path("run"), "foo.json", "foo.jsonl").lines.len(), 4);
+    bench.run("profile", &[&[AT_ONCE][..], &few[..]].concat()).ends_with(0);
+    assert!(bench.path("artifacts/mock-openai-chat-concurrency2/profile_export_aiperf.json").exists());
+}
+
+#[test]
+fn a_second_run_leaves_no_file_of_the_first() {
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "--request-count", "4"]).ends_with(0);
+    assert!(bench.files().contains(&"profile_export.jsonl".to_owned()));
+    let ran = bench.profile(&[AT_ONCE, "--request-count", "6", "--export-level", "summary"]).ends_with(0);
+    assert!(ran.stderr.contains("note: run has the files of an earlier run; they are replaced\n"), "{}", ran.stderr);
+    assert!(!bench.files().contains(&"profile_export.jsonl".to_owned()));
+    let summary = json(&bench.path("run/profile_export_aiperf.json"));
+    assert_eq!(summary["request_count"]["avg"], 6.0);
+    // The log knows more than the summary asked for.
+    bench.run("report", &["run", "--export-level", "records"]).ends_with(0);
+    assert_eq!(bench.results().lines.len(), 6);
+}
+
+#[test]
+fn a_seed_gives_the_same_requests_at_the_same_times_on_any_number_of_cores() {
+    let cores = available_cores().len().min(2);
+    let runs: Vec<_> = ["1", "1", &cores.to_string()]
+        .into_iter()
+        .map(|cores| {
+            let bench = Bench::new();
+            let load = ["--request-rate", "500", "--request-count", "60", "--isl", "20", "--isl-stddev", "5"];
+            bench.profile(&[&[AT_ONCE, "--random-seed", "7", "--cores", cores][..], &load[..]].concat()).ends_with(0);
+            (std::fs::read_to_string(bench.path("run/inputs.json")).unwrap(), bench.results().digest().to_owned())
+        })
+        .collect();
+    assert_eq!(runs[0], runs[1]);
+    assert_eq!(runs[0], runs[2]);
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "--random-seed", "8", "--request-rate", "500", "--request-count", "60"]).ends_with(0);
+    assert_ne!(runs[0].1, bench.results().digest());
+}
+
+#[test]
+fn a_load_far_beyond_the_machine_loses_no_record() {
+    let bench = Bench::new();
+    let load = ["--request-rate", "1000000", "--request-count", "50000", "--num-dataset-entries", "10", "--isl", "10"];
+    let mock = "--mock=ttft=0,itl=0,osl=1";
+    bench.profile(&[&[mock, "--cores", "1", "--export-level", "summary"][..], &load[..]].concat()).ends_with(0);
+    let summary = json(&bench.path("run/profile_export_aiperf.json"));
+    let ledger = &summary["maser"]["ledger"];
+    assert_eq!((&ledger["records"], &ledger["lost"]), (&50_000.into(), &0.into()));
+    let console = std::fs::read_to_string(bench.path("run/profile_export_console.txt")).unwrap();
+    assert!(console.contains("Client: THE LIMIT; "), "nobody sends a million requests a second from one core");
+}
+
+// What goes wrong at the server.
+
+/// The type under which a fault must appear; `None` for a good answer.
+fn class(fault: Option<&str>) -> Option<&'static str> {
+    Some(match fault? {
+        "http500" => "Internal Server Error",
+        "http429" => "Too Many Requests",
+        "reset" => Outcome::Reset.name(),
+        "close" => Outcome::Truncated.name(),
+        "malformed" => Outcome::Malformed.name(),
+        "error-event" => Outcome::InStream.name(),
+        "hang" => Outcome::Timeout.name(),
+        other => panic!("unknown fault {other}"),
+    })
+}
+
+/// What the server knows of each request: the class of its last try, and how many tries there were.
+fn truth(path: &Path) -> HashMap<String, (u64, Option<&'static str>, u64)> {
+    let mut known = HashMap::new();
+    for line in std::fs::read_to_string(path).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let (id, at) = (line["rid"].as_str().unwrap().to_owned(), line["body"].as_u64().unwrap());
+        let entry = known.entry(id).or_insert((0, None, 0));
+        entry.2 += 1;
+        if at >= entry.0 {
+            (entry.0, entry.1) = (at, class(line["fault"].as_str()));
+        }
+    }
+    known
+}
+
+/// A third of the requests meet `fault`; every one of them must appear as what it was.
+fn agrees_with_the_server(fault: &str, more: &[&str]) {
+    let bench = Bench::new();
+    let mock = format!("--mock=ttft=0,itl=0,osl=8,fault={fault}:0.3,log=truth.jsonl");
+    let load = ["--concurrency", "16", "--request-count", "100", "--isl", "16"];
+    let ran = bench.profile(&[&[mock.as_str()][..], &load[..], more].concat()).ends_with(0);
+    let (truth, results) = (truth(&bench.path("truth.jsonl")), bench.results());
+    assert_eq!((truth.len(), results.lines.len()), (100, 100));
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in &results.lines {
+        let id = line["metadata"]["x_request_id"].as_str().unwrap();
+        let (_, class, _) = truth[id];
+        assert_eq!(line["error"]["type"].as_str(), class, "{fault} {more:?} {id}");
+        *counts.entry(class.unwrap_or("OK")).or_default() += 1;
+    }
+    let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+    for group in results.summary["error_summary"].as_array().unwrap() {
+        *told.entry(group["error_details"]["type"].as_str().unwrap()).or_default() += group["count"].as_u64().unwrap();
+    }
+    let failed = told.values().sum::<u64>();
+    assert_eq!(results.metric("error_request_count", "avg"), Some(failed as f64));
+    told.insert("OK", results.metric("request_count", "avg").unwrap() as u64);
+    assert_eq!(told, counts);
+    let tries: u64 = truth.values().map(|(_, _, tries)| tries - 1).sum();
+    assert_eq!(results.summary["maser"]["ledger"]["retried"], tries);
+    assert!(failed >= 5, "the fault came too rarely to tell anything: {failed}");
+    assert!(ran.stdout.contains(&format!("{failed} failed ({failed}.0%)")), "{}", ran.stdout);
+}
+
+#[test]
+fn error_statuses_are_counted_as_the_server_counts_them() {
+    for fault in ["http500", "http429"] {
+        agrees_with_the_server(fault, &[]);
+        agrees_with_the_server(fault, &["--streaming"]);
+    }
+}
+
+#[test]
+fn broken_connections_are_counted_as_the_server_counts_them() {
+    for fault in ["reset", "close"] {
+        agrees_with_the_server(fault, &[]);
+        agrees_with_the_server(fault, &["--streaming"]);
+    }
+}
+
+#[test]
+fn broken_answers_are_counted_as_the_server_counts_them() {
+    for fault in ["malformed", "error-event"] {
+        agrees_with_the_server(fault, &[]);
+        agrees_with_the_server(fault, &["--streaming"]);
+    }
+}
+
+#[test]
+fn requests_that_are_never_answered_time_out() {
+    agrees_with_the_server("hang", &["--streaming", "--request-timeout-seconds", "0.5"]);
+}
+
+#[test]
+fn a_run_in_which_everything_fails_is_a_failure_with_files() {
+    let bench = Bench::new();
+    let ran = bench.profile(&["--mock=ttft=0,fault=http500:1.0", "--request-count", "10"]).ends_with(1);
+    assert_eq!(ran.errors(), ["error: all 10 requests failed; the files are written all the same"]);
+    let results = bench.results();
+    assert_eq!((results.lines.len(), results.metric("error_request_count", "avg")), (10, Some(10.0)));
+    assert!(ran.stdout.contains("10 failed (100.0%): 10 × Internal Server Error."), "{}", ran.stdout);
+}
+
+// What ends a run early.
+
+#[test]
+fn an_interrupt_stops_the_sending_and_loses_nothing() {
+    let bench = Bench::new();
+    let mut running = bench.start(&["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"]);
+    running.wait_for_records();
+    running.signal("INT");
+    let ran = running.end().ends_with(0);
+    assert!(ran.stdout.contains("(cancelled early)") && ran.stdout.contains("INCOMPLETE RESULTS"), "{}", ran.stdout);
+    let (log, results) = (bench.log(), bench.results());
+    let end = log.end.as_ref().unwrap();
+    assert_eq!((end.was_cancelled, end.records, end.issued - end.unused), (true, log.len() as u64, log.len() as u64));
+    assert!(log.records().all(|(record, _)| record.outcome() == Outcome::Ok), "what was in flight was waited for");
+    assert_eq!(results.summary["was_cancelled"], true);
+    assert_eq!((results.lines.len(), results.metric("request_count", "avg")), (log.len(), Some(log.len() as f64)));
+}
+
+#[test]
+fn a_second_interrupt_cuts_what_is_in_flight() {
+    let bench = Bench::new();
+    let mock = "--mock=ttft=0,itl=0,fault=hang:0.5";
+    let mut running = bench.start(&[mock, "--streaming", "--request-rate", "200", "--benchmark-duration", "60"]);
+    running.wait_for_records();
+    running.signal("INT");
+    running.wait_for_stderr("maser: stopping: ");
+    running.signal("INT");
+    running.end().ends_with(130);
+    let (log, results) = (bench.log(), bench.results());
+    assert_eq!((results.lines.len(), &results.summary["was_cancelled"]), (log.len(), &true.into()));
+    let cut = results.lines.iter().filter(|line| line["metadata"]["was_cancelled"] == true);
+    let hung = log.records().filter(|(record, _)| record.outcome() == Outcome::Cancelled).count();
+    assert!(hung > 0);
+    assert_eq!(cut.filter(|line| line["error"]["code"] == 499).count(), hung);
+}
+
+#[test]
+fn a_killed_run_can_be_reported() {
+    let bench = Bench::new();
+    let mut running = bench.start(&["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"]);
+    running.wait_for_records();
+    running.signal("KILL");
+    assert_eq!(running.end().code, None);
+    assert_eq!(bench.files(), ["inputs.json", FILE_NAME]);
+    let ran = bench.run("report", &["run"]).ends_with(0);
+    assert!(ran.stdout.contains("INCOMPLETE RESULTS. The run was killed before it came to its end."), "{}", ran.stdout);
+    let (log, results) = (bench.log(), bench.results());
+    assert!(!log.is_empty() && log.end.is_none());
+    assert_eq!(results.lines.len(), log.len());
+    for (line, (record, _)) in results.lines.iter().zip(log.records()) {
+        assert_eq!(line["metadata"]["request_start_ns"], log.header.anchor.wall_ns(record.start));
+    }
+    assert_eq!((&results.summary["is_complete"], &results.summary["was_cancelled"]), (&false.into(), &false.into()));
+}
+
+#[test]
+fn a_log_cut_anywhere_is_reported_up_to_the_cut() {
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "--request-count", "30"]).ends_with(0);
+    let (log, whole) = (bench.path("run").join(FILE_NAME), bench.log().len());
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..bytes.len() - 1]).unwrap();
+    let ran = bench.run("report", &["run"]).ends_with(0);
+    assert!(ran.stderr.contains("are not a whole block and were left out"), "{}", ran.stderr);
+    assert_eq!(bench.results().lines.len(), whole);
+    std::fs::write(&log, &bytes[..30]).unwrap();
+    let ran = bench.run("report", &["run"]).ends_with(2);
+    assert_eq!(ran.errors().len(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("the log ends before its run header"), "{}", ran.stderr);
+}
+
+// What cannot be used.
+
+/// One sentence, beginning with `error: ` and this, and nothing on standard output.
+#[track_caller]
+fn refused(ran: Ran, code: i32, start: &str) {
+    let ran = ran.ends_with(code);
+    let errors = ran.errors();
+    assert_eq!(errors.len(), 1, "{}", ran.stderr);
+    assert!(errors[0].starts_with(&format!("error: {start}")), "{}", errors[0]);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_sentence() {
+    let bench = Bench::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    refused(bench.profile(&["-m", "x", "-u", &url]), 1, &format!("--url {url}: cannot connect: Connection refused"));
+    // Too long for a name: nobody is asked.
+    let url = format!("http://{}.invalid:80", "a".repeat(70));
+    refused(bench.profile(&["-m", "x", "-u", &url]), 1, &format!("--url {url}: the host name "));
+    assert!(!bench.path("run").exists(), "nothing was begun");
+}
+
+#[test]
+fn an_input_file_that_cannot_be_used_is_a_sentence_with_its_place() {
+    let bench = Bench::new();
+    bench.file("empty.jsonl", "");
+    bench.file("broken.jsonl", "{\"text\": \"a\"}\n{\"text\":\n");
+    bench.file("wrong.jsonl", "{\"text\": \"a\"}\n{\"text\": 3}\n");
+    for (file, sentence) in [
+        ("empty.jsonl", "--input-file empty.jsonl: the file has no rows"),
+        ("missing.jsonl", "--input-file missing.jsonl: no such file"),
+        ("broken.jsonl", "broken.jsonl:2: not valid JSON"),
+        ("wrong.jsonl", "wrong.jsonl:2: "),
+    ] {
+        refused(bench.profile(&["--mock", "--input-file", file]), 2, sentence);
+        assert!(!bench.path("run").exists(), "nothing was begun");
+    }
+}
+
+#[test]
+fn a_wrong_option_is_a_sentence() {
+    let bench = Bench::new();
+    refused(bench.profile(&["--mock", "--no-such-option"]), 2, "--no-such-option is no option");
+    refused(bench.profile(&["--mock=fault=zap:1"]), 2, "--mock=fault=zap:1: --fault zap:1: unknown kind of fault");
+    refused(bench.profile(&["--mock=log=/nowhere/at/all"]), 1, "--mock: --log /nowhere/at/all: ");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = port.local_addr().unwrap().port();
+    refused(bench.run("serve", &["--port", &taken.to_string()]), 1, &format!("--port {taken}: cannot listen"));
+}
+
+#[test]
+fn a_directory_that_cannot_be_one_is_a_sentence() {
+    let bench = Bench::new();
+    bench.file("file", "");
+    for dir in ["file", "file/in"] {
+        refused(bench.run("profile", &["--mock", "--artifact-dir", dir]), 1, &format!("--artifact-dir {dir}: "));
+    }
+    refused(bench.run("report", &["nowhere"]), 2, "nowhere/records.maser: cannot be read as a run's record log: ");
+    std::fs::create_dir(bench.path("empty")).unwrap();
+    refused(bench.run("report", &["empty"]), 2, "empty/records.maser: cannot be read as a run's record log: ");
+}
+
+#[test]
+fn more_connections_than_descriptors_are_said_before_the_run() {
+    let bench = Bench::new();
+    let mut limited = Command::new("sh");
+    let script = "ulimit -n 1000; exec \"$0\" \"$@\"";
+    limited.current_dir(bench.0.path()).args(["-c", script, env!("CARGO_BIN_EXE_maser"), "profile", "--mock"]);
+    limited.args(["--concurrency", "500"]);
+    refused(ran(limited), 2, "--concurrency 500: this process may have 436 connections at most (ulimit -n)");
+}
+
+#[test]
+fn the_built_in_server_answers_for_the_model_that_is_asked_for() {
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "-m", "some/model", "--request-count", "2"]).ends_with(0);
+    bench.profile(&["--mock=model=one", "-m", "other", "--request-count", "2"]).ends_with(1);
+}
+
+/// A log that fills its place in mid-run: one sentence, and what came before can be reported.
+fn reported_after_a_full_disk(bench: &Bench, ran: Ran) {
+    let ran = ran.ends_with(1);
+    let errors = ran.errors();
+    assert_eq!(errors.len(), 1, "{}", ran.stderr);
+    assert!(errors[0].starts_with("error: run/records.maser could not be written ("), "{}", errors[0]);
+    assert!(errors[0].ends_with("`maser report run` makes the other files"), "{}", errors[0]);
+    let log = bench.log();
+    assert!(!log.is_empty() && log.end.is_none());
+}
+
+const MUCH: [&str; 8] =
+    ["--streaming", "--request-count", "20000", "--num-dataset-entries", "10", "--isl", "10", "--concurrency"];
+
+#[test]
+fn a_log_that_can_grow_no_more_ends_the_run_and_is_readable() {
+    let bench = Bench::new();
+    let mut limited = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 600; exec \"$0\" \"$@\"";
+    limited.current_dir(bench.0.path()).args(["-c", script, env!("CARGO_BIN_EXE_maser"), "profile", AT_ONCE]);
+    limited.args(MUCH).args(["32", "--artifact-dir", "run", "--export-level", "summary"]);
+    reported_after_a_full_disk(&bench, ran(limited));
+    let ran = bench.run("report", &["run", "--export-level", "records"]).ends_with(0);
+    assert!(ran.stdout.contains("INCOMPLETE RESULTS"), "{}", ran.stdout);
+    assert_eq!(bench.results().lines.len(), bench.log().len());
+}
+
+/// A file system of its own, taken away at the end.
+struct SmallDisk<'a>(&'a Path);
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_leaves_it_readable() {
+    let bench = Bench::new();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(bench.0.path()).stderr(Stdio::null());
+    if !mount.status().is_ok_and(|status| status.success()) {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let _disk = SmallDisk(bench.0.path());
+    let ran = bench.profile(&[&[AT_ONCE][..], &MUCH[..], &["32"][..]].concat());
+    assert!(ran.stdout.contains("Error: run/profile_export.jsonl could not be written: "), "{}", ran.stdout);
+    reported_after_a_full_disk(&bench, ran);
+    let again = bench.run("report", &["run"]).ends_with(1);
+    assert!(again.errors()[0].ends_with(" files could not be written, as listed above"), "{}", again.stderr);
+    assert!(again.stdout.contains("(incomplete), ") && again.stdout.contains("LLM Metrics"), "{}", again.stdout);
+    std::fs::remove_dir_all(bench.path("run")).unwrap();
+    let ran = bench.profile(&[AT_ONCE, "--isl", "2000", "--request-count", "1000"]);
+    refused(ran, 1, "cannot write request bodies under run: ");
+}
+
+// How it speaks.
+
+#[test]
+fn a_reader_that_goes_early_is_no_reason_to_fail() {
+    let bench = Bench::new();
+    for (command, arguments) in
+        [("profile", &[AT_ONCE, "--request-count", "4", "--artifact-dir", "run"][..]), ("report", &["run"])]
+    {
+        let mut child = bench.command(command, arguments).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    assert_eq!(bench.results().lines.len(), 4);
+}
+
+#[test]
+fn there_are_no_escape_codes_where_there_is_no_terminal() {
+    let bench = Bench::new();
+    let all = [AT_ONCE, "--request-count", "4", "--artifact-dir", "run"];
+    for ui in [&[][..], &["--ui", "none"], &["--ui", "simple"], &["-v"]] {
+        for no_color in [false, true] {
+            let mut command = bench.command("profile", &[&all[..], ui].concat());
+            if no_color {
+                command.env("NO_COLOR", "1");
+            }
+            let ran = ran(command).ends_with(0);
+            assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "{ui:?}");
+        }
+    }
+}
+
+#[test]
+fn help_has_groups_and_units_and_the_version_is_told() {
+    let bench = Bench::new();
+    let help = bench.run("profile", &["--help"]).ends_with(0).stdout;
+    for part in ["\nLoad Generator:\n", "\nEndpoint:\n", "Seconds to send", "Requests per second", "milliseconds"] {
+        assert!(help.contains(part), "{part}");
+    }
+    let version = bench.run("--version", &[]).ends_with(0).stdout;
+    assert_eq!(version, concat!("maser ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_run_says_what_it_does_and_what_came_of_it() {
+    let bench = Bench::new();
+    let load = ["--request-rate", "100", "--arrival-pattern", "constant", "--request-count", "50"];
+    let ran = bench.profile(&[&[AT_ONCE][..], &load[..]].concat()).ends_with(0);
+    let news: Vec<&str> = ran.stderr.lines().collect();
+    assert!(news[0].starts_with("maser: 100 requests/s (constant), 50 requests, to the built-in server on port "));
+    assert!(news[1].starts_with("maser: core "), "{}", ran.stderr);
+    let said: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(said[0], "Asked:  100 requests/s (constant), 50 requests.");
+    assert!(said[1].starts_with("Got:    50 requests, sent at ") && said[1].ends_with(", none failed."), "{}", said[1]);
+    assert!(said[2].starts_with("Client: "), "{}", said[2]);
+    assert!(!ran.stdout.contains("token counts differ"), "the built-in server's guess is no news");
+    let quiet = bench.profile(&[AT_ONCE, "--request-count", "4", "--log-level", "error"]).ends_with(0);
+    assert_eq!(quiet.stderr, "");
+}
