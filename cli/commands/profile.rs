@@ -37,7 +37,7 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
     let topology = topology(&config)?;
-    check_descriptors(&mut config)?;
+    let connections = check_descriptors(&mut config)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
         mock.models = vec![config.model.clone()];
     }
@@ -59,7 +59,7 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     let stop = Arc::new(StopSignal::default());
     let plan = prepared.plan;
     let run_key = plan.run_key;
-    let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone())
+    let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone(), connections as usize)
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
     let ended = watch(running, Progress::new(plan, config.ui == Ui::Simple), &signals, &stop);
     let served = mock.map_or(Ok(()), Mock::stop);
@@ -184,20 +184,20 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
 }
 
-/// Each request in flight has a connection, and with --mock both its ends are in this process.
-fn check_descriptors(config: &mut ProfileConfig) -> Result<(), Failure> {
+/// How many connections the run may have: each has a descriptor, and with --mock both its ends are in this process.
+fn check_descriptors(config: &mut ProfileConfig) -> Result<u64, Failure> {
     let ends = if config.mock.is_some() { 2 } else { 1 };
-    let most = probe::raise_descriptor_limit().saturating_sub(2 * run::SPARE_DESCRIPTORS) / ends;
+    let most = (probe::raise_connection_limit() / ends).max(1);
     let asked = config.load.phases.iter().filter_map(|p| p.concurrency).max().map_or(0, u64::from);
     if asked <= most {
-        return Ok(());
+        return Ok(most);
     }
     let why = format!("--concurrency {asked}: this process may have {most} connections at most (ulimit -n)");
     if config.mock.is_some() {
         return Err(Refusal::new(format!("{why}, since with --mock both ends are its own")).into());
     }
     config.notes.push(format!("{why}; the other requests wait for one, and are timed as if in flight"));
-    Ok(())
+    Ok(most)
 }
 
 /// Executors that a phase can keep busy.

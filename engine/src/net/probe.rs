@@ -59,8 +59,15 @@ pub fn uring_refusal() -> Option<String> {
     Some(format!("the kernel refuses io_uring here ({error})"))
 }
 
-/// Lets the process have as many descriptors as it may; returns how many that is.
-pub fn raise_descriptor_limit() -> u64 {
+/// Descriptors kept for everything that is not a connection.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// Lets the process have as many descriptors as it may; returns how many connections that allows, at least 1.
+pub fn raise_connection_limit() -> u64 {
+    raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(1)
+}
+
+fn raise_descriptor_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls take a valid rlimit.
     unsafe {

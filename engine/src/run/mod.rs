@@ -8,7 +8,7 @@ use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
-use crate::net::probe::{self, Io};
+use crate::net::probe::Io;
 use crate::net::reactor::{self, Doorbell, Kick, SharedPart};
 use crate::net::socket::SocketWire;
 use crate::net::{Events, Part};
@@ -31,9 +31,6 @@ const PAYLOADS: usize = 8 << 20;
 
 /// How long a thread without sockets sleeps at most: executors on other threads do not wake it.
 const NAP: Nanos = MILLI;
-
-/// Descriptors kept for everything that is not a connection.
-pub const SPARE_DESCRIPTORS: u64 = 64;
 
 /// A run under way.
 #[derive(Debug)]
@@ -99,13 +96,19 @@ pub struct LogFile {
     pub at: u64,
 }
 
-/// Starts all threads of a run. The calling thread is unparked whenever one of them ends.
+/// Starts all threads of a run, which together open at most `connections` connections at a time. The calling thread is unparked whenever one of them ends.
 ///
 /// # Errors
 /// A thread or a descriptor could not be made.
-pub fn start(plan: Arc<Plan>, topology: &Topology, log: LogFile, stop: Arc<StopSignal>) -> io::Result<Run> {
+pub fn start(
+    plan: Arc<Plan>,
+    topology: &Topology,
+    log: LogFile,
+    stop: Arc<StopSignal>,
+    connections: usize,
+) -> io::Result<Run> {
     let n = topology.executors();
-    let connections = (probe::raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) as usize / n).max(1);
+    let connections = (connections / n).max(1);
     let rings: Vec<Rings> = (0..n).map(|k| Rings::new(topology.bell_for(k))).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();

@@ -26,7 +26,7 @@ pub use words::token;
 
 use crate::clock::{Anchor, Nanos};
 use crate::credit::StopSignal;
-use crate::net::probe::{Io, raise_descriptor_limit};
+use crate::net::probe::{Io, raise_connection_limit};
 use crate::net::reactor::{self, SharedPart};
 use crate::net::socket::{READ_BUFFER, SocketWire};
 use crate::net::{Events, Next, Part};
@@ -45,9 +45,6 @@ use truth::Truth;
 
 /// Connections the kernel completes ahead of their acceptance.
 const BACKLOG: libc::c_int = 4096;
-
-/// Descriptors kept for everything that is not a connection.
-const SPARE_DESCRIPTORS: u64 = 64;
 
 /// What a server does.
 #[derive(Debug, Clone, PartialEq)]
@@ -263,7 +260,7 @@ impl Server {
         }
         // Readiness wants a descriptor that does not block, a ring one that does.
         self.listener.set_nonblocking(io == Io::Epoll)?;
-        let limit = raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS).max(1);
+        let limit = raise_connection_limit();
         let door = self.listener.try_clone()?;
         let mut kept = None;
         let ran = reactor::run(io, spin, None, |kick| {
