@@ -5,6 +5,7 @@
 pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::run::{Cores, Spin};
+pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
 
 /// What is said of a comma list where the reference would start a sweep.
 pub(crate) const SWEEP: &str = "sweeps are not supported yet by this version of maser, give a single value";
@@ -338,25 +339,6 @@ pub(crate) fn cores(raw: &str) -> Parsed<Cores> {
     Ok(Cores::List(list))
 }
 
-/// What the mock server does to a request instead of answering it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FaultKind {
-    /// Answers 500.
-    Http500,
-    /// Answers 429.
-    Http429,
-    /// Resets the connection in mid-answer.
-    Reset,
-    /// Closes the connection in mid-answer.
-    Close,
-    /// Sends a chunk that is no JSON.
-    Malformed,
-    /// Sends an SSE event of the type `error`.
-    ErrorEvent,
-    /// Never goes on.
-    Hang,
-}
-
 impl Choice for FaultKind {
     const NAMES: &'static [(&'static str, Option<Self>)] = &[
         ("http500", Some(Self::Http500)),
@@ -384,15 +366,6 @@ pub(crate) fn fault(raw: &str) -> Parsed<Fault> {
     let kind = choice(kind).map_err(|why| format!("unknown kind of fault, {why}"))?;
     let fraction = fraction(share).ok_or("expected a fraction between 0 and 1 after the colon")?;
     Ok(Fault { kind, fraction })
-}
-
-/// How far the mock server's intervals stray from their mean, uniformly to both sides.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Jitter {
-    /// By this share of the interval, 0 to 1.
-    Fraction(f64),
-    /// By this span, nanoseconds (never below an interval of 0).
-    Span(Nanos),
 }
 
 /// A fraction of each interval (`0.1`), or milliseconds (`2ms`).

@@ -8,6 +8,8 @@ pub(crate) mod serve;
 mod signals;
 
 use crate::refusal::Refusal;
+use crate::values::Io;
+use maser_engine::net::probe;
 use std::fmt;
 
 /// Why a command did not do what it was asked to: a sentence and an exit code.
@@ -41,5 +43,17 @@ impl fmt::Display for Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+/// What carries the sockets, by what was asked for and what the host allows.
+fn io(io: Io) -> Result<probe::Io, Refusal> {
+    match io {
+        Io::Auto => Ok(probe::best()),
+        Io::Epoll => Ok(probe::Io::Epoll),
+        Io::Uring => match (probe::best(), probe::uring_refusal()) {
+            (io @ probe::Io::Uring(_), _) => Ok(io),
+            (_, why) => Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default()))),
+        },
     }
 }

@@ -8,7 +8,7 @@ use crate::redact;
 use crate::refusal::Refusal;
 use crate::say;
 use crate::ui::progress::Progress;
-use crate::values::{Io, LogLevel, Ui, name_of};
+use crate::values::{LogLevel, Ui, name_of};
 use maser::export::{self, Written, inputs, verdict};
 use maser_engine::clock::{self, Anchor};
 use maser_engine::credit::StopSignal;
@@ -164,14 +164,7 @@ fn keys(config: &ProfileConfig) -> (u64, u64) {
 
 fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     let machine = &config.machine;
-    let io = match machine.io {
-        Io::Auto => probe::best(),
-        Io::Epoll => probe::Io::Epoll,
-        Io::Uring => match (probe::best(), probe::uring_refusal()) {
-            (io @ probe::Io::Uring(_), _) => io,
-            (_, why) => return Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default())).into()),
-        },
-    };
+    let io = super::io(machine.io)?;
     let useful = config.load.phases.iter().map(useful_executors).max().unwrap_or(1);
     // A limit below the number of executors would leave some without a slot.
     let limit = config.load.phases.iter().filter_map(|p| p.concurrency).min().unwrap_or(u32::MAX);

@@ -3,13 +3,11 @@
 use super::Failure;
 use super::signals::Signals;
 use crate::config::ServeConfig;
-use crate::refusal::Refusal;
 use crate::say;
-use crate::values::{self, Cores, FaultKind, Io};
+use crate::values::{Cores, Jitter};
 use maser_engine::clock::{MICRO, MILLI, Nanos};
 use maser_engine::credit::StopSignal;
-use maser_engine::net::probe;
-use maser_engine::serve::{BindError, Config, Counts, Fault, Jitter, Server};
+use maser_engine::serve::{BindError, Config, Counts, Server};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +17,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Serves until interrupted; returns the exit code.
 pub(crate) fn run(config: &ServeConfig) -> Result<u8, Failure> {
-    let io = io(config.io)?;
+    let io = super::io(config.io)?;
     let core = core(&config.cores);
     let server = bind(config)?;
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
@@ -75,36 +73,10 @@ fn engine_config(config: &ServeConfig) -> Config {
         itl: config.itl,
         osl: config.osl,
         tokens_per_chunk: config.tokens_per_chunk,
-        jitter: match config.jitter {
-            values::Jitter::Fraction(share) => Jitter::Fraction(share),
-            values::Jitter::Span(span) => Jitter::Span(span),
-        },
-        faults: config.faults.iter().map(|f| (fault(f.kind), f.fraction)).collect(),
+        jitter: config.jitter,
+        faults: config.faults.iter().map(|f| (f.kind, f.fraction)).collect(),
         log: config.log.clone(),
         seed: config.seed,
-    }
-}
-
-fn fault(kind: FaultKind) -> Fault {
-    match kind {
-        FaultKind::Http500 => Fault::Http500,
-        FaultKind::Http429 => Fault::Http429,
-        FaultKind::Reset => Fault::Reset,
-        FaultKind::Close => Fault::Close,
-        FaultKind::Malformed => Fault::Malformed,
-        FaultKind::ErrorEvent => Fault::ErrorEvent,
-        FaultKind::Hang => Fault::Hang,
-    }
-}
-
-pub(super) fn io(io: Io) -> Result<probe::Io, Refusal> {
-    match io {
-        Io::Auto => Ok(probe::best()),
-        Io::Epoll => Ok(probe::Io::Epoll),
-        Io::Uring => match (probe::best(), probe::uring_refusal()) {
-            (io @ probe::Io::Uring(_), _) => Ok(io),
-            (_, why) => Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default()))),
-        },
     }
 }
 
@@ -130,12 +102,12 @@ fn describe(config: &ServeConfig) -> String {
         text.push_str(&format!(", {} in an event", config.tokens_per_chunk));
     }
     match config.jitter {
-        values::Jitter::Span(0) => {}
-        values::Jitter::Span(span) => text.push_str(&format!(", jitter {} ms", ms(span))),
-        values::Jitter::Fraction(share) => text.push_str(&format!(", jitter {share}")),
+        Jitter::Span(0) => {}
+        Jitter::Span(span) => text.push_str(&format!(", jitter {} ms", ms(span))),
+        Jitter::Fraction(share) => text.push_str(&format!(", jitter {share}")),
     }
     for f in &config.faults {
-        text.push_str(&format!(", {} {}", fault(f.kind).name(), f.fraction));
+        text.push_str(&format!(", {} {}", f.kind.name(), f.fraction));
     }
     text
 }
