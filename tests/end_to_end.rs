@@ -399,6 +399,20 @@ fn a_seed_gives_the_same_requests_at_the_same_times_on_any_number_of_cores() {
 }
 
 #[test]
+fn a_report_without_the_tokenizer_takes_the_server_s_counts() {
+    let bench = Bench::new();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/tests/data/unsplit_bpe.json");
+    std::fs::copy(source, bench.path("tokenizer.json")).unwrap();
+    let load = ["--streaming", "--request-count", "5", "--isl", "8", "--osl", "4", "--tokenizer", "tokenizer.json"];
+    bench.profile(&[&[AT_ONCE][..], &load[..]].concat()).ends_with(0);
+    std::fs::remove_file(bench.path("tokenizer.json")).unwrap();
+    let ran = bench.run("report", &["run"]).ends_with(0);
+    assert!(ran.stderr.contains("the server's token counts are taken instead"), "{}", ran.stderr);
+    let summary = json(&bench.path("run/profile_export_aiperf.json"));
+    assert_eq!((&summary["maser"]["token_source"], &summary["total_osl"]["avg"]), (&"server".into(), &20.0.into()));
+}
+
+#[test]
 fn a_load_far_beyond_the_machine_loses_no_record() {
     let bench = Bench::new();
     let load = ["--request-rate", "1000000", "--request-count", "50000", "--num-dataset-entries", "10", "--isl", "10"];

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
 
 /// Writes every file of a log, prints the tables and what was written; returns the exit code.
 pub(super) fn publish(log: &Log, dir: &Path, before: Vec<Result<Written, String>>) -> Result<u8, Failure> {
-    let tokenizer = tokenizer(log)?;
+    let tokenizer = tokenizer(log);
     let count = tokenizer.as_ref().map(|t| |text: &str| t.count(text) as u32);
     let options = Options {
         count_tokens: count.as_ref().map(|c| c as &maser_engine::report::CountTokens<'_>),
@@ -66,13 +66,16 @@ pub(super) fn publish(log: &Log, dir: &Path, before: Vec<Result<Written, String>
     }
 }
 
-/// The tokenizer that counts the captured texts, unless the server's counts are taken.
-fn tokenizer(log: &Log) -> Result<Option<Tokenizer>, Failure> {
-    match &log.header.tokenizer {
-        Some(name) if !log.header.use_server_token_count => {
-            Tokenizer::from_name(name).map(Some).map_err(|e| Refusal::new(e.0).into())
+/// The tokenizer that counts the captured texts, unless the server's counts are taken: because that was asked for, or
+/// because the tokenizer's file has gone since the run.
+fn tokenizer(log: &Log) -> Option<Tokenizer> {
+    let name = log.header.tokenizer.as_ref().filter(|_| !log.header.use_server_token_count)?;
+    match Tokenizer::from_name(name) {
+        Ok(tokenizer) => Some(tokenizer),
+        Err(e) => {
+            say(std::io::stderr(), format_args!("note: {e}; the server's token counts are taken instead"));
+            None
         }
-        _ => Ok(None),
     }
 }
 
