@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["clock", "ring"],
     &["record"],
-    &["credit", "log", "tally", "schedule", "wire"],
+    &["credit", "log", "schedule", "wire"],
     &["endpoint"],
     &["net"],
     &["plan"],

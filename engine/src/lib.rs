@@ -1,7 +1,7 @@
 //! The engine of maser: how load is issued, carried and recorded.
 //!
 //! Layers point one way, from the bottom up:
-//! `clock | ring → record → credit | log | tally | schedule | wire → endpoint → net → plan → metric → report →
+//! `clock | ring → record → credit | log | schedule | wire → endpoint → net → plan → metric → report →
 //! timing | executor | collector → serve → run | sim`. Those of one row never name each other: above all not the three
 //! kinds of thread, `timing`, `executor` and `collector`. `tests/layers.rs` holds the sources to it.
 
