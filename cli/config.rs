@@ -226,27 +226,8 @@ fn model(args: &args::Profile, mock: Option<&ServeConfig>) -> Result<String, Ref
     }
 }
 
-/// Endings of the reference's file names; a prefix that has one is meant without it.
-const FILE_ENDINGS: [&str; 14] = [
-    "_server_metrics.parquet",
-    "_server_metrics.jsonl",
-    "_server_metrics.json",
-    "_server_metrics.csv",
-    "_network_latency.jsonl",
-    "_gpu_telemetry.jsonl",
-    "_timeslices.csv",
-    "_timeslices.json",
-    "_console.txt",
-    "_raw.jsonl",
-    ".parquet",
-    ".csv",
-    ".json",
-    ".jsonl",
-];
-
 fn prefix(typed: String) -> Result<String, Refusal> {
-    let bare = FILE_ENDINGS.iter().find_map(|e| typed.strip_suffix(e));
-    let bare = bare.unwrap_or(&typed);
+    let bare = maser::export::strip_ending(&typed);
     if bare.is_empty() || bare.contains(['/', '\0']) || bare == "." || bare == ".." {
         return Err(Refusal::new(format!(
             "--profile-export-prefix {typed}: expected the beginning of a file name, without a directory"

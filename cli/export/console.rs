@@ -21,7 +21,7 @@ pub fn render(report: &Report, width: usize, colour: bool) -> String {
     if report.show_http_trace {
         page.metrics(&mut out, "HTTP Trace Timing", |e| e.metric.has(flag::HTTP_TRACE));
     }
-    let family = family(&report.run.header.endpoint);
+    let family = report.endpoint().metrics_title();
     for (group, title) in [
         (Group::Effective, format!("{family}: Effective")),
         (Group::Active, format!("{family}: Active")),
@@ -50,18 +50,6 @@ pub fn closing(report: &Report, results: &[Result<Written, String>]) -> String {
         }
     }
     out
-}
-
-fn family(endpoint: &str) -> &'static str {
-    [
-        ("embedding", "Embeddings Metrics"),
-        ("ranking", "Rankings Metrics"),
-        ("image", "Image Generation Metrics"),
-        ("video", "Video Generation Metrics"),
-    ]
-    .into_iter()
-    .find(|(part, _)| endpoint.contains(part))
-    .map_or("LLM Metrics", |(_, title)| title)
 }
 
 struct Page<'a> {

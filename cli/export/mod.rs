@@ -66,13 +66,15 @@ const FAMILY: [&str; 16] = [
     ".txt",
 ];
 
+/// The prefix without an ending that belongs to a file of the family; empty if there is nothing else.
+pub fn strip_ending(prefix: &str) -> &str {
+    FAMILY.iter().find_map(|ending| prefix.strip_suffix(ending)).unwrap_or(prefix)
+}
+
 impl Names {
     /// The default names, or those of `--profile-export-prefix`; an ending of the family is taken off the prefix first.
     pub fn new(prefix: Option<&str>) -> Self {
-        let bare = prefix.map(|p| {
-            let ending = FAMILY.iter().find(|e| p.len() > e.len() && p.ends_with(*e));
-            &p[..p.len() - ending.map_or(0, |e| e.len())]
-        });
+        let bare = prefix.map(|p| Some(strip_ending(p)).filter(|bare| !bare.is_empty()).unwrap_or(p));
         match bare.filter(|p| !p.is_empty()) {
             Some(prefix) => Self {
                 csv: format!("{prefix}.csv"),

@@ -475,11 +475,6 @@ pub struct Applies {
     pub goodput: bool,
 }
 
-/// Whether an endpoint of this type answers with tokens.
-pub fn produces_tokens(endpoint: &str) -> bool {
-    !["embedding", "ranking", "image", "video", "audio"].iter().any(|kind| endpoint.contains(kind))
-}
-
 /// The row called `tag`.
 pub fn find(tag: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|m| m.tag == tag)

@@ -15,8 +15,9 @@ pub use section::{Entry, ServiceLevel};
 pub use tokens::{CountTokens, TokenColumns, TokenSource};
 
 use crate::clock::{Instant, Nanos};
-use crate::log::{Log, PhaseMark};
-use crate::metric::{Applies, Sample, produces_tokens};
+use crate::endpoint::Kind;
+use crate::log::{Header, Log, PhaseMark};
+use crate::metric::{Applies, Sample};
 use crate::record::{Payload, Record, UNKNOWN};
 use section::Section;
 
@@ -64,7 +65,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunInfo {
     /// The header.
-    pub header: crate::log::Header,
+    pub header: Header,
     /// The end, if the run came to one.
     pub end: Option<crate::log::End>,
     /// The phases that ended.
@@ -102,13 +103,7 @@ impl Report {
         };
         let service_levels = section::service_levels(&log.header.input_config);
         let reader = Reader { log, tokens: &tokens, source: token_source };
-        let applies = Applies {
-            streaming: log.header.streaming,
-            tokens: produces_tokens(&log.header.endpoint),
-            server_counts: token_source == TokenSource::Server,
-            fixed_schedule: log.header.fixed_schedule,
-            goodput: !service_levels.is_empty(),
-        };
+        let applies = applies(&log.header, token_source, &service_levels);
         let main = Section::compute(&reader, &applies, &service_levels, false, threads);
         let warmup = Section::compute(&reader, &applies, &service_levels, true, threads);
         let anchor = log.header.anchor;
@@ -167,13 +162,27 @@ impl Report {
 
     /// Which rows of the table exist for this run.
     pub fn applies(&self) -> Applies {
-        Applies {
-            streaming: self.run.header.streaming,
-            tokens: produces_tokens(&self.run.header.endpoint),
-            server_counts: self.token_source == TokenSource::Server,
-            fixed_schedule: self.run.header.fixed_schedule,
-            goodput: !self.service_levels.is_empty(),
-        }
+        applies(&self.run.header, self.token_source, &self.service_levels)
+    }
+
+    /// The run's endpoint type.
+    pub fn endpoint(&self) -> Kind {
+        endpoint(&self.run.header)
+    }
+}
+
+/// A log names no other type than this version has: a newer one has another version in its magic.
+fn endpoint(header: &Header) -> Kind {
+    Kind::from_name(&header.endpoint).unwrap_or(Kind::Chat)
+}
+
+fn applies(header: &Header, source: TokenSource, levels: &[ServiceLevel]) -> Applies {
+    Applies {
+        streaming: header.streaming,
+        tokens: endpoint(header).produces_tokens(),
+        server_counts: source == TokenSource::Server,
+        fixed_schedule: header.fixed_schedule,
+        goodput: !levels.is_empty(),
     }
 }
 
