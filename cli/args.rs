@@ -337,7 +337,8 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "WHEN", value_parser = choice::<Spin>)]
     pub(crate) spin: Option<Spin>,
 
-    /// Kernel interface below the sockets: auto, uring, epoll [default: auto]
+    /// Kernel interface below the sockets: direct (an io_uring of our own with multishot receives, kernel 6.1), uring
+    /// (the runtime's), epoll; auto takes the first that the host allows [default: auto]
     #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
     pub(crate) io: Option<Io>,
 

@@ -298,6 +298,8 @@ impl Choice for Spin {
 pub(crate) enum Io {
     /// io_uring where the kernel allows it, else epoll.
     Auto,
+    /// An io_uring of our own.
+    Direct,
     /// io_uring.
     Uring,
     /// epoll.
@@ -305,8 +307,12 @@ pub(crate) enum Io {
 }
 
 impl Choice for Io {
-    const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("auto", Some(Self::Auto)), ("uring", Some(Self::Uring)), ("epoll", Some(Self::Epoll))];
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("auto", Some(Self::Auto)),
+        ("direct", Some(Self::Direct)),
+        ("uring", Some(Self::Uring)),
+        ("epoll", Some(Self::Epoll)),
+    ];
 }
 
 /// Far above the number of cores of any machine; bounds what a range may expand to.
