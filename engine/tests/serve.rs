@@ -11,6 +11,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "serve/dialects.rs"]
+mod dialects;
+
 /// A test that would wait for ever fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -30,6 +30,7 @@ mod truth;
 mod words;
 mod world;
 
+pub use dialect::MAX_TOKENS;
 pub use words::token;
 
 use crate::clock::{Anchor, Nanos};

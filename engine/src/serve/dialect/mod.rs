@@ -29,7 +29,7 @@ use serde_json::Value;
 use std::fmt;
 
 /// Most tokens an answer may have. Real servers end at their context length; this bounds what one request can cost.
-pub(super) const MAX_TOKENS: u32 = 1 << 20;
+pub const MAX_TOKENS: u32 = 1 << 20;
 
 /// A request as a dialect reads it.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ impl Ask {
     pub(super) fn new(world: &World, tokens: Option<u32>, prompt_tokens: u32) -> Self {
         let config = &world.config;
         Self {
-            tokens: tokens.unwrap_or(config.osl),
+            tokens: tokens.unwrap_or(config.osl).clamp(1, MAX_TOKENS),
             choices: 1,
             prompt_tokens,
             cached: (f64::from(prompt_tokens) * config.cached) as u32,
