@@ -69,6 +69,11 @@ pub(crate) fn fraction(raw: &str) -> Option<f64> {
     finite(raw).filter(|x| (0.0..=1.0).contains(x))
 }
 
+/// The same where nothing else is allowed.
+pub(crate) fn share(raw: &str) -> Parsed<f64> {
+    fraction(raw).ok_or_else(|| "expected a share from 0 to 1".into())
+}
+
 /// `units` of `unit` nanoseconds each, if that fits 64 bits.
 fn nanos(units: f64, unit: Nanos) -> Option<Nanos> {
     let ns = (units * unit as f64).round();
