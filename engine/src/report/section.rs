@@ -96,8 +96,8 @@ impl Survey {
             survey.span = Some((first.min(record.start), last.max(record.done)));
             survey.last_start = survey.last_start.max(record.start);
             survey.cut += u64::from(record.outcome() == Outcome::Cancelled);
-            if !payload.gaps.is_empty() {
-                survey.gaps += u64::from(record.chunks.saturating_sub(1));
+            if survey.gaps <= GAPS_MAX {
+                survey.gaps += u64::from(sweep::count(payload.gaps));
             }
             match ErrorDetails::of(record, &payload) {
                 None => survey.valid += 1,

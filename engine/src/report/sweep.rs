@@ -81,7 +81,7 @@ impl<'a> Flights<'a> {
 }
 
 /// Numbers in a run of LEB128: as many as bytes without the continuation bit.
-fn count(gaps: &[u8]) -> u32 {
+pub(super) fn count(gaps: &[u8]) -> u32 {
     gaps.iter().filter(|b| **b < 0x80).count() as u32
 }
 
