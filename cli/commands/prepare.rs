@@ -11,8 +11,10 @@ use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind};
 use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{Capture, History, Phase, Plan, Requests, RequestsBuilder, Target, Turn};
-use maser_engine::schedule;
+use maser_engine::plan::{
+    Balance, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
+};
+use maser_engine::schedule::{self, LimitCurve};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
@@ -169,6 +171,8 @@ pub(super) fn bodies(
     let mut requests = builder.finish().map_err(full)?;
     if config.fixed_schedule == FixedSchedule::Yes {
         sort_by_due(&mut requests, &rows);
+        let zero = zero(config, &rows);
+        requests.retime(|at| at.saturating_sub(zero));
     }
     Ok(Bodies { requests: Arc::new(requests), rows, summary })
 }
@@ -218,7 +222,10 @@ pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: 
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
-        target: target(config)?,
+        targets: vec![target(config)?],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint: Kind::Chat,
         requests: bodies.requests.clone(),
         capture: Capture { text: !config.use_server_token_count, gaps: config.output.level != ExportLevel::Summary },
@@ -241,19 +248,27 @@ fn phases(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Phase>, Failure
                 Arrival::Poisson(rate) => schedule::Spec::Poisson(rate),
                 Arrival::FixedSchedule => schedule::Spec::Fixed(offsets(config, bodies)?),
             },
-            concurrency: p.concurrency,
+            concurrency: p.concurrency.map(LimitCurve::constant),
             requests: p.requests,
             duration: p.duration_ns,
             grace: p.grace_ns,
+            ..Phase::default()
         })
     };
     config.load.phases.iter().map(phase).collect()
 }
 
-/// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
+/// The schedule's zero: the first row's time, or the start offset, or the trace's own zero.
+fn zero(config: &ProfileConfig, rows: &[Row]) -> Nanos {
+    match config.window.auto_offset() {
+        true => rows.iter().filter_map(|r| r.due).min().unwrap_or(0),
+        false => config.window.start_ns.unwrap_or(0),
+    }
+}
+
+/// Planned times of the sessions' first turns from the schedule's zero.
 fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Failure> {
-    let first = bodies.rows.iter().filter_map(|r| r.due).min().unwrap_or(0);
-    let zero = if config.window.auto_offset() { first } else { config.window.start_ns.unwrap_or(0) };
+    let zero = zero(config, &bodies.rows);
     let offset = |row: &Row| {
         row.due.map(|due| due.saturating_sub(zero)).ok_or_else(|| {
             Refusal::new(format!(

@@ -110,7 +110,9 @@ fn prepare(
     config.set_scheduled_requests(bodies.summary.requests);
     notes(config, &bodies);
     let plan = Arc::new(prepare::plan(config, &bodies, run_key, seed)?);
-    prepare::look_at_server(config, &plan.target)?;
+    for target in &plan.targets {
+        prepare::look_at_server(config, target)?;
+    }
     if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
         note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
     }

@@ -4,22 +4,22 @@
 
 use maser_datasets::seed::Stream;
 use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
-use maser_engine::credit::{Credit, Order, Progress};
+use maser_engine::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use maser_engine::endpoint;
 use maser_engine::executor::{Ends, Executor};
 use maser_engine::log::{Log, PhaseMark};
 use maser_engine::net::{ConnId, Part, Sent, Wire};
-use maser_engine::plan::{Capture, Phase, Plan, Requests, RequestsBuilder, Target};
+use maser_engine::plan::{Balance, Capture, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target};
 use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring;
-use maser_engine::schedule::Spec;
+use maser_engine::schedule::{LimitCurve, Spec};
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
 use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds tried by each of the four tests below, which share the machine's cores.
 const SEEDS: u64 = 250;
@@ -76,7 +76,18 @@ fn phase(dice: &mut Dice, warmup: bool) -> Phase {
     let duration = (must_end || dice.chance(400)).then(|| dice.within(MILLI, longest));
     let grace = if duration.is_some() { dice.pick(&[None, Some(0), Some(3 * MILLI), Some(40 * MILLI)]) } else { None };
     let name = if warmup { "warmup" } else { "profiling" }.to_owned();
-    Phase { name, warmup, schedule, concurrency, requests, duration, grace }
+    let concurrency = concurrency.map(LimitCurve::constant);
+    Phase { name, warmup, schedule, concurrency, requests, duration, grace, ..Phase::default() }
+}
+
+fn target() -> Target {
+    Target {
+        addrs: vec!["127.0.0.1:8000".parse().unwrap(), "127.0.0.2:8000".parse().unwrap()],
+        host: "sim:8000".to_owned(),
+        path: "/v1/chat/completions".to_owned(),
+        correlation_header: "X-Correlation-ID".to_owned(),
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+    }
 }
 
 fn plan(dice: &mut Dice) -> Plan {
@@ -87,13 +98,10 @@ fn plan(dice: &mut Dice) -> Plan {
     phases.push(phase(dice, false));
     Plan {
         phases,
-        target: Target {
-            addrs: vec!["127.0.0.1:8000".parse().unwrap(), "127.0.0.2:8000".parse().unwrap()],
-            host: "sim:8000".to_owned(),
-            path: "/v1/chat/completions".to_owned(),
-            correlation_header: "X-Correlation-ID".to_owned(),
-            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
-        },
+        targets: vec![target()],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint: endpoint::Kind::Chat,
         requests: requests(dice.within(1, 40)).into(),
         capture: Capture { text: dice.chance(800), gaps: dice.chance(800) },
@@ -182,6 +190,10 @@ impl<'a> Run<'a> {
         self.setup.late == 0 && self.setup.tick < MICRO
     }
 
+    fn total(&self, counter: fn(&PhaseCounters) -> &AtomicU64) -> u64 {
+        self.account.progress.iter().map(|p| p.total(counter)).sum()
+    }
+
     fn sum(&self, f: fn(&Progress) -> u64) -> u64 {
         self.account.progress.iter().map(|p| f(p)).sum()
     }
@@ -208,18 +220,18 @@ impl<'a> Run<'a> {
     fn credits_are_conserved(&self) -> Checked {
         let end = self.log.end.as_ref().ok_or("the log has no end")?;
         let records = self.account.records.len() as u64;
-        let (unused, lost) = (self.sum(|p| Progress::get(&p.unused)), self.sum(|p| Progress::get(&p.lost)));
+        let (unused, lost) = (self.total(|c| &c.unused), self.sum(|p| Progress::get(&p.lost)));
         let issued = Progress::get(&self.account.issued.credits);
         ensure!(issued == unused + records + lost, "{issued} issued, {unused} unused, {records} records, {lost} lost");
-        let finished = self.sum(|p| Progress::get(&p.finished));
-        ensure!(self.sum(|p| Progress::get(&p.started)) == finished, "something is in flight at the end");
+        let finished = self.total(|c| &c.finished);
+        ensure!(self.total(|c| &c.started) == finished, "something is in flight at the end");
         ensure!(finished == records + lost, "{finished} finished");
         ensure!((end.issued, end.unused, end.records, end.lost) == (issued, unused, records, lost), "{end:?}");
         ensure!(end.schedule_digest == self.account.issued.digest.load(Ordering::Relaxed), "{end:?}");
         ensure!(end.connections == self.account.connections, "{} connections, {end:?}", self.account.connections);
         ensure!(self.account.progress.iter().all(|p| p.ended.load(Ordering::Relaxed)), "an executor has not ended");
         let failed = self.account.records.iter().filter(|(r, _)| r.outcome() != Outcome::Ok).count() as u64;
-        let counted = self.sum(|p| Progress::get(&p.failed));
+        let counted = self.total(|c| &c.failed);
         ensure!((failed..=failed + lost).contains(&counted), "{failed} failed, {counted} counted");
         let mut seen = HashSet::new();
         for (r, _) in &self.account.records {
@@ -254,7 +266,7 @@ impl<'a> Run<'a> {
             unused += mark.unused;
         }
         ensure!(issued == Progress::get(&self.account.issued.credits), "marks add up to {issued}");
-        ensure!(unused == self.sum(|p| Progress::get(&p.unused)), "marks add up to {unused} unused");
+        ensure!(unused == self.total(|c| &c.unused), "marks add up to {unused} unused");
         Ok(())
     }
 
@@ -263,7 +275,7 @@ impl<'a> Run<'a> {
         for mark in &self.log.phases {
             let phase = self.phase(mark.phase);
             let name = &phase.name;
-            if let Some(limit) = phase.concurrency {
+            if let Some(limit) = phase.concurrency.as_ref().map(LimitCurve::target) {
                 let most = self.most_at_once(mark);
                 ensure!(most <= u64::from(limit), "{name}: {most} at once, {limit} allowed");
             }
@@ -612,7 +624,7 @@ fn the_seeds_reach_every_outcome_and_every_end() {
         let sum = |f: fn(&Progress) -> u64| account.progress.iter().map(|p| f(p)).sum::<u64>();
         lost += sum(|p| Progress::get(&p.lost));
         payloads_lost += sum(|p| Progress::get(&p.payloads_lost));
-        unused += sum(|p| Progress::get(&p.unused));
+        unused += sum(|p| p.total(|c| &c.unused));
         cut += u64::from(account.issued.cancelled.load(Ordering::Relaxed));
     }
     for outcome in Outcome::ALL {
@@ -629,17 +641,19 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         name: "profiling".to_owned(),
         warmup: false,
         schedule: Spec::ClosedLoop,
-        concurrency: Some(concurrency),
+        concurrency: Some(LimitCurve::constant(concurrency)),
         requests: Some(requests),
         duration,
-        grace: None,
+        ..Phase::default()
     };
-    let target = setup.plan.target.clone();
     let capture = Capture { text: true, gaps: true };
     let (endpoint, key, seed) = (endpoint::Kind::Chat, 1, 1);
     setup.plan = Arc::new(Plan {
         phases: vec![phase],
-        target,
+        targets: vec![target()],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint,
         requests: self::requests(3).into(),
         capture,
@@ -683,10 +697,16 @@ fn an_executor_asks_for_turns_until_it_has_obeyed_all_orders() {
     let plan = closed_loop(3000, 3000, None).plan;
     let (mut tell, orders) = ring::ring(4096);
     let (records, _records) = ring::frames(1, 1);
-    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress: Arc::default() }, 10_000);
-    tell.push(Order::Phase { concurrency: Some(3000), stop_at: Instant::NEVER }).unwrap();
+    let mut executor = Executor::new(
+        plan,
+        0,
+        Silence,
+        Ends { orders, records, progress: Arc::new(Progress::new(1)), claims: Arc::new(Claims::new(1, 1)) },
+        10_000,
+    );
+    tell.push(Order::Phase { phase: 0, start: Instant(1), stop_at: Instant::NEVER }).unwrap();
     for seq in 0..3000 {
-        tell.push(Order::Credit(Credit { seq, due: Instant::UNSET, request: 0, phase: 0 })).unwrap();
+        tell.push(Order::Credit(Credit { seq, due: Instant::UNSET, request: 0, turns: 1, phase: 0 })).unwrap();
     }
     let mut turns = 0;
     while executor.turn(Instant(1)).at <= Instant(1) {
@@ -702,10 +722,10 @@ fn a_large_closed_loop_starts_in_milliseconds_though_no_event_helps() {
     let (tell, orders) = ring::ring(ORDERS);
     let (records, _records) = ring::frames(1, 1);
     let (marks, _marks) = ring::ring(1);
-    let progress = Arc::<Progress>::default();
+    let (progress, claims) = (Arc::new(Progress::new(1)), Arc::new(Claims::new(1, 1)));
     let lanes = vec![Lane::new(tell, progress.clone(), None)];
-    let mut timing = Timing::new(plan.clone(), lanes, marks, Arc::default(), Arc::default());
-    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress }, 20_000);
+    let mut timing = Timing::new(plan.clone(), lanes, marks, Arc::default(), Arc::default(), claims.clone());
+    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress, claims }, 20_000);
     let (mut timing_wants, mut executor_wants) = (Instant(1), Instant(1));
     while executor.in_flight() < 20_000 {
         // Two threads: the timing core's bell gives the executor a turn, and nobody gives the timing core one.

@@ -3,9 +3,11 @@
 //! One file per endpoint type and one arm of [`Kind`] each.
 
 mod chat;
+mod reply;
 
 pub use crate::wire::json::Unreadable;
 pub use crate::wire::sse::is_done;
+pub use reply::Reply;
 
 use crate::record::UNKNOWN;
 use maser_datasets::{Conversation, Turn};

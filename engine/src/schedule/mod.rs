@@ -5,7 +5,10 @@
 
 mod constant;
 mod fixed;
+mod limit;
 mod poisson;
+
+pub use limit::{LimitCurve, share};
 
 use crate::clock::Nanos;
 use std::sync::Arc;
