@@ -231,7 +231,7 @@ impl<W: Wire> Executor<W> {
         let request = session.first + session.next;
         let turn = self.plan.requests.turn(request);
         if turn.reset {
-            session.history.clear();
+            session.forget();
         }
         session.next += 1;
         let (number, target, is_sent) = (session.number, session.target, session.is_sent());

@@ -1,7 +1,7 @@
 //! Sessions of several turns. Each lives on one executor, from its first turn to its last.
 
 use crate::clock::Instant;
-use crate::endpoint::{self, Reply};
+use crate::endpoint::{self, Reply, Splice};
 use crate::net::ConnId;
 use crate::plan::{History, Requests};
 use std::collections::VecDeque;
@@ -31,7 +31,10 @@ pub(super) struct Session {
     /// Its own connection, while no turn is in flight.
     pub(super) conn: Option<ConnId>,
     /// What its turns said so far: JSON values, a comma after each.
-    pub(super) history: Vec<u8>,
+    history: Vec<u8>,
+    /// The server's name for all of that, escaped, where the next request can continue it. After a failed turn there is
+    /// none: the server does not know what that turn said.
+    continued: Vec<u8>,
 }
 
 impl Session {
@@ -43,6 +46,7 @@ impl Session {
     /// Appends what the turn of `request` leaves for later ones: its own values, and the answer if it was a good one.
     pub(super) fn remember(&mut self, requests: &Requests, request: u32, answer: Option<(&Reply, endpoint::Kind)>) {
         let turn = requests.turn(request);
+        self.continued.clear();
         if turn.history == History::None || !turn.splice.is_some() {
             return;
         }
@@ -54,16 +58,27 @@ impl Session {
         }
         if let Some((reply, kind)) = answer
             && turn.history == History::OwnAndReply
-            && reply.message(kind, &mut self.history)
         {
-            self.history.push(b',');
+            if reply.message(kind, &mut self.history) {
+                self.history.push(b',');
+            }
+            self.continued.extend_from_slice(reply.id().unwrap_or_default());
         }
+    }
+
+    /// Nothing was said so far.
+    pub(super) fn forget(&mut self) {
+        self.history.clear();
+        self.continued.clear();
     }
 
     /// The body of `request` with the history in its place, put together in `out`.
     pub(super) fn body(&self, requests: &Requests, request: u32, out: &mut Vec<u8>) {
         out.clear();
         let (body, splice) = (requests.body(request), requests.turn(request).splice);
+        if splice.chains() && !self.continued.is_empty() {
+            return self.continuing(body, splice, out);
+        }
         let (Some((head, tail)), true) = (body.split_at_checked(splice.at as usize), splice.is_some()) else {
             out.extend_from_slice(body);
             return;
@@ -76,6 +91,17 @@ impl Session {
         for part in [head, history, tail] {
             out.extend_from_slice(part);
         }
+    }
+
+    /// The body of a request that continues the server's own copy of the session.
+    fn continuing(&self, body: &[u8], splice: Splice, out: &mut Vec<u8>) {
+        let [head, at, chain] = [splice.head, splice.at, splice.chain].map(|at| (at as usize).min(body.len()));
+        out.extend_from_slice(&body[..head]);
+        out.extend_from_slice(body.get(at..chain).unwrap_or_default());
+        out.extend_from_slice(b",\"previous_response_id\":\"");
+        out.extend_from_slice(&self.continued);
+        out.push(b'"');
+        out.extend_from_slice(&body[chain..]);
     }
 }
 
@@ -112,6 +138,7 @@ impl Sessions {
                 planned: Instant::UNSET,
                 conn: None,
                 history: Vec::new(),
+                continued: Vec::new(),
             });
             self.table.len() as u32 - 1
         });
@@ -121,7 +148,7 @@ impl Sessions {
         (session.phase, session.number, session.target) = (phase, number, target);
         (session.first, session.turns, session.next) = (first, turns, 0);
         (session.waiting, session.conn) = (false, None);
-        session.history.clear();
+        session.forget();
         slot
     }
 
@@ -161,7 +188,6 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Splice;
     use crate::plan::{RequestsBuilder, Turn};
 
     fn requests(bodies: &[(&str, History)]) -> Requests {
@@ -169,7 +195,7 @@ mod tests {
         builder.begin_session();
         for (own, history) in bodies {
             let body = format!("{{\"m\":[{own}],\"x\":1}}");
-            let splice = Splice { at: 6, end: 6 + own.len() as u32 };
+            let splice = Splice { at: 6, end: 6 + own.len() as u32, ..Splice::NONE };
             builder.push_turn(body.as_bytes(), Turn { splice, history: *history, ..Turn::default() }).unwrap();
         }
         builder.finish().unwrap()
