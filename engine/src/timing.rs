@@ -65,13 +65,15 @@ pub struct Lane {
     issued: Vec<u64>,
     /// This executor's share of the phase's concurrency limit.
     share: Option<u32>,
+    /// It has a share of every limit of the phase.
+    has_share: bool,
     rung: bool,
 }
 
 impl Lane {
     /// A lane to the executor behind `orders`. `bell` wakes it if it sleeps on another thread.
     pub fn new(orders: Producer<Order>, progress: Arc<Progress>, bell: Option<Arc<Doorbell>>) -> Self {
-        Self { orders, progress, bell, issued: Vec::new(), share: None, rung: true }
+        Self { orders, progress, bell, issued: Vec::new(), share: None, has_share: true, rung: true }
     }
 
     fn tell(&mut self, order: Order) {
@@ -170,7 +172,8 @@ pub struct Timing {
     /// Everything of the phase has been pushed.
     all_pushed: bool,
     mark: PhaseMark,
-    /// Sessions started, all phases before this one; where every session has one turn, of this one too.
+    /// Sessions of the walk through the arena, all phases before this one; where every session has one turn, of this one
+    /// too. A trace's schedule has its own.
     sampled: u64,
     next_lane: usize,
     /// Connections asked for ahead, and until when they are waited for.
@@ -316,10 +319,12 @@ impl Timing {
 
     /// Each executor's share of the phase's limit as it is now.
     fn set_shares(&mut self, n: usize, now: Instant) {
-        let limit = self.plan.phases[n].concurrency.as_ref().map(|curve| curve.at(now.since(self.mark.start)));
+        let (phase, offset) = (&self.plan.phases[n], now.since(self.mark.start));
         let lanes = self.lanes.len();
         for (k, lane) in self.lanes.iter_mut().enumerate() {
-            lane.share = limit.map(|limit| share(limit, k, lanes));
+            let own = |curve: &Option<LimitCurve>| curve.as_ref().map(|curve| share(curve.at(offset), k, lanes));
+            lane.share = own(&phase.concurrency);
+            lane.has_share = lane.share != Some(0) && own(&phase.prefill) != Some(0);
         }
     }
 
@@ -374,10 +379,9 @@ impl Timing {
         self.mark.sent_end = now;
         if !self.is_single_turn() {
             self.tell_all(Order::StopStarting);
-            self.sampled += match self.plan.phases[n].schedules_sessions() {
-                true => self.mark.issued,
-                false => self.sum(n, |c| &c.sessions),
-            };
+            if !self.plan.phases[n].schedules_sessions() {
+                self.sampled += self.sum(n, |c| &c.sessions);
+            }
         }
         let seamless = self.plan.phases.get(n + 1).is_some_and(|next| next.seamless);
         if seamless {
@@ -454,7 +458,7 @@ impl Timing {
                 }
                 let lane = &self.lanes[k];
                 let spare = (left / (2 * lanes)).clamp(1, STOCK);
-                if lane.share == Some(0) || lane.stock(n) >= lane.free_slots(n) + spare {
+                if !lane.has_share || lane.stock(n) >= lane.free_slots(n) + spare {
                     continue;
                 }
                 if lane.has_room() {
@@ -478,7 +482,7 @@ impl Timing {
         self.next_lane = (turn + 1) % lanes;
         let usable = |&k: &usize| {
             let lane = &self.lanes[k];
-            lane.has_room() && lane.share != Some(0) && lane.stock(n) < WAITING
+            lane.has_room() && lane.has_share && lane.stock(n) < WAITING
         };
         let single = self.is_single_turn();
         let wanted = |lane: &Lane| {
@@ -512,7 +516,7 @@ impl Timing {
         self.lanes[lane].tell(Order::Credit(credit));
         self.lanes[lane].issued[n] += 1;
         self.mark.issued += 1;
-        if self.is_single_turn() {
+        if self.is_single_turn() && !self.arrivals.is_fixed() {
             self.sampled += 1;
         }
         self.issued.digest.store(self.digest, Ordering::Relaxed);

@@ -118,6 +118,7 @@ impl<W: Wire> Executor<W> {
                 Order::Credit(credit) => self.shards[self.current].push(credit),
                 Order::StopStarting => {
                     self.shards[self.current].stop();
+                    self.hand_back(now);
                     self.end_waiting(now);
                     self.counters().stopped.store(true, Ordering::Release);
                 }
@@ -183,10 +184,10 @@ impl<W: Wire> Executor<W> {
     fn seat_fresh(&mut self, slot: u32, now: Instant) {
         let target = self.flights[slot as usize].record.target;
         let mut reserved = self.pool.reserve(Some(slot), target, now);
-        if reserved.is_none()
-            && let Some(other) = self.pool.any_idle()
+        while reserved.is_none()
+            && let Some(other) = self.pool.any_idle().or_else(|| self.sessions.take_connection())
         {
-            // It leads to another target.
+            // It leads to another target, or waits for the next turn of a session, which can have another one then.
             self.drop_conn(other);
             reserved = self.pool.reserve(Some(slot), target, now);
         }
@@ -471,7 +472,8 @@ impl<W: Wire> Executor<W> {
             Reuse::Never => self.drop_conn(conn),
             Reuse::Sticky => {
                 let session = self.flights[slot as usize].session;
-                if session == NONE || !self.sessions.get(session).live {
+                // Whoever waits for a connection may hold what this session waits for next.
+                if session == NONE || !self.sessions.get(session).live || self.pool.has_waiting() {
                     return self.drop_conn(conn);
                 }
                 self.pool.hold(conn);

@@ -41,6 +41,8 @@ impl<W: Wire> Executor<W> {
         let ready = !self.sessions.ready.is_empty();
         match shard.mode {
             Mode::Single => shard.next_due(Need::Session),
+            // What still waits is handed back.
+            _ if shard.is_stopped() => shard.front_due(),
             Mode::Loop if ready => shard.slot_at(Need::Turn),
             Mode::Loop if shard.exhausted => Instant::NEVER,
             Mode::Loop => shard.slot_at(Need::Session),
@@ -64,13 +66,18 @@ impl<W: Wire> Executor<W> {
             any = true;
         }
         if !any {
-            let unused = self.shards[self.current].hand_back(now);
-            if unused > 0 {
-                Progress::add(&self.counters().unused, unused);
-            }
+            self.hand_back(now);
         }
         if self.sessions.any_waits() && self.shards[self.current].is_over(now) {
             self.end_waiting(now);
+        }
+    }
+
+    /// Hands back the credits that will not be started.
+    pub(super) fn hand_back(&mut self, now: Instant) {
+        let unused = self.shards[self.current].hand_back(now);
+        if unused > 0 {
+            Progress::add(&self.counters().unused, unused);
         }
     }
 
@@ -79,18 +86,25 @@ impl<W: Wire> Executor<W> {
         let shard = &mut self.shards[self.current];
         match shard.mode {
             Mode::Single => return self.start_single(now),
-            _ if shard.is_over(now) => return false,
+            _ if shard.is_over(now) => {
+                shard.stop();
+                return false;
+            }
             _ => shard.refresh(now),
         }
         let ready = self.sessions.ready.front().copied();
         match (shard.mode, ready) {
             (Mode::Single, _) => false,
             (Mode::Loop | Mode::Starts, Some(session)) => {
-                if !shard.has_slot(Need::Turn) {
+                let over_limit = !shard.has_slot(Need::Turn);
+                if over_limit && !shard.sends_over_limit() {
                     return false;
                 }
                 shard.occupy(Need::Turn);
-                let flags = if shard.mode == Mode::Starts { flag::SCHEDULED } else { 0 };
+                let mut flags = if shard.mode == Mode::Starts { flag::SCHEDULED } else { 0 };
+                if over_limit {
+                    flags |= flag::OVER_LIMIT;
+                }
                 let due = self.sessions.get(session).due;
                 self.resume(session, Permit { due, flags, credited: false }, now)
             }

@@ -179,6 +179,11 @@ impl Sessions {
         self.waiting > 0
     }
 
+    /// A connection that a session keeps for its next turn; it keeps it no longer.
+    pub(super) fn take_connection(&mut self) -> Option<ConnId> {
+        self.table.iter_mut().find_map(|session| session.conn.take())
+    }
+
     /// Slots in use, or used before.
     pub(super) fn slots(&self) -> u32 {
         self.table.len() as u32

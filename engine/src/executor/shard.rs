@@ -156,6 +156,11 @@ impl Shard {
         !self.scheduled && self.waiting.len() < (self.sessions.taken() as usize / 2).max(1)
     }
 
+    /// Whether nothing more starts.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Whether nothing more may start at `now`, but for what was due before and is only late.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.stopped || now >= self.stop_at
@@ -182,7 +187,16 @@ impl Shard {
 
     /// When the next request with this need could go that needs no credit: at once, or when a limit changes.
     pub(super) fn slot_at(&self, need: Need) -> Instant {
-        if self.has_slot(need) { Instant::UNSET } else { self.sessions.changes_at().min(self.prefill.changes_at()) }
+        if self.has_slot(need) || (need == Need::Turn && self.sends_over_limit()) {
+            Instant::UNSET
+        } else {
+            self.sessions.changes_at().min(self.prefill.changes_at())
+        }
+    }
+
+    /// Whether turns that go at planned times go without a slot too.
+    pub(super) fn sends_over_limit(&self) -> bool {
+        self.mode == Mode::Starts && self.late == LatePolicy::Send
     }
 
     /// When the next credit, whose request has this need, can be released or dropped; [`Instant::NEVER`] if that takes an
