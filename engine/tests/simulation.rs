@@ -9,7 +9,9 @@ use maser_engine::endpoint;
 use maser_engine::executor::{Ends, Executor};
 use maser_engine::log::{Log, PhaseMark};
 use maser_engine::net::{ConnId, Part, Sent, Wire};
-use maser_engine::plan::{Balance, Capture, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target};
+use maser_engine::plan::{
+    Balance, Cancellation, Capture, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target,
+};
 use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring;
 use maser_engine::schedule::{LimitCurve, Spec};
@@ -77,7 +79,13 @@ fn phase(dice: &mut Dice, warmup: bool) -> Phase {
     let grace = if duration.is_some() { dice.pick(&[None, Some(0), Some(3 * MILLI), Some(40 * MILLI)]) } else { None };
     let name = if warmup { "warmup" } else { "profiling" }.to_owned();
     let concurrency = concurrency.map(LimitCurve::constant);
-    Phase { name, warmup, schedule, concurrency, requests, duration, grace, ..Phase::default() }
+    let late = dice.pick(&[LatePolicy::Queue, LatePolicy::Queue, LatePolicy::Drop, LatePolicy::Send]);
+    let prefill = dice.chance(200).then(|| LimitCurve::constant(dice.pick(&[1, 2, 7])));
+    let cancelled = !warmup && dice.chance(250);
+    let cancellation = cancelled.then(|| Cancellation { rate: 0.3, delay: dice.pick(&[0, MILLI / 5, 5 * MILLI]) });
+    let seamless = !warmup && dice.chance(500);
+    let phase = Phase { late, prefill, cancellation, seamless, name, warmup, ..Phase::default() };
+    Phase { schedule, concurrency, requests, duration, grace, ..phase }
 }
 
 fn target() -> Target {
@@ -251,11 +259,22 @@ impl<'a> Run<'a> {
         for (n, mark) in marks.iter().enumerate() {
             ensure!(mark.phase as usize == n, "{mark:?} stands at {n}");
             ensure!(mark.start <= mark.sent_end && mark.start <= mark.end, "{mark:?} runs backwards");
-            ensure!(n == 0 || marks[n - 1].end <= mark.start, "phase {n} began before the one before it ended");
+            let seamless = |n: usize| self.setup.plan.phases.get(n).is_some_and(|p| p.seamless);
+            let before =
+                n.checked_sub(1).map_or(Instant::UNSET, |k| if seamless(n) { marks[k].sent_end } else { marks[k].end });
+            ensure!(before <= mark.start, "phase {n} began too early");
             let own = || self.account.records.iter().map(|(r, _)| r).filter(|r| r.phase as usize == n);
             ensure!(own().all(|r| mark.start <= r.start && r.done <= mark.end), "a record lies outside of {mark:?}");
             let next = marks.get(n + 1).map_or(Instant::NEVER, |m| m.start);
-            ensure!(own().all(|r| r.done <= next), "phase {n} was not drained");
+            ensure!(own().all(|r| r.start <= next), "phase {n} started something in the next one");
+            let over = own().filter(|r| r.done > next).count();
+            ensure!(over == 0 || seamless(n + 1), "phase {n} was not drained");
+            let flagged = |bit| own().filter(|r| r.has(bit)).count() as u64;
+            let lost = self.sum(|p| Progress::get(&p.lost));
+            ensure!(mark.queued.abs_diff(flagged(flag::QUEUED)) <= lost, "{mark:?}: {} queued", flagged(flag::QUEUED));
+            let over = flagged(flag::OVER_LIMIT);
+            ensure!(mark.over_limit.abs_diff(over) <= lost, "{mark:?}: {over} over the limit");
+            ensure!(mark.dropped <= mark.unused && mark.idle == 0, "{mark:?}");
             let records = own().count() as u64;
             let lost = self.sum(|p| Progress::get(&p.lost));
             ensure!(
@@ -275,13 +294,18 @@ impl<'a> Run<'a> {
         for mark in &self.log.phases {
             let phase = self.phase(mark.phase);
             let name = &phase.name;
-            if let Some(limit) = phase.concurrency.as_ref().map(LimitCurve::target) {
+            let sends = phase.late == LatePolicy::Send && phase.schedule != Spec::ClosedLoop;
+            if let Some(limit) = phase.prefill.as_ref().filter(|_| !sends) {
+                let most = self.most_prefilling(mark.phase);
+                ensure!(most <= i64::from(limit.target()), "{name}: {most} prefilling at once");
+            }
+            if let Some(limit) = phase.concurrency.as_ref().filter(|_| !sends).map(LimitCurve::target) {
                 let most = self.most_at_once(mark);
                 ensure!(most <= u64::from(limit), "{name}: {most} at once, {limit} allowed");
             }
             if let Some(requests) = phase.requests {
                 ensure!(mark.issued <= requests, "{name}: {} issued, {requests} asked for", mark.issued);
-                let all = (mark.issued, mark.unused) == (requests, 0);
+                let all = (mark.issued, mark.unused) == (requests, mark.dropped);
                 let cut = mark.cancelled || phase.duration.is_some() || matches!(phase.schedule, Spec::Fixed(_));
                 ensure!(all || cut, "{name}: {} of {requests} issued, {} unused", mark.issued, mark.unused);
             }
@@ -295,6 +319,17 @@ impl<'a> Run<'a> {
             ensure!(!mark.grace_expired || phase.grace.is_some(), "{mark:?} without a grace period");
         }
         Ok(())
+    }
+
+    /// The most requests of a phase that waited for their first token at once.
+    fn most_prefilling(&self, phase: u8) -> i64 {
+        let own = self.account.records.iter().map(|(r, _)| r).filter(|r| r.phase == phase);
+        let until = |r: &Record| if r.first_token.is_set() { r.first_token } else { r.done };
+        // One that ends and one that begins at the same time follow each other.
+        let mut changes: Vec<_> = own.flat_map(|r| [(r.start, 1), (until(r), -1)]).collect();
+        changes.sort_unstable();
+        let mut now = 0;
+        changes.iter().map(|(_, change)| (now += change, now).1).max().unwrap_or(0)
     }
 
     /// The most requests of a phase that the wires carried at once.
@@ -365,7 +400,10 @@ impl<'a> Run<'a> {
         let is_free = record.has(flag::SCHEDULED) && !record.has(flag::QUEUED);
         let is_late = is_free && record.slip() > 200 * MICRO;
         ensure!(!(self.is_punctual() && is_late), "a slot was free, and it started {} ns late", record.slip());
-        ensure!(!record.has(flag::QUEUED) || phase.concurrency.is_some(), "queued without a limit");
+        let limited = phase.concurrency.is_some() || phase.prefill.is_some();
+        ensure!(!record.has(flag::QUEUED) || (limited && phase.late == LatePolicy::Queue), "queued without reason");
+        let over = record.has(flag::OVER_LIMIT);
+        ensure!(!over || (limited && phase.late == LatePolicy::Send), "over the limit without reason");
         Ok(())
     }
 
@@ -376,7 +414,7 @@ impl<'a> Run<'a> {
             Some(only) => ensure!(outcome == only, "{outcome:?}, but {only:?} came over the wire"),
             None => {
                 let unsent = attempts.len() == usize::from(is_retried(attempts));
-                let cut = matches!(outcome, Outcome::Timeout | Outcome::Cancelled);
+                let cut = matches!(outcome, Outcome::Timeout | Outcome::Cancelled | Outcome::Abandoned);
                 ensure!(cut || (outcome == Outcome::Connect && unsent), "{outcome:?}, after {attempts:?}");
             }
         }
@@ -385,6 +423,13 @@ impl<'a> Run<'a> {
             Some(timeout) => ensure!((outcome == Outcome::Timeout) <= (lasted >= timeout), "an early timeout"),
             None => ensure!(outcome != Outcome::Timeout, "a timeout, and none was set"),
         }
+        let draws = self.phase(record.phase).cancellation.map(|c| c.draws(self.setup.plan.seed));
+        let delay = draws.and_then(|draws| draws.delay_of(record.seq));
+        let since_sent = record.done.since(record.send_end);
+        let due = record.send_end.is_set() && delay.is_some_and(|delay| since_sent >= delay);
+        ensure!(outcome != Outcome::Abandoned || due, "cut on purpose, but not as drawn");
+        let over = record.send_end.is_set() && delay.is_some_and(|delay| since_sent > delay + 100 * MICRO);
+        ensure!(!(self.is_punctual() && over), "not cut on purpose as drawn");
         let mark = self.mark(record.phase)?;
         let may_cut = mark.grace_expired || self.setup.stops.len() > 1;
         ensure!(outcome != Outcome::Cancelled || may_cut, "cut by nobody");
@@ -630,7 +675,7 @@ fn the_seeds_reach_every_outcome_and_every_end() {
     for outcome in Outcome::ALL {
         assert!(outcomes.contains_key(&outcome), "no {outcome:?} in {outcomes:?}");
     }
-    assert_eq!(flags, 0b11_1111, "a flag is never set");
+    assert_eq!(flags, 0b111_1111, "a flag is never set");
     assert!(lost > 0 && payloads_lost > 0 && cut > 0 && unused > 0, "{lost} {payloads_lost} {cut} {unused}");
 }
 
