@@ -205,7 +205,7 @@ impl Sampler {
     pub fn template(&self, n: u64) -> usize {
         let at = match self.sampling {
             Sampling::Sequential => n % self.count,
-            Sampling::Random => (u128::from(draw(self.key, n)) * u128::from(self.count) >> 64) as u64,
+            Sampling::Random => ((u128::from(draw(self.key, n)) * u128::from(self.count)) >> 64) as u64,
             Sampling::Shuffle => shuffled(draw(self.key, n / self.count), n % self.count, self.count),
         };
         at as usize
@@ -223,7 +223,7 @@ fn shuffled(key: u64, n: u64, count: u64) -> u64 {
         for round in 0..6 {
             (left, right) = (right, left ^ (draw(key ^ round, right) & mask));
         }
-        at = left << half | right;
+        at = (left << half) | right;
         if at < count {
             return at;
         }
