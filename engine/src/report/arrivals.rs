@@ -365,7 +365,7 @@ mod tests {
         let due = start.after(5);
         let with = |flags, sent| Record { due, start: due, sent, flags, ..Record::zeroed() };
         let records = [with(flag::SCHEDULED, due.after(3)), with(0, due), with(flag::SCHEDULED, Instant::UNSET)];
-        assert_eq!(sends(start, &records), [(5, 8), (5, 5)]);
+        assert_eq!(sends(start, records), [(5, 8), (5, 5)]);
         assert_eq!(Arrivals::new(&[(1, 2); 19], &Intended::Given), None);
         assert_eq!(Arrivals::new(&[(1, 2); 30], &Intended::Given), None, "no time passes");
     }
