@@ -1,9 +1,11 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
 use super::Failure;
-use crate::config::{Arrival, FixedSchedule, Input, Length, PhaseKind, ProfileConfig, Tokenizer as Chosen};
+use crate::config::{
+    Arrival, FixedSchedule, Input, Length, Loop, PhaseConfig, PhaseKind, ProfileConfig, Tokenizer as Chosen,
+};
 use crate::refusal::Refusal;
-use crate::values::ExportLevel;
+use crate::values::{ExportLevel, LatePolicy};
 use maser_datasets::file::{self, Format};
 use maser_datasets::lengths::Lengths;
 use maser_datasets::tokens::Tokenizer;
@@ -12,7 +14,7 @@ use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind};
 use maser_engine::log::{self, RequestInfo};
 use maser_engine::plan::{Capture, History, Phase, Plan, Requests, RequestsBuilder, Target, Turn};
-use maser_engine::schedule;
+use maser_engine::schedule::{self, Gaps, RateCurve, Tied};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
@@ -212,9 +214,15 @@ fn options(config: &ProfileConfig) -> endpoint::Options {
     }
 }
 
-/// The plan of the run.
-pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: u64) -> Result<Plan, Failure> {
-    let phases = phases(config, bodies)?;
+/// The plan of the run. `times` are those of a fixed schedule.
+pub(super) fn plan(
+    config: &ProfileConfig,
+    bodies: &Bodies,
+    times: Option<&Times>,
+    run_key: u64,
+    seed: u64,
+) -> Result<Plan, Failure> {
+    let phases = phases(config, times, seed);
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
@@ -229,29 +237,89 @@ pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: 
     })
 }
 
-fn phases(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Phase>, Failure> {
-    let phase = |p: &crate::config::PhaseConfig| {
-        let warmup = p.kind == PhaseKind::Warmup;
-        Ok(Phase {
-            name: p.name.to_owned(),
-            warmup,
-            schedule: match p.arrival {
-                Arrival::ClosedLoop => schedule::Spec::ClosedLoop,
-                Arrival::Constant(rate) => schedule::Spec::Constant(rate),
-                Arrival::Poisson(rate) => schedule::Spec::Poisson(rate),
-                Arrival::FixedSchedule => schedule::Spec::Fixed(offsets(config, bodies)?),
-            },
-            concurrency: p.concurrency,
-            requests: p.requests,
-            duration: p.duration_ns,
-            grace: p.grace_ns,
-        })
+/// Refuses what is understood and cannot be done yet.
+pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
+    let load = &config.load;
+    let any = |of: fn(&PhaseConfig) -> bool| load.phases.iter().any(of);
+    for (flag, asked) in [
+        ("--user-centric-rate", any(|p| matches!(p.arrival, Arrival::UserCentric { .. }))),
+        ("--num-conversations", any(|p| p.sessions.is_some())),
+        ("--prefill-concurrency", any(|p| p.prefill_concurrency.is_some())),
+        ("--concurrency-ramp-duration", any(|p| p.concurrency_ramp.is_some() && p.concurrency.is_some())),
+        ("--request-cancellation-rate", any(|p| p.cancellation.is_some())),
+        ("--late-policy", load.late_policy != LatePolicy::Queue),
+        ("--failed-request-threshold", load.failed_threshold.is_some()),
+        ("--abort-below-adherence", load.abort_below_adherence.is_some()),
+        ("--inter-turn-delay-cap-seconds", config.replay.turn_delay_cap.is_some()),
+        ("--no-open-loop-replay", config.replay.open == Loop::Closed),
+    ] {
+        if asked {
+            return Err(Refusal::new(format!(
+                "{flag} is not supported yet by this version of maser; remove it to run without it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn phases(config: &ProfileConfig, times: Option<&Times>, seed: u64) -> Vec<Phase> {
+    let phase = |p: &PhaseConfig| Phase {
+        name: p.name.to_owned(),
+        warmup: p.kind == PhaseKind::Warmup,
+        schedule: schedule(p, times, seed),
+        concurrency: p.concurrency,
+        requests: p.requests,
+        duration: p.duration_ns,
+        grace: p.grace_ns,
     };
     config.load.phases.iter().map(phase).collect()
 }
 
+/// When the requests of a phase are due.
+fn schedule(phase: &PhaseConfig, times: Option<&Times>, seed: u64) -> schedule::Spec {
+    let gaps = match phase.arrival {
+        Arrival::ClosedLoop | Arrival::UserCentric { .. } => return schedule::Spec::ClosedLoop,
+        Arrival::FixedSchedule => return schedule::Spec::Fixed(times.map(|t| t.offsets.clone()).unwrap_or_default()),
+        Arrival::Constant(_) => Gaps::Regular,
+        Arrival::Poisson(_) => Gaps::Exponential,
+        Arrival::Gamma { smoothness, .. } => Gaps::Gamma(smoothness),
+    };
+    let rate = match (&phase.series, phase.arrival.rate()) {
+        (Some(series), _) => series.curve.clone(),
+        (None, rate) => RateCurve::constant(rate.unwrap_or(1.0)),
+    };
+    let rate = phase.rate_ramp.map_or_else(|| rate.clone(), |ramp| rate.ramped(&ramp, seed));
+    schedule::Spec::paced(gaps, rate)
+}
+
+/// The planned times of a fixed schedule.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// In the order of the sessions, nanoseconds from the start.
+    pub(super) offsets: Arc<[Nanos]>,
+    /// The ties of the trace.
+    pub(super) tied: Tied,
+}
+
+impl Times {
+    /// `None` without a fixed schedule.
+    pub(super) fn of(config: &ProfileConfig, bodies: &Bodies, seed: u64) -> Result<Option<Self>, Failure> {
+        if config.fixed_schedule != FixedSchedule::Yes {
+            return Ok(None);
+        }
+        let mut offsets = offsets(config, bodies)?;
+        let replay = &config.replay;
+        let tied = schedule::spread_ties(&mut offsets, replay.ties, seed);
+        schedule::speed_up(&mut offsets, replay.speedup);
+        if let Some(cap) = replay.idle_gap_cap {
+            schedule::cap_idle_gaps(&mut offsets, cap);
+        }
+        Ok(Some(Self { offsets: offsets.into(), tied }))
+    }
+}
+
 /// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
-fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Failure> {
+fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusal> {
     let first = bodies.rows.iter().filter_map(|r| r.due).min().unwrap_or(0);
     let zero = if config.window.auto_offset() { first } else { config.window.start_ns.unwrap_or(0) };
     let offset = |row: &Row| {
@@ -264,7 +332,7 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Fail
     };
     let first = |k: usize| bodies.requests.session(k).0 as usize;
     let firsts = (0..bodies.requests.sessions()).map(|k| offset(&bodies.rows[first(k)]));
-    Ok(firsts.collect::<Result<Vec<_>, Refusal>>()?.into())
+    firsts.collect()
 }
 
 fn target(config: &ProfileConfig) -> Result<Target, Failure> {

@@ -147,9 +147,11 @@ impl Arrivals {
         Some(arrivals)
     }
 
-    /// One for each phase of a log with a schedule, beside the phase's index. `seed` is that of the run's plan.
-    pub fn of_log(log: &Log, seed: u64) -> Vec<(usize, Self)> {
+    /// One for each phase of a log with a schedule, beside the phase's index.
+    pub fn of_log(log: &Log) -> Vec<(usize, Self)> {
         let settings = &log.header.input_config["phases"];
+        // Without a seed of the user's the run took its key for one.
+        let seed = log.header.random_seed.unwrap_or(log.header.run_key);
         let of_phase = |n: usize| {
             let mark = log.phases.iter().find(|m| usize::from(m.phase) == n)?;
             let intended = Intended::from_settings(&settings[n], seed)?;

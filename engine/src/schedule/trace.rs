@@ -45,8 +45,8 @@ pub struct Tied {
 /// than two stamps differ.
 pub fn quantum(offsets: &[Nanos]) -> Option<Nanos> {
     let first = *offsets.first()?;
-    let gaps: Vec<Nanos> = offsets.windows(2).map(|w| w[1] - w[0]).filter(|g| *g > 0).collect();
-    let exact = offsets.iter().fold(0, |step, at| gcd(at - first, step));
+    let gaps: Vec<Nanos> = offsets.windows(2).map(|w| w[1].saturating_sub(w[0])).filter(|g| *g > 0).collect();
+    let exact = offsets.iter().fold(0, |step, at| gcd(at.saturating_sub(first), step));
     let least = *gaps.iter().min()?;
     let mut near: Vec<Nanos> = gaps.into_iter().filter(|g| *g <= least + least / (OFF_GRID / 4)).collect();
     near.sort_unstable();
@@ -54,7 +54,7 @@ pub fn quantum(offsets: &[Nanos]) -> Option<Nanos> {
     let fits = |step: Nanos| {
         let slack = step / OFF_GRID;
         let off = |at: Nanos| {
-            let rest = (at - first) % step;
+            let rest = at.saturating_sub(first) % step;
             rest.min(step - rest)
         };
         // The first stamp may itself be off by as much.
