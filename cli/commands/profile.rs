@@ -241,7 +241,7 @@ fn note_ties(config: &ProfileConfig, tied: &Tied) {
     note(
         config,
         format_args!(
-            "{n} requests share their timestamp with others, up to {most} one, in a trace with steps of {step} ms (the \
+            "{n} requests share their timestamp with others, up to {most} to one, in a trace with steps of {step} ms (the \
              gaps' coefficient of variation is {}); {done}",
             cv(tied.cv_before)
         ),
