@@ -2,6 +2,7 @@
 
 mod document;
 mod endpoint;
+mod environment;
 mod grammar;
 mod input;
 mod load;
@@ -10,6 +11,7 @@ mod series;
 mod serve;
 
 pub(crate) use endpoint::Endpoint;
+pub(crate) use environment::{Environment, IpVersion, read as environment};
 pub(crate) use input::{Input, Length, Tokenizer};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
 pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
@@ -17,7 +19,7 @@ pub(crate) use serve::ServeConfig;
 
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui, name_of};
+use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui};
 use maser_engine::schedule::Tied;
 use std::path::PathBuf;
 
@@ -46,6 +48,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) output: Output,
     /// Where the threads run, and on what.
     pub(crate) machine: Machine,
+    /// Which version of the internet protocol the server is reached by.
+    pub(crate) ip_version: IpVersion,
     /// What is shown during the run.
     pub(crate) ui: Ui,
     /// The least severe message that is shown.
@@ -172,6 +176,7 @@ impl ProfileConfig {
             use_server_token_count: args.endpoint.use_server_token_count,
             output: Output::resolve(args.output)?,
             machine: Machine::resolve(args.machine, args.service.workers_max),
+            ip_version: IpVersion::default(),
             ui,
             log_level,
             random_seed: args.input.random_seed,
@@ -179,6 +184,14 @@ impl ProfileConfig {
             notes,
             typed,
         })
+    }
+
+    /// Takes over what the environment says.
+    pub(crate) fn set_environment(&mut self, environment: Environment) {
+        self.ip_version = environment.ip_version;
+        let most = environment.workers_cap.into_iter().chain(self.machine.workers_max).min();
+        self.machine.workers_max = most;
+        self.notes.extend(environment.notes);
     }
 
     /// Says what the input file turned out to be, and whether its first row has a timestamp. Refuses options that do
@@ -223,7 +236,7 @@ impl ProfileConfig {
             return dir.clone();
         }
         let model = self.model.replace('/', "_");
-        let kind = name_of(self.endpoint.kind);
+        let kind = self.endpoint.kind.name();
         let stimulus = self.load.stimulus();
         PathBuf::from("artifacts").join(format!("{model}-openai-{kind}-{stimulus}"))
     }
