@@ -3,7 +3,8 @@
 
 use maser_datasets::seed::Stream;
 use maser_engine::clock::{Nanos, SECOND};
-use maser_engine::schedule::{Gaps, Ramp, RampStrategy, RateCurve, Spec};
+use maser_engine::schedule::{Gaps, Ramp, RampStrategy, RateCurve, Spec, UserCentric};
+use proptest::prelude::*;
 use statrs::function::gamma::gamma_lr;
 
 const RATES: [f64; 3] = [100.0, 1_000.0, 20_000.0];
@@ -223,5 +224,28 @@ fn an_independent_computation_gives_the_same_plan() {
             let off = (*at as f64 / 1e9 - want).abs();
             assert!(off < 20e-9, "{strategy:?}: arrival {n} is {off:e} s off");
         }
+    }
+}
+
+/// Any schedule that can be asked for, sensible or not.
+fn any_spec() -> impl Strategy<Value = Spec> {
+    let rate = prop::sample::select(vec![1e-12, 0.01, 3.0, 1e4, 1e9, 1e300]);
+    let gaps = prop::sample::select(vec![Gaps::Regular, Gaps::Exponential, Gaps::Gamma(0.01), Gaps::Gamma(200.0)]);
+    let strategy = prop::sample::select(vec![RampStrategy::Linear, RampStrategy::Exponential, RampStrategy::Poisson]);
+    let ramp = (prop::sample::select(vec![0, 1, SECOND, 1 << 50, u64::MAX]), strategy);
+    let paced = (rate.clone(), gaps, ramp).prop_map(|(rate, gaps, (duration, strategy))| {
+        Spec::paced(gaps, RateCurve::constant(rate).ramped(&Ramp { duration, strategy }, 1))
+    });
+    let users = (1..200u32, prop::collection::vec(0..30u32, 0..5), rate)
+        .prop_map(|(users, turns, rate)| Spec::UserCentric(UserCentric { users, rate, turns: turns.into() }));
+    prop_oneof![paced, users]
+}
+
+proptest! {
+    #[test]
+    fn no_schedule_goes_back_or_breaks(spec in any_spec(), seed: u64) {
+        let all = offsets(&spec, seed, 500);
+        prop_assert!(all.is_sorted(), "{:?}", all);
+        prop_assert_eq!(all.len(), 500);
     }
 }

@@ -7,7 +7,8 @@
 //! the place. Everything stands on the grid k / R, where each k has exactly one request as long as turns are on time; the
 //! moments are computed from k and never added up.
 
-use crate::clock::{Nanos, SECOND};
+use super::constant::on_grid;
+use crate::clock::Nanos;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -56,13 +57,6 @@ impl UserCentric {
     pub fn sessions(&self) -> Sessions {
         Sessions::new(self)
     }
-}
-
-/// The moment of grid point `k`: whole seconds and the rest apart, so that nanoseconds last however long the run is.
-fn on_grid(k: u64, rate: f64) -> Nanos {
-    let seconds = (k as f64 / rate).floor();
-    let rest = k as f64 - seconds * rate;
-    seconds as u64 * SECOND + (rest / rate * SECOND as f64).round() as u64
 }
 
 /// A user who is due to begin.
@@ -140,6 +134,7 @@ fn slot(age: u64, i: u64, n: u64, length: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SECOND;
     use proptest::prelude::*;
 
     fn spec(users: u32, turns: u32, rate: f64) -> UserCentric {
