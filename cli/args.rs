@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Profile(Box<Profile>),
     /// Print and write a finished run's report again, from its record log
     Report(Report),
-    /// Serve a mock endpoint with known timing and faults, to test a client against
+    /// Serve mock inference endpoints with known timing and faults, to test a client against
     Serve(Serve),
 }
 
@@ -546,8 +546,29 @@ pub(crate) struct Serve {
     pub(crate) osl: Option<u32>,
 
     /// Tokens in one event of a stream [default: 1]
-    #[arg(long, value_name = "N", value_parser = count32)]
+    #[arg(long, visible_alias = "tokens-per-event", value_name = "N", value_parser = count32)]
     pub(crate) tokens_per_chunk: Option<u32>,
+
+    /// Tokens of reasoning at the start of each answer (chat, responses, messages), within its length [default: 0]
+    #[arg(long, value_name = "TOKENS", value_parser = whole32)]
+    pub(crate) reasoning: Option<u32>,
+
+    /// Answer requests that offer tools with a call of the first one, unless they bring the result of a call
+    #[arg(long)]
+    pub(crate) tool_calls: bool,
+
+    /// Decode speculatively with N drafted tokens a step: an event is a step and carries 1 to N+1 tokens, and chat and
+    /// completions tell acceptance beside their usage
+    #[arg(long, value_name = "N", value_parser = count32)]
+    pub(crate) spec_decode: Option<u32>,
+
+    /// Begin the text of each answer with the number of messages in the request, in place of its first word
+    #[arg(long)]
+    pub(crate) echo: bool,
+
+    /// Share of each prompt that usage says came from a cache [default: 0]
+    #[arg(long, value_name = "FRACTION", value_parser = share)]
+    pub(crate) cached: Option<f64>,
 
     /// How far each interval strays from its mean to either side: a fraction of it (0.1), or milliseconds (2ms)
     /// [default: 0]

@@ -77,7 +77,7 @@ pub(crate) fn factor(raw: &str) -> Parsed<f64> {
 
 /// A share of 1: between 0 and 1, both included.
 pub(crate) fn share(raw: &str) -> Parsed<f64> {
-    fraction(raw).ok_or_else(|| "expected a number between 0 and 1".into())
+    fraction(raw).ok_or_else(|| "expected a share from 0 to 1".into())
 }
 
 /// A percentage above 0.
