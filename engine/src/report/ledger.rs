@@ -51,12 +51,18 @@ pub struct Stretch {
 /// What the timing core and the executors counted of a phase, for what leaves no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Credits issued, dropped ones included.
+    /// Permissions to send, dropped and idle ones included.
     pub issued: u64,
     /// Arrivals given up because no slot was free and the policy was to drop them.
     pub dropped: u64,
-    /// Credits handed back unstarted when the phase ended.
+    /// Arrivals that had nothing to send: all sessions were begun and none was waiting.
+    pub idle: u64,
+    /// Permissions handed back unstarted when the phase ended.
     pub unsent: u64,
+    /// Requests sent beyond a limit because no slot was free and the policy was to send them.
+    pub over_limit: u64,
+    /// Requests in flight when the next phase began.
+    pub carried_over: u64,
     /// When the last credit was issued; [`Instant::UNSET`] if that is not known.
     pub sent_end: Instant,
 }
@@ -64,11 +70,11 @@ pub struct Counts {
 impl Counts {
     /// Of a phase that came to its end.
     pub fn of(mark: &PhaseMark) -> Self {
-        Self { issued: mark.issued, dropped: 0, unsent: mark.unused, sent_end: mark.sent_end }
+        Self { issued: mark.issued, unsent: mark.unused, sent_end: mark.sent_end, ..Self::default() }
     }
 }
 
-/// The account of one phase: `offered = sent + dropped + unsent + unrecorded`.
+/// The account of one phase: `offered = sent + dropped + idle + unsent + unrecorded`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Ledger {
     /// The phase's name.
@@ -85,10 +91,16 @@ pub struct Ledger {
     pub late: u64,
     /// Of those sent, that found no free slot at their time and waited for one.
     pub queued: u64,
-    /// Of those sent, that were still waiting when the phase had issued its last.
+    /// Of those sent, that went beyond a limit.
+    pub over_limit: u64,
+    /// Of those sent, that were still waiting, due already, when the phase had issued its last.
+    pub backlog: u64,
+    /// Of those sent, that were in flight when the next phase began.
     pub carried_over: u64,
     /// Given up because no slot was free.
     pub dropped: u64,
+    /// Had nothing to send.
+    pub idle: u64,
     /// Handed back unstarted when the phase ended.
     pub unsent: u64,
     /// Started, but the record was lost or had not been written when the run was killed.
@@ -118,12 +130,12 @@ impl Ledger {
             tally.add(record.borrow(), counts.map_or(Instant::UNSET, |c| c.sent_end));
         }
         let counts = counts.unwrap_or(Counts { issued: tally.sent, ..Counts::default() });
-        let accounted = tally.sent + counts.dropped + counts.unsent;
+        let accounted = tally.sent + counts.dropped + counts.idle + counts.unsent;
         let offered = counts.issued.max(accounted);
         let scheduled = !tally.times.is_empty() || counts.dropped > 0;
         let on_time = tally.times.len() as u64 - tally.late;
-        // Turns that follow an answer have no planned time of their own; what counts is the rest.
-        let planned = offered - (tally.sent - tally.times.len() as u64);
+        // Turns that follow an answer have no planned time of their own, and nobody can be late with nothing.
+        let planned = offered - counts.idle - (tally.sent - tally.times.len() as u64);
         let adherence = (scheduled && planned > 0).then(|| 100.0 * on_time as f64 / planned as f64);
         let mut ledger = Self {
             phase: name.to_owned(),
@@ -133,8 +145,11 @@ impl Ledger {
             sent: tally.sent,
             late: tally.late,
             queued: tally.queued,
-            carried_over: tally.carried_over,
+            over_limit: counts.over_limit,
+            backlog: tally.backlog,
+            carried_over: counts.carried_over,
             dropped: counts.dropped,
+            idle: counts.idle,
             unsent: counts.unsent,
             unrecorded: offered - accounted,
             slip: tally.buckets(),
@@ -171,8 +186,11 @@ impl Ledger {
         }
         for (n, what) in [
             (self.queued, "waited for a free slot"),
-            (self.carried_over, "were still waiting when the last was due"),
+            (self.over_limit, "went beyond the limit"),
+            (self.backlog, "were still waiting when the last had been issued"),
+            (self.carried_over, "were in flight when the next phase began"),
             (self.dropped, "were dropped because no slot was free"),
+            (self.idle, "had nothing to send"),
             (self.unsent, "were not sent before the end"),
             (self.unrecorded, "have no record"),
         ] {
@@ -210,7 +228,7 @@ struct Tally {
     sent: u64,
     late: u64,
     queued: u64,
-    carried_over: u64,
+    backlog: u64,
     slip: [u64; EDGES.len() + 1],
     /// Due and start of every scheduled request.
     times: Vec<(Instant, Instant)>,
@@ -227,7 +245,7 @@ impl Tally {
         self.late += u64::from(slip >= TOLERANCE);
         // A phase has issued its last up to the lookahead before it is due, so being on time is looked at too.
         let after_the_last = sent_end.is_set() && record.start > sent_end;
-        self.carried_over += u64::from(after_the_last && slip >= TOLERANCE && record.due <= sent_end);
+        self.backlog += u64::from(after_the_last && slip >= TOLERANCE && record.due <= sent_end);
         self.slip[EDGES.partition_point(|edge| *edge <= slip)] += 1;
         self.times.push((record.due, record.start));
     }
@@ -313,22 +331,22 @@ mod tests {
     fn what_was_not_sent_counts_against_the_client() {
         let mut records = vec![record(0, 0), record(MILLI, 0)];
         records[1].flags |= flag::QUEUED;
-        let counts = Counts { issued: 10, dropped: 4, unsent: 3, ..Counts::default() };
+        let counts = Counts { issued: 13, dropped: 4, idle: 3, unsent: 3, ..Counts::default() };
         let ledger = ledger(counts, &records);
         assert_eq!((ledger.sent, ledger.dropped, ledger.unsent, ledger.unrecorded), (2, 4, 3, 1));
         assert_eq!(ledger.adherence_percent, Some(20.0));
         assert_eq!(
             ledger.verdict,
             "20.00 % of 10 arrivals left within 1 ms of their time; 1 waited for a free slot; 4 were dropped because no \
-             slot was free; 3 were not sent before the end; 1 have no record."
+             slot was free; 3 had nothing to send; 3 were not sent before the end; 1 have no record."
         );
     }
 
     #[test]
-    fn who_waits_beyond_the_last_issue_is_carried_over() {
+    fn who_waits_beyond_the_last_issue_is_backlog() {
         let counts = Counts { issued: 3, sent_end: START.after(SECOND), ..Counts::default() };
         let records = [record(0, 0), record(900 * MILLI, 300 * MILLI), record(SECOND + MILLI, 0)];
-        assert_eq!(ledger(counts, &records).carried_over, 1);
+        assert_eq!(ledger(counts, &records).backlog, 1);
     }
 
     #[test]
@@ -359,7 +377,7 @@ mod tests {
         #[test]
         fn the_account_balances(
             slips in prop::collection::vec((0..10 * SECOND, 0..2 * SECOND, any::<bool>()), 0..100),
-            dropped in 0..50u64,
+            (dropped, idle) in (0..50u64, 0..9u64),
             unsent in 0..50u64,
             lost in 0..5u64,
         ) {
@@ -368,14 +386,17 @@ mod tests {
                 r.flags |= if *queued { flag::QUEUED } else { 0 };
             }
             let sent = records.len() as u64;
-            let counts = Counts { issued: sent + dropped + unsent + lost, dropped, unsent, sent_end: START.after(5 * SECOND) };
+            let issued = sent + dropped + idle + unsent + lost;
+            let counts =
+                Counts { issued, dropped, idle, unsent, sent_end: START.after(5 * SECOND), ..Counts::default() };
             let ledger = ledger(counts, &records);
-            prop_assert_eq!(ledger.offered, ledger.sent + ledger.dropped + ledger.unsent + ledger.unrecorded);
+            let idle = ledger.idle;
+            prop_assert_eq!(ledger.offered, ledger.sent + ledger.dropped + idle + ledger.unsent + ledger.unrecorded);
             prop_assert_eq!(ledger.slip.iter().map(|b| b.count).sum::<u64>(), sent);
             let late: u64 = ledger.slip.iter().filter(|b| b.below_ns.is_none_or(|e| e > TOLERANCE)).map(|b| b.count).sum();
             prop_assert_eq!(ledger.late, late);
             prop_assert_eq!(ledger.longest_late.is_some(), late > 0);
-            prop_assert!(ledger.carried_over <= ledger.late && ledger.queued <= ledger.sent);
+            prop_assert!(ledger.backlog <= ledger.late && ledger.queued <= ledger.sent);
             records.reverse();
             let again = Ledger::new(("profiling", false), START, Some(counts), &records);
             prop_assert_eq!(again, ledger);
