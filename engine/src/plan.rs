@@ -97,12 +97,15 @@ impl Default for Phase {
 impl Phase {
     /// Whether what is scheduled are the starts of sessions, whose later turns go at times of their own.
     pub fn schedules_sessions(&self) -> bool {
-        matches!(self.schedule, schedule::Spec::Fixed(_))
+        matches!(self.schedule, schedule::Spec::Fixed(_) | schedule::Spec::UserCentric(_))
     }
 
     /// From one planned turn of a session to its next, where the schedule says so.
     pub fn turn_gap(&self) -> Option<Nanos> {
-        None
+        match &self.schedule {
+            schedule::Spec::UserCentric(users) => Some(users.gap()),
+            _ => None,
+        }
     }
 }
 
@@ -339,9 +342,14 @@ impl Requests {
         self.sessions.get(index).copied().unwrap_or_default()
     }
 
-    /// Changes the planned times of turns, as where a trace's zero is moved or its pace changed.
-    pub fn retime(&mut self, new: impl Fn(Nanos) -> Nanos) {
-        self.turns.iter_mut().for_each(|turn| turn.at = turn.at.map(&new));
+    /// Changes the planned times of turns, as where a trace's zero is moved or its pace changed: `new` is given the session,
+    /// the planned time of its first turn, and the turn's.
+    pub fn retime(&mut self, new: impl Fn(usize, Nanos, Nanos) -> Nanos) {
+        for (k, &(from, n)) in self.sessions.iter().enumerate() {
+            let Some(turns) = self.turns.get_mut(from as usize..(from + n) as usize) else { continue };
+            let first = turns.first().and_then(|turn| turn.at).unwrap_or(0);
+            turns.iter_mut().for_each(|turn| turn.at = turn.at.map(|at| new(k, first, at)));
+        }
     }
 
     /// Whether every session has one turn.

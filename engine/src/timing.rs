@@ -439,8 +439,12 @@ impl Timing {
     }
 
     fn next_arrival(&mut self) -> Option<Arrival> {
-        let offset = self.arrivals.next_offset()?;
-        Some(Arrival { due: self.mark.start.after(offset), session: None })
+        let start = self.mark.start;
+        if let Arrivals::UserCentric(sessions) = &mut self.arrivals {
+            let next = sessions.next_session()?;
+            return Some(Arrival { due: start.after(next.offset), session: Some((next.conversation, next.turns)) });
+        }
+        Some(Arrival { due: start.after(self.arrivals.next_offset()?), session: None })
     }
 
     /// Tops up every executor's stock, one credit at a time in turn so that a short run is spread evenly.

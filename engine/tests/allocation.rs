@@ -3,7 +3,7 @@
 //! The allocator counts what one thread allocates while it is armed. Both parts run here, over a wire that answers at
 //! once; rings are emptied as the collector would, which is not counted.
 
-use maser_engine::clock::{Instant, MICRO, Nanos, SECOND};
+use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
 use maser_engine::credit::{Claims, Issued, Progress, StopSignal};
 use maser_engine::endpoint;
 use maser_engine::executor::{Ends, Executor};
@@ -11,7 +11,7 @@ use maser_engine::net::{ConnId, Events, Part, Sent, Wire};
 use maser_engine::plan::{Balance, Capture, Phase, Plan, RequestsBuilder, Reuse, Sampling, Target};
 use maser_engine::record::{Outcome, Record};
 use maser_engine::ring::{self, FrameConsumer};
-use maser_engine::schedule::{LimitCurve, Spec};
+use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -277,7 +277,9 @@ fn a_connection_for_each_request_allocates_nothing() {
 
 #[test]
 fn scheduled_streams_allocate_nothing() {
-    for schedule in [Spec::Constant(20_000.0), Spec::Poisson(20_000.0)] {
+    let ramp = Ramp { duration: 100 * MILLI, strategy: RampStrategy::Exponential };
+    let ramped = Spec::Varying(Gaps::Gamma(4.0), RateCurve::constant(20_000.0).ramped(&ramp, 0));
+    for schedule in [Spec::Constant(20_000.0), Spec::Poisson(20_000.0), ramped] {
         let bench = Bench::new(schedule.clone(), Some(64), stream(true), 5, 100 * MICRO);
         assert_eq!(bench.measure(4000, 1000), 0, "{schedule:?}");
     }

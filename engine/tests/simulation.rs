@@ -14,7 +14,7 @@ use maser_engine::plan::{
 };
 use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring;
-use maser_engine::schedule::{LimitCurve, Spec};
+use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
 use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::collections::{HashMap, HashSet};
@@ -50,9 +50,13 @@ fn requests(n: u64) -> Requests {
 }
 
 fn schedule(dice: &mut Dice, rate: u64) -> Spec {
-    match dice.below(4) {
+    match dice.below(5) {
         0 => Spec::Constant(rate as f64),
         1 => Spec::Poisson(rate as f64),
+        3 => {
+            let ramp = Ramp { duration: dice.within(1, 200) * MILLI, strategy: RampStrategy::Exponential };
+            Spec::Varying(Gaps::Exponential, RateCurve::constant(rate as f64).ramped(&ramp, 0))
+        }
         2 => {
             let mut at = 0;
             let offsets = (0..dice.within(1, 120)).map(|_| {
@@ -560,7 +564,19 @@ fn offset_of(spec: &Spec, seed: u64, n: u64) -> Option<Nanos> {
             let mut stream = Stream::new(seed, "timing.request.poisson_interval");
             Some(((0..=n).map(|_| stream.exponential()).sum::<f64>() / rate * SECOND as f64) as Nanos)
         }
+        Spec::Varying(_, curve) => {
+            let mut stream = Stream::new(seed, "timing.request.poisson_interval");
+            let units = (0..=n).map(|_| stream.exponential()).sum::<f64>();
+            let (mut low, mut high) = (0, 1_000 * SECOND);
+            while low < high {
+                let middle = low.midpoint(high);
+                if curve.expected(middle) < units { low = middle + 1 } else { high = middle }
+            }
+            Some(low)
+        }
         Spec::Fixed(offsets) => offsets.get(n as usize).copied(),
+        // Sessions have turns, which this simulation does not.
+        Spec::UserCentric(_) => None,
     }
 }
 
