@@ -180,7 +180,7 @@ pub(crate) struct Output {
     #[arg(long = "profile-export-prefix", visible_alias = "profile-export-file", value_name = "NAME")]
     pub(crate) prefix: Option<String>,
 
-    /// summary, or records: a line per request besides the summary [default: records]
+    /// summary; records: a line per request besides; raw: and all that was sent and received [default: records]
     #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
     pub(crate) level: Option<ExportLevel>,
 }
@@ -358,7 +358,7 @@ pub(crate) struct Report {
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
 
-    /// summary, or records: a line per request besides the summary [default: as in the run]
+    /// summary; records: a line per request besides; raw: and all that was sent and received [default: as in the run]
     #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
     pub(crate) level: Option<ExportLevel>,
 }

@@ -233,11 +233,13 @@ pub(crate) enum ExportLevel {
     Summary,
     /// And a line per request.
     Records,
+    /// And what was sent and received, whole.
+    Raw,
 }
 
 impl Choice for ExportLevel {
     const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", None)];
+        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", Some(Self::Raw))];
 }
 
 /// `--ui`: what is shown while the run goes on.

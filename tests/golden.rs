@@ -227,6 +227,8 @@ fn header(run: &str, summary: &Value, axis: &Axis, phases: &[(&str, u64, u64)]) 
         export_level: "records".into(),
         export_prefix: None,
         topology: serde_json::json!({"cores": [0]}),
+        correlation_header: "X-Correlation-ID".into(),
+        request_headers: vec![("User-Agent".into(), "aiperf/0.13.0".into()), ("X-Test".into(), "abc".into())],
     }
 }
 
@@ -248,7 +250,12 @@ fn export(bytes: &[u8]) -> Exported {
     let log = Log::open(&path).unwrap();
     let options = Options { count_tokens: Some(&decimal), threads: 2 };
     let report = Report::build(&log, &options);
-    let results = write_all(&report, &log, dir.path(), &ExportOptions { utc_offset: Some(0) });
+    let results = write_all(
+        &report,
+        &log,
+        dir.path(),
+        &ExportOptions { utc_offset: Some(0), parquet: true, hdr: true, outputs: true },
+    );
     Exported { dir, log, report, results }
 }
 

@@ -216,7 +216,11 @@ pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: 
         target: target(config)?,
         endpoint: Kind::Chat,
         requests: bodies.requests.clone(),
-        capture: Capture { text: !config.use_server_token_count, gaps: config.output.level != ExportLevel::Summary },
+        capture: Capture {
+            text: !config.use_server_token_count,
+            gaps: config.output.level != ExportLevel::Summary,
+            raw: config.output.level == ExportLevel::Raw,
+        },
         request_timeout: (timeout > 0).then_some(timeout),
         preconnect: config.machine.preconnect,
         run_key,

@@ -224,6 +224,7 @@ fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
 
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {
     let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
+    let shown = |(name, value): &(String, String)| (name.clone(), redact::header_value(name, value).to_owned());
     let mut topology = topology.to_json();
     if config.mock.is_some() {
         topology["mock"] = true.into();
@@ -248,6 +249,8 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         export_level: name_of(config.output.level).to_owned(),
         export_prefix: config.output.prefix.clone(),
         topology,
+        correlation_header: plan.target.correlation_header.clone(),
+        request_headers: plan.target.headers.iter().map(shown).collect(),
     }
 }
 

@@ -155,13 +155,17 @@ impl ProfileConfig {
     fn artifacts(&self) -> Object {
         let records = match self.output.level {
             ExportLevel::Summary => json!(false),
-            ExportLevel::Records => json!(["jsonl"]),
+            ExportLevel::Records | ExportLevel::Raw => json!(["jsonl"]),
+        };
+        let raw = match self.output.level {
+            ExportLevel::Raw => json!(true),
+            ExportLevel::Summary | ExportLevel::Records => json!(false),
         };
         Object::default()
             .put("dir", self.artifact_dir().display().to_string())
             .put_some("prefix", self.output.prefix.clone())
             .put_if(self.typed.export_level, "records", records)
-            .put_if(self.typed.export_level, "raw", false)
+            .put_if(self.typed.export_level, "raw", raw)
             .put("auto_plot", false)
             .put("plot_required", false)
     }

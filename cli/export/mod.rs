@@ -5,23 +5,41 @@
 
 pub mod console;
 mod csv;
+mod histogram;
 pub mod inputs;
 mod json;
 mod jsonl;
+mod outputs;
+mod parquet;
+mod raw;
 pub mod verdict;
 
-use maser_engine::log::Log;
+use maser_engine::log::{Header, Log};
 use maser_engine::report::Report;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// How files are written.
+/// Which files are written beside those that every run leaves, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExportOptions {
+    /// The records as Parquet.
+    pub parquet: bool,
+    /// The latencies as a histogram log.
+    pub hdr: bool,
+    /// The texts of the answers.
+    pub outputs: bool,
     /// Seconds east of UTC for the stamps of the summary; `None` for this machine's local time, as the reference writes
     /// them.
     pub utc_offset: Option<i32>,
+}
+
+impl ExportOptions {
+    /// What the run asked for.
+    pub fn of(header: &Header) -> Self {
+        let asked = |key: &str| header.input_config["artifacts"][key] == true;
+        Self { parquet: asked("parquet"), hdr: asked("hdr"), outputs: asked("export_outputs_json"), utc_offset: None }
+    }
 }
 
 /// A file that stands whole under its name.
@@ -42,12 +60,18 @@ pub struct Names {
     pub json: String,
     /// One line a request.
     pub jsonl: String,
+    /// What was sent and received, one line a request.
+    pub raw: String,
+    /// One row a request.
+    pub parquet: String,
+    /// Histograms over time.
+    pub hdr: String,
     /// The tables as text.
     pub console: String,
 }
 
 /// Endings that belong to a file of the family and not to its prefix, longest first.
-const FAMILY: [&str; 16] = [
+const FAMILY: [&str; 17] = [
     "_network_latency.jsonl",
     "_server_metrics.parquet",
     "_server_metrics.jsonl",
@@ -60,6 +84,7 @@ const FAMILY: [&str; 16] = [
     "_console.txt",
     "_raw.jsonl",
     ".parquet",
+    ".hlog",
     ".jsonl",
     ".json",
     ".csv",
@@ -80,12 +105,18 @@ impl Names {
                 csv: format!("{prefix}.csv"),
                 json: format!("{prefix}.json"),
                 jsonl: format!("{prefix}.jsonl"),
+                raw: format!("{prefix}_raw.jsonl"),
+                parquet: format!("{prefix}.parquet"),
+                hdr: format!("{prefix}.hlog"),
                 console: format!("{prefix}_console.txt"),
             },
             None => Self {
                 csv: "profile_export_aiperf.csv".to_owned(),
                 json: "profile_export_aiperf.json".to_owned(),
                 jsonl: "profile_export.jsonl".to_owned(),
+                raw: "profile_export_raw.jsonl".to_owned(),
+                parquet: "profile_export.parquet".to_owned(),
+                hdr: "profile_export.hlog".to_owned(),
                 console: "profile_export_console.txt".to_owned(),
             },
         }
@@ -106,6 +137,18 @@ pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions
     if header.export_level != "summary" {
         results.push(file("Record Export", dir.join(&names.jsonl), |out| jsonl::write(report, log, out)));
     }
+    if header.export_level == "raw" {
+        results.push(file("Raw Records", dir.join(&names.raw), |out| raw::write(report, log, out)));
+    }
+    if options.parquet {
+        results.push(file("Parquet Export", dir.join(&names.parquet), |out| parquet::write(report, log, out)));
+    }
+    if options.hdr {
+        results.push(file("Histogram Log", dir.join(&names.hdr), |out| histogram::write(report, log, out)));
+    }
+    if options.outputs {
+        results.push(file("Outputs JSON", dir.join(outputs::FILE_NAME), |out| outputs::write(report, log, out)));
+    }
     results.push(file("Console Export", dir.join(&names.console), |out| {
         out.write_all(console::render(report, CONSOLE_FILE_WIDTH, false).as_bytes())
     }));
@@ -120,7 +163,8 @@ pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions
 pub fn remove_earlier(dir: &Path, prefix: Option<&str>) -> io::Result<bool> {
     let names = Names::new(prefix);
     let mut any = false;
-    for name in [names.csv.as_str(), &names.json, &names.jsonl, &names.console, inputs::FILE_NAME] {
+    let own = [&names.csv, &names.json, &names.jsonl, &names.raw, &names.parquet, &names.hdr, &names.console];
+    for name in own.into_iter().map(String::as_str).chain([inputs::FILE_NAME, outputs::FILE_NAME]) {
         match std::fs::remove_file(dir.join(name)) {
             Ok(()) => any = true,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -96,7 +96,7 @@ fn plan(dice: &mut Dice) -> Plan {
         },
         endpoint: endpoint::Kind::Chat,
         requests: requests(dice.within(1, 40)).into(),
-        capture: Capture { text: dice.chance(800), gaps: dice.chance(800) },
+        capture: Capture { text: dice.chance(800), gaps: dice.chance(800), raw: dice.chance(300) },
         request_timeout: dice.pick(&[None, Some(2 * MILLI), Some(30 * MILLI), Some(SECOND)]),
         preconnect: dice.chance(500),
         run_key: dice.bits(),
@@ -635,7 +635,7 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         grace: None,
     };
     let target = setup.plan.target.clone();
-    let capture = Capture { text: true, gaps: true };
+    let capture = Capture { text: true, gaps: true, raw: false };
     let (endpoint, key, seed) = (endpoint::Kind::Chat, 1, 1);
     setup.plan = Arc::new(Plan {
         phases: vec![phase],

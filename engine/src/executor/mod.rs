@@ -12,7 +12,7 @@ use crate::clock::{Instant, Nanos};
 use crate::credit::{Credit, Order, Progress};
 use crate::net::{ConnId, Events, Next, Part, Wire};
 use crate::plan::Plan;
-use crate::record::{self, Outcome, Record, UNKNOWN, flag};
+use crate::record::{self, Outcome, Record, UNKNOWN, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::{Head, HttpError};
 use flight::{Advance, Flight, NONE};
@@ -292,6 +292,9 @@ impl<W: Wire> Executor<W> {
         }
         self.payload.clear();
         flight.answer.payload(outcome, &mut self.payload);
+        if self.plan.capture.raw {
+            put_part(&mut self.payload, part::SENT, self.plan.requests.body(flight.credit.request));
+        }
         flight.record.payload_len = self.payload.len() as u32;
         let mut pushed = self.ends.records.push(flight.record, &self.payload);
         if pushed == Err(Full::Payload) {
