@@ -103,6 +103,7 @@ fn fabricate(row: &Row, index: u32, axis: &Axis, scheduled: bool) -> (Record, Ve
     let bytes = |tag: &str| row.metric(tag).map_or(0, |kb| (kb * 1024.0).round() as u32);
     let record = Record {
         seq: row.meta("session_num").as_u64().unwrap(),
+        session: row.meta("session_num").as_u64().unwrap(),
         due: axis.at(row.wall("credit_issued_ns").unwrap()),
         start,
         sent,

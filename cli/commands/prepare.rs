@@ -7,11 +7,11 @@ use crate::values::ExportLevel;
 use maser_datasets::file::{self, Format};
 use maser_datasets::lengths::Lengths;
 use maser_datasets::tokens::Tokenizer;
-use maser_datasets::{Conversation, Error, Spec, Summary, synthetic};
+use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind};
 use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{Capture, Phase, Plan, Requests, RequestsBuilder, Target};
+use maser_engine::plan::{Capture, History, Phase, Plan, Requests, RequestsBuilder, Target, Turn};
 use maser_engine::schedule;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -66,13 +66,11 @@ impl Bodies {
     }
 }
 
-/// Puts the requests in the order of their planned times; requests at the same time keep the file's order.
-fn sort_by_due(requests: &mut Requests, rows: &mut Vec<Row>) {
-    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-    order.sort_by_key(|&k| rows[k as usize].due);
+/// Puts the sessions in the order of their planned times; those at the same time keep the file's order.
+fn sort_by_due(requests: &mut Requests, rows: &[Row]) {
+    let mut order: Vec<u32> = (0..requests.sessions() as u32).collect();
+    order.sort_by_key(|&k| rows[requests.session(k as usize).0 as usize].due);
     requests.reorder(&order);
-    let mut taken: Vec<Option<Row>> = std::mem::take(rows).into_iter().map(Some).collect();
-    rows.extend(order.iter().filter_map(|&k| taken[k as usize].take()));
 }
 
 /// The tokenizer the settings name, if the run needs one: to make prompts, or to count what the server is not trusted
@@ -170,7 +168,7 @@ pub(super) fn bodies(
     }
     let mut requests = builder.finish().map_err(full)?;
     if config.fixed_schedule == FixedSchedule::Yes {
-        sort_by_due(&mut requests, &mut rows);
+        sort_by_due(&mut requests, &rows);
     }
     Ok(Bodies { requests: Arc::new(requests), rows, summary })
 }
@@ -182,10 +180,17 @@ fn add(
     rows: &mut Vec<Row>,
     body: &mut Vec<u8>,
 ) -> std::io::Result<()> {
+    builder.begin_session();
     for (k, turn) in conversation.turns.iter().enumerate() {
         body.clear();
-        Kind::Chat.body(options, turn, body);
-        builder.push(body)?;
+        let splice = Kind::Chat.body(options, conversation, k, body);
+        let history = match conversation.context {
+            Context::DeltasWithoutResponses => History::OwnAndReply,
+            Context::DeltasWithResponses => History::Own,
+            Context::MessageArray => History::None,
+        };
+        let delay = turn.delay_ns.filter(|_| k > 0).unwrap_or(0);
+        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at: turn.timestamp_ns })?;
         rows.push(Row {
             conversation: conversation.session_id.clone(),
             turn: k as u32,
@@ -261,7 +266,9 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Fail
             ))
         })
     };
-    Ok(bodies.rows.iter().map(offset).collect::<Result<Vec<_>, Refusal>>()?.into())
+    let first = |k: usize| bodies.requests.session(k).0 as usize;
+    let firsts = (0..bodies.requests.sessions()).map(|k| offset(&bodies.rows[first(k)]));
+    Ok(firsts.collect::<Result<Vec<_>, Refusal>>()?.into())
 }
 
 fn target(config: &ProfileConfig) -> Result<Target, Failure> {

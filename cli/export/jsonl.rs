@@ -67,11 +67,6 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// The session a record belongs to: until records carry one, every request counts as its own.
-fn session(record: &Record) -> u64 {
-    record.seq
-}
-
 impl<'a> Lines<'a> {
     pub(super) fn new(report: &'a Report, log: &'a Log) -> Self {
         Self { report, log, applies: report.applies() }
@@ -120,9 +115,9 @@ impl<'a> Lines<'a> {
         let kind = if warmup { "warmup" } else { "profiling" };
         let before = header.phases.iter().take(usize::from(record.phase));
         let wall = |at| header.anchor.wall_ns(at);
-        let correlation = correlation_id(header.run_key, record.phase, session(record)).to_string();
+        let correlation = correlation_id(header.run_key, record.phase, record.session).to_string();
         Metadata {
-            session_num: session(record),
+            session_num: record.session,
             x_request_id: request_id(header.run_key, record.phase, record.seq).to_string(),
             x_correlation_id: correlation.clone(),
             conversation_id: request.map_or("", |r| r.conversation),

@@ -18,10 +18,11 @@ pub(crate) fn input_tokens(turn: &Turn, tokenizer: &Tokenizer) -> u32 {
     } else if let Some(messages) = &turn.messages {
         found.items(messages);
         found.tools(turn.tools.as_ref());
-    } else if let [text] = turn.texts.as_slice() {
-        return saturating(tokenizer.count(text));
     } else {
-        found.texts.extend(turn.texts.iter().map(|text| Cow::Borrowed(text.as_str())));
+        found.texts.extend(turn.all_texts().map(Cow::Borrowed));
+    }
+    if let ([text], 0) = (found.texts.as_slice(), found.ids) {
+        return saturating(tokenizer.count(text));
     }
     saturating(tokenizer.count(&found.texts.join(" ")).saturating_add(found.ids))
 }

@@ -456,11 +456,12 @@ fn finish(
             let made = prompts.prompt(line, length, &hash_ids, check, cache)?;
             exact = made.tokens == length;
             turn.input_tokens = Some(made.tokens);
-            turn.texts = vec![made.text];
+            turn.texts = vec![made.text.into()];
         }
         _ => turn.input_tokens = tokenizer.map(|tokenizer| body_text::input_tokens(&turn, tokenizer)),
     }
-    Ok((Conversation { session_id: session_id.unwrap_or_default(), turns: vec![turn] }, exact))
+    let session_id = session_id.unwrap_or_default();
+    Ok((Conversation { session_id, turns: vec![turn], ..Conversation::default() }, exact))
 }
 
 /// The first 16 hexadecimal digits of the SHA-256 of the file's bytes.

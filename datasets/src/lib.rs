@@ -23,11 +23,41 @@ use std::collections::BTreeMap;
 pub use error::Error;
 pub use tokens::Tokenizer;
 
+/// Content of one modality: a name where a ranking or a template asks for one, and the contents, which stand side by side
+/// in one request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Media {
+    /// `query`, `passages`, or whatever the file calls it; empty for none.
+    pub name: String,
+    /// Texts as they are; images and videos as a URL or `data:<mime>;base64,<data>`; audio as `<format>,<base64>`.
+    pub contents: Vec<String>,
+    /// Cache keys of images, one for each content, or empty.
+    pub uuids: Vec<String>,
+}
+
+impl From<String> for Media {
+    fn from(content: String) -> Self {
+        Self { contents: vec![content], ..Self::default() }
+    }
+}
+
+impl From<&str> for Media {
+    fn from(content: &str) -> Self {
+        content.to_owned().into()
+    }
+}
+
 /// One request's worth of a conversation, independent of any endpoint's body format.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Turn {
     /// The texts of the turn; several stand side by side in one message.
-    pub texts: Vec<String>,
+    pub texts: Vec<Media>,
+    /// Its images.
+    pub images: Vec<Media>,
+    /// Its audio clips.
+    pub audios: Vec<Media>,
+    /// Its videos.
+    pub videos: Vec<Media>,
     /// `user` where the row names none.
     pub role: Option<String>,
     /// Overrides the run's model.
@@ -40,14 +70,44 @@ pub struct Turn {
     pub delay_ns: Option<u64>,
     /// Ready-made chat messages, sent as they are instead of `texts`.
     pub messages: Option<serde_json::Value>,
-    /// Tool definitions that go with `messages`.
+    /// The conversation so far is forgotten before this turn.
+    pub reset_context: bool,
+    /// Tool definitions; they hold for the session's later turns until others come.
     pub tools: Option<serde_json::Value>,
+    /// System blocks in the Anthropic form; they hold like tools.
+    pub system_blocks: Option<serde_json::Value>,
     /// A whole request body, sent as it is.
     pub payload: Option<serde_json::Value>,
     /// Fields merged last into the body.
     pub extra: serde_json::Map<String, serde_json::Value>,
+    /// Length of the first audio clip in seconds.
+    pub audio_seconds: Option<f64>,
     /// Tokens of all texts joined with single spaces, where already known.
     pub input_tokens: Option<u32>,
+}
+
+impl Turn {
+    /// A turn of one text.
+    pub fn of_text(text: String) -> Self {
+        Self { texts: vec![text.into()], ..Self::default() }
+    }
+
+    /// All texts of the turn in order, names left aside.
+    pub fn all_texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().flat_map(|media| media.contents.iter().map(String::as_str))
+    }
+}
+
+/// What the k-th request of a session carries beside its own turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Context {
+    /// All earlier turns and the server's answers to them, as they came.
+    #[default]
+    DeltasWithoutResponses,
+    /// All earlier turns, which hold the recorded answers already; live answers are not looked at.
+    DeltasWithResponses,
+    /// Nothing: every turn holds the conversation so far.
+    MessageArray,
 }
 
 /// A template of one session: an id and its turns in order.
@@ -57,6 +117,12 @@ pub struct Conversation {
     pub session_id: String,
     /// At least one.
     pub turns: Vec<Turn>,
+    /// What later turns carry of earlier ones.
+    pub context: Context,
+    /// System prompt, at the head of every request of the session.
+    pub system: Option<String>,
+    /// A user message of its own that follows the system prompt in every request.
+    pub user_context: Option<String>,
 }
 
 /// Takes the conversations one by one, in order; an error of its own stops the build and comes back from it.

@@ -50,7 +50,7 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     };
     match input {
         "input_length" => draft.prompt = synthetic(row)?,
-        "text_input" => draft.turn.texts = vec![text(row)?],
+        "text_input" => draft.turn.texts = vec![text(row)?.into()],
         "messages" => {
             draft.turn.messages = Some(messages(row)?);
             draft.turn.tools = row.list("tools")?.filter(|tools| !tools.is_empty()).map(Value::Array);

@@ -5,15 +5,14 @@
 //! {"texts": ["one", {"name": "query", "contents": ["two"]}], "timestamp": 12.5, "session_id": "a"}
 //! ```
 //! Fields: `text` or `texts`, `role`, `model`, `timestamp` (milliseconds) or `delay` (milliseconds), `session_id`,
-//! `output_length` (at least 1), `extra` (merged into the body). Other fields are allowed and say nothing here. The
-//! names of `{name, contents}` objects are not kept.
+//! `output_length` (at least 1), `extra` (merged into the body). Other fields are allowed and say nothing here.
 
 use serde::Deserialize;
 
 use crate::Error;
-use crate::Turn;
 use crate::file::{Draft, Prompt};
 use crate::jsonl::Row;
+use crate::{Media, Turn};
 
 /// Fields of other media, singular and plural.
 const MEDIA: [&str; 7] = ["image", "images", "image_uuids", "audio", "audios", "video", "videos"];
@@ -25,7 +24,11 @@ pub(crate) const MODALITIES: [&str; 8] = ["text", "texts", "image", "images", "a
 #[serde(untagged)]
 enum Text {
     Plain(String),
-    Named { contents: Vec<String> },
+    Named {
+        #[serde(default)]
+        name: String,
+        contents: Vec<String>,
+    },
 }
 
 /// One row.
@@ -57,22 +60,22 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     })
 }
 
-fn texts(row: &Row<'_>) -> Result<Vec<String>, Error> {
+fn texts(row: &Row<'_>) -> Result<Vec<Media>, Error> {
     if row.is_set("text") && row.is_set("texts") {
         return Err(row.error("`text` and `texts` exclude each other"));
     }
     if let Some(text) = row.string("text")?.filter(|text| !text.is_empty()) {
-        return Ok(vec![text]);
+        return Ok(vec![text.into()]);
     }
     let list: Vec<Text> = row.read("texts", "a list of strings or of {name, contents} objects")?.unwrap_or_default();
-    let texts: Vec<String> = list
+    let texts: Vec<Media> = list
         .into_iter()
-        .flat_map(|text| match text {
-            Text::Plain(text) => vec![text],
-            Text::Named { contents } => contents,
+        .map(|text| match text {
+            Text::Plain(text) => text.into(),
+            Text::Named { name, contents } => Media { name, contents, ..Media::default() },
         })
         .collect();
-    if texts.is_empty() {
+    if texts.iter().all(|text| text.contents.is_empty()) {
         return Err(row.error("neither `text` nor `texts` holds a text"));
     }
     Ok(texts)

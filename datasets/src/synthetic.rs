@@ -107,12 +107,8 @@ impl Plan {
         let prompt = corpus.text(self.isl, &mut Stream::new(self.key, "prompt"))?;
         Ok(Conversation {
             session_id: format!("session_{:06}", self.index),
-            turns: vec![Turn {
-                texts: vec![prompt.text],
-                max_tokens: self.osl,
-                input_tokens: Some(prompt.tokens),
-                ..Turn::default()
-            }],
+            turns: vec![Turn { max_tokens: self.osl, input_tokens: Some(prompt.tokens), ..Turn::of_text(prompt.text) }],
+            ..Conversation::default()
         })
     }
 }
@@ -144,7 +140,7 @@ mod tests {
         assert_eq!(all.len(), 100);
         assert_eq!((all[0].session_id.as_str(), all[99].session_id.as_str()), ("session_000000", "session_000099"));
         for conversation in &all {
-            assert_eq!(t.count(&conversation.turns[0].texts[0]), 550);
+            assert_eq!(t.count(conversation.turns[0].all_texts().next().unwrap()), 550);
             assert_eq!(conversation.turns[0].input_tokens, Some(550));
             assert_eq!(conversation.turns[0].max_tokens, None);
         }
@@ -196,7 +192,7 @@ mod tests {
             for t in [Tokenizer::builtin(), from_json(UNSPLIT_BPE)] {
                 for conversation in build(&options, &t) {
                     let turn = &conversation.turns[0];
-                    prop_assert_eq!(Some(t.count(&turn.texts[0]) as u32), turn.input_tokens);
+                    prop_assert_eq!(Some(t.count(turn.all_texts().next().unwrap()) as u32), turn.input_tokens);
                     if stddev == 0.0 {
                         prop_assert_eq!(turn.input_tokens, Some(mean));
                     }

@@ -49,9 +49,12 @@ fn single_turn_rows_become_conversations() {
     let ids: Vec<&str> = all.iter().map(|c| c.session_id.as_str()).collect();
     assert_eq!(ids, ["session_000000", "session_000001", "s"]);
     let [first, second, third] = [0, 1, 2].map(|i| all[i].turns[0].clone());
-    assert_eq!((first.texts, first.max_tokens, first.input_tokens), (vec!["Why?".to_owned()], Some(64), Some(2)));
+    assert_eq!(
+        (first.texts, first.max_tokens, first.input_tokens),
+        (vec!["Why?".to_owned().into()], Some(64), Some(2))
+    );
     assert_eq!(serde_json::to_string(&first.extra).unwrap(), "{\"temperature\":0}");
-    assert_eq!(second.texts, ["one", "two", "three"]);
+    assert_eq!(second.all_texts().collect::<Vec<_>>(), ["one", "two", "three"]);
     assert_eq!(second.input_tokens, Some(3));
     assert_eq!((second.role.as_deref(), second.model.as_deref()), (Some("system"), Some("m")));
     assert_eq!((third.delay_ns, third.timestamp_ns), (Some(2_500_000), None));
@@ -163,12 +166,12 @@ fn the_head_of_the_mooncake_trace_has_its_lengths_and_shares_its_blocks() {
         .collect();
     for (row, conversation) in rows.iter().zip(&all) {
         let turn = &conversation.turns[0];
-        assert_eq!(row["input_length"], tokenizer.count(&turn.texts[0]));
+        assert_eq!(row["input_length"], tokenizer.count(turn.all_texts().next().unwrap()));
         assert_eq!(row["output_length"], turn.max_tokens.unwrap());
         assert_eq!(row["timestamp"].as_u64().unwrap() * 1_000_000, turn.timestamp_ns.unwrap());
     }
     // Rows 0 and 1 share block 0 and nothing more.
-    let [a, b] = [0, 1].map(|i| tokenizer.encode(&all[i].turns[0].texts[0]));
+    let [a, b] = [0, 1].map(|i| tokenizer.encode(all[i].turns[0].all_texts().next().unwrap()));
     let shared = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     assert!((512..520).contains(&shared), "{shared}");
     assert_eq!(build(&mooncake(), Some(&tokenizer)).unwrap().1, all);
@@ -281,7 +284,7 @@ fn options_that_do_not_fit_are_refused() {
 fn many_rows_keep_their_order() {
     let rows: String = (0..5000).map(|i| format!("{{\"text\":\"row {i}\",\"timestamp\":{i}}}\n")).collect();
     let (_, all) = from_bytes(rows, Options::default()).unwrap();
-    assert!(all.iter().enumerate().all(|(i, c)| c.turns[0].texts[0] == format!("row {i}")));
+    assert!(all.iter().enumerate().all(|(i, c)| c.turns[0].all_texts().eq([format!("row {i}")])));
     assert_eq!(all[4999].session_id, "session_004999");
 }
 

@@ -16,7 +16,7 @@ pub struct Credit {
     pub seq: u64,
     /// When to send. [`Instant::UNSET`] in a closed loop: as soon as a slot is free.
     pub due: Instant,
-    /// Index of the request in the arena.
+    /// Index of the request in the arena: a session's first.
     pub request: u32,
     /// Index of the phase.
     pub phase: u8,

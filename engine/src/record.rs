@@ -161,8 +161,10 @@ pub struct Record {
     pub outcome: u8,
     /// Zero.
     pub reserved: [u8; 10],
+    /// Order in which its session started within the phase, from 0.
+    pub session: u64,
     /// Zero. Room for what comes, so that old logs stay readable.
-    pub reserved_words: [u64; 3],
+    pub reserved_words: [u64; 2],
 }
 
 /// Bytes of a record in rings and logs.

@@ -316,7 +316,7 @@ impl Timing {
     fn push(&mut self, lane: usize, due: Instant) {
         // A trace's schedule belongs to its own requests; everything else walks on through them.
         let n = if self.arrivals.is_fixed() { self.mark.issued } else { self.sampled };
-        let request = (n % self.plan.requests.len().max(1) as u64) as u32;
+        let (request, _) = self.plan.requests.session((n % self.plan.requests.sessions().max(1) as u64) as usize);
         let credit = Credit { seq: self.mark.issued, due, request, phase: self.mark.phase };
         self.digest = digest(self.digest, due.since(self.mark.start));
         self.digest = digest(self.digest, u64::from(request));

@@ -2,7 +2,7 @@
 //!
 //! Expected numbers were computed from the data by an independent script.
 
-use maser_datasets::Turn;
+use maser_datasets::{Conversation, Turn};
 use maser_engine::endpoint::{Kind, Options, Usage, is_done};
 use maser_engine::record::UNKNOWN;
 use maser_engine::wire::http1::{HttpError, ResponseReader, Step};
@@ -303,7 +303,7 @@ fn golden_bodies_are_rebuilt_byte_for_byte() {
         let mut turn =
             Turn { max_tokens: parsed["max_completion_tokens"].as_u64().map(|n| n as u32), ..Turn::default() };
         match &messages[..] {
-            [one] => turn.texts = vec![one["content"].as_str().expect("a text").to_owned()],
+            [one] => turn.texts = vec![one["content"].as_str().expect("a text").into()],
             _ => turn.messages = Some(parsed["messages"].clone()),
         }
         let mut options = Options { model: "mock".into(), streaming: true, ..Options::default() };
@@ -313,12 +313,13 @@ fn golden_bodies_are_rebuilt_byte_for_byte() {
             }
         }
         let mut body = Vec::new();
-        Kind::Chat.body(&options, &turn, &mut body);
+        let mut conversation = Conversation { turns: vec![turn], ..Conversation::default() };
+        Kind::Chat.body(&options, &conversation, 0, &mut body);
         assert_eq!(String::from_utf8_lossy(&body), line);
 
-        turn.payload = Some(parsed);
+        conversation.turns[0].payload = Some(parsed);
         body.clear();
-        Kind::Chat.body(&Options::default(), &turn, &mut body);
+        Kind::Chat.body(&Options::default(), &conversation, 0, &mut body);
         assert_eq!(String::from_utf8_lossy(&body), line);
     }
 }

@@ -4,24 +4,33 @@
 //! `message` are read alike, reasoning is `reasoning_content` or `reasoning`, content may be a string or a list of parts.
 //! Only the first element of `choices` is read.
 
-use super::{Fragments, Options, Reading, Unreadable, Usage, put_json};
+use super::{Fragments, Options, Reading, Splice, Unreadable, Usage, latest, put_json};
 use crate::record::UNKNOWN;
 use crate::wire::json::Scanner;
-use maser_datasets::Turn;
+use maser_datasets::{Conversation, Turn};
 use serde_json::{Map, Value};
 
 const STREAM_OPTIONS: &str = "stream_options";
 
 /// Field order: `messages`, `model`, `stream`, `tools`, the limit, the run's extras, the turn's extras, `stream_options`.
 /// An extra of the name of an earlier field replaces its value in its place.
-pub(super) fn body(options: &Options, turn: &Turn, out: &mut Vec<u8>) {
+pub(super) fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Splice {
+    let (start, turn) = (out.len(), &conversation.turns[k]);
+    let mut splice = Splice::NONE;
     let mut body = Body::begin(options, turn, out);
-    body.field("messages", |out| put_messages(turn, out));
+    body.field("messages", |out| {
+        out.push(b'[');
+        put_head(conversation, out);
+        let at = out.len();
+        put_messages(turn, out);
+        splice = Splice { at: (at - start) as u32, end: (out.len() - start) as u32 };
+        out.push(b']');
+    });
     body.field("model", |out| {
         put_json(out, turn.model.as_ref().unwrap_or(&options.model));
     });
     body.field("stream", |out| put_json(out, &options.streaming));
-    if let Some(tools) = &turn.tools {
+    if let Some(tools) = latest(conversation, k, |turn| turn.tools.as_ref()) {
         body.field("tools", |out| put_json(out, tools));
     }
     if let Some(limit) = turn.max_tokens {
@@ -33,31 +42,55 @@ pub(super) fn body(options: &Options, turn: &Turn, out: &mut Vec<u8>) {
     }
     body.extras();
     body.end();
+    splice
 }
 
+/// The messages at the head of every request of a session.
+fn put_head(conversation: &Conversation, out: &mut Vec<u8>) {
+    for (role, text) in [("system", &conversation.system), ("user", &conversation.user_context)] {
+        if let Some(text) = text {
+            put_message(role, |out| put_json(out, text), out);
+            out.push(b',');
+        }
+    }
+}
+
+/// The turn's own messages, commas between them.
 fn put_messages(turn: &Turn, out: &mut Vec<u8>) {
     if let Some(messages) = &turn.messages {
-        return put_json(out, messages);
+        for (n, message) in messages.as_array().into_iter().flatten().enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            put_json(out, message);
+        }
+        return;
     }
-    out.extend_from_slice(b"[{\"role\":");
-    put_json(out, turn.role.as_deref().unwrap_or("user"));
+    let mut texts = turn.all_texts();
+    let content = |out: &mut Vec<u8>| match (texts.next(), texts.next()) {
+        (Some(text), None) => put_json(out, text),
+        _ => put_parts(turn, out),
+    };
+    put_message(turn.role.as_deref().unwrap_or("user"), content, out);
+}
+
+fn put_message(role: &str, content: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"role\":");
+    put_json(out, role);
     out.extend_from_slice(b",\"content\":");
-    match turn.texts.as_slice() {
-        [text] => put_json(out, text),
-        texts => put_parts(texts, out),
-    }
-    out.extend_from_slice(b"}]");
+    content(out);
+    out.push(b'}');
 }
 
 /// Several texts are parts of one content; empty ones are left out, and no part at all is the empty text.
-fn put_parts(texts: &[String], out: &mut Vec<u8>) {
+fn put_parts(turn: &Turn, out: &mut Vec<u8>) {
     let mut lead: &[u8] = b"[{\"type\":\"text\",\"text\":";
-    for text in texts.iter().filter(|text| !text.is_empty()) {
+    for text in turn.all_texts().filter(|text| !text.is_empty()) {
         out.extend_from_slice(lead);
         put_json(out, text);
         lead = b"},{\"type\":\"text\",\"text\":";
     }
-    let none = texts.iter().all(String::is_empty);
+    let none = turn.all_texts().all(str::is_empty);
     out.extend_from_slice(if none { b"\"\"" } else { b"}]" });
 }
 
@@ -353,7 +386,8 @@ mod tests {
 
     fn written(options: &Options, turn: &Turn) -> String {
         let mut out = b"before".to_vec();
-        Kind::Chat.body(options, turn, &mut out);
+        let conversation = Conversation { turns: vec![turn.clone()], ..Conversation::default() };
+        Kind::Chat.body(options, &conversation, 0, &mut out);
         let text = String::from_utf8(out).unwrap();
         text.strip_prefix("before").unwrap().to_owned()
     }

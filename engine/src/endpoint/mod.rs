@@ -8,7 +8,7 @@ pub use crate::wire::json::Unreadable;
 pub use crate::wire::sse::is_done;
 
 use crate::record::UNKNOWN;
-use maser_datasets::Turn;
+use maser_datasets::{Conversation, Turn};
 use serde_json::{Map, Value};
 
 /// The endpoint types.
@@ -88,15 +88,23 @@ impl Kind {
         }
     }
 
-    /// Appends the request body of `turn`: compact JSON, fields in the endpoint's order. A turn with a ready-made payload
-    /// is that payload and nothing else.
-    pub fn body(self, options: &Options, turn: &Turn, out: &mut Vec<u8>) {
-        if let Some(payload) = &turn.payload {
+    /// Appends the request body of the conversation's turn `k` (which must exist), history left out: compact JSON, fields
+    /// in the endpoint's order. A turn with a ready-made payload is that payload and nothing else. Says where the history
+    /// goes, counted from where `out` ended before.
+    pub fn body(self, options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Splice {
+        if let Some(payload) = &conversation.turns[k].payload {
             put_json(out, payload);
-            return;
+            return Splice::NONE;
         }
         match self {
-            Self::Chat => chat::body(options, turn, out),
+            Self::Chat => chat::body(options, conversation, k, out),
+        }
+    }
+
+    /// Whether a conversation of several turns can be held with it.
+    pub fn holds_conversations(self) -> bool {
+        match self {
+            Self::Chat => true,
         }
     }
 
@@ -115,6 +123,35 @@ impl Kind {
         }
         result
     }
+}
+
+/// Where a session's history goes into a body. The history is a run of JSON values with a comma after each; it stands
+/// right before the turn's own values, `body[at..end]`, which have commas between them and none after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Splice {
+    /// Offset of the turn's own values.
+    pub at: u32,
+    /// Where they end.
+    pub end: u32,
+}
+
+impl Splice {
+    /// The body holds all it needs.
+    pub const NONE: Self = Self { at: u32::MAX, end: u32::MAX };
+
+    /// Whether history can go into the body.
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+/// The latest of what turns `0..=k` say of something that holds until said anew: tools, system blocks.
+fn latest<'t>(
+    conversation: &'t Conversation,
+    k: usize,
+    field: impl Fn(&'t Turn) -> Option<&'t Value>,
+) -> Option<&'t Value> {
+    conversation.turns[..=k].iter().rev().find_map(field)
 }
 
 /// Appends `value` as compact JSON.

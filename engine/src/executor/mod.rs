@@ -161,6 +161,7 @@ impl<W: Wire> Executor<W> {
             start,
             request,
             phase,
+            session: seq,
             flags,
             executor: self.id,
             usage_prompt: UNKNOWN,
@@ -213,10 +214,11 @@ impl<W: Wire> Executor<W> {
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
         let body = self.plan.requests.body(flight.credit.request);
-        let Credit { seq, phase, .. } = flight.credit;
+        let (Credit { seq, phase, .. }, session) = (flight.credit, flight.record.session);
         let key = self.plan.run_key;
-        let head =
-            self.head.patch(record::request_id(key, phase, seq), record::correlation_id(key, phase, seq), body.len());
+        let (request_id, session_id) =
+            (record::request_id(key, phase, seq), record::correlation_id(key, phase, session));
+        let head = self.head.patch(request_id, session_id, body.len());
         let bytes = (head.len() + body.len()) as u32;
         let result = self.wire.send(conn, head, body);
         let record = &mut flight.record;
