@@ -6,8 +6,9 @@
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice,
-    cores, count, count32, deviation, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32,
+    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, ServiceLevels, Spin,
+    Ui, choice, cores, count, count32, deviation, fault, format, grace, jitter, millis, rate, seconds, service_levels,
+    single, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -71,6 +72,8 @@ pub(crate) struct Profile {
     pub(crate) service: Service,
     #[command(flatten)]
     pub(crate) machine: Machine,
+    #[command(flatten)]
+    pub(crate) extra: Extra,
 }
 
 /// The server and how it is spoken to.
@@ -183,6 +186,36 @@ pub(crate) struct Output {
     /// summary; records: a line per request besides; raw: and all that was sent and received [default: records]
     #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
     pub(crate) level: Option<ExportLevel>,
+
+    /// Write a file with the text of every answer, outputs.json
+    #[arg(long)]
+    pub(crate) export_outputs_json: bool,
+
+    /// Seconds of a slice: results over time in files of their own
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) slice_duration: Option<Nanos>,
+
+    /// Print a table of the HTTP transfer's phases
+    #[arg(long)]
+    pub(crate) show_trace_timing: bool,
+
+    /// Service levels, such as `time_to_first_token:200 inter_token_latency:20`: metric and bound, in its unit in the
+    /// tables; a request is good if it keeps to all of them
+    #[arg(long, value_name = "METRIC:BOUND", value_parser = service_levels)]
+    pub(crate) goodput: Vec<ServiceLevels>,
+}
+
+/// Files that only maser writes.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Only in maser")]
+pub(crate) struct Extra {
+    /// Write the requests as Parquet too: a row each, units in the fields' metadata
+    #[arg(long)]
+    pub(crate) export_parquet: bool,
+
+    /// Write the latencies over time as a log of HDR histograms too
+    #[arg(long)]
+    pub(crate) export_hdr: bool,
 }
 
 /// How tokens are counted.
@@ -341,6 +374,10 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
     pub(crate) io: Option<Io>,
 
+    /// Print nothing but what goes wrong: no progress, no remarks, no tables
+    #[arg(short = 'q', long, conflicts_with_all = ["verbose", "extra_verbose", "ui", "log_level"])]
+    pub(crate) quiet: bool,
+
     /// Let the first requests of a closed loop open their connections, instead of opening them before the start
     #[arg(long)]
     pub(crate) no_preconnect: bool,
@@ -352,7 +389,7 @@ pub(crate) struct Machine {
 }
 
 /// `maser report`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Report {
     /// Artefact directory of the run
     #[arg(value_name = "DIR")]
@@ -361,6 +398,25 @@ pub(crate) struct Report {
     /// summary; records: a line per request besides; raw: and all that was sent and received [default: as in the run]
     #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
     pub(crate) level: Option<ExportLevel>,
+
+    /// Write a file with the text of every answer too, outputs.json
+    #[arg(long)]
+    pub(crate) export_outputs_json: bool,
+
+    #[command(flatten)]
+    pub(crate) extra: Extra,
+
+    /// Service levels in place of the run's, such as `time_to_first_token:200`: metric and bound, in its unit in the tables
+    #[arg(long, value_name = "METRIC:BOUND", value_parser = service_levels)]
+    pub(crate) goodput: Vec<ServiceLevels>,
+
+    /// Print the table of the HTTP transfer's phases too
+    #[arg(long)]
+    pub(crate) show_trace_timing: bool,
+
+    /// Print no tables, only what goes wrong
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 /// `maser serve`, and what `--mock=SPEC` says.

@@ -222,7 +222,7 @@ pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: 
         endpoint: Kind::Chat,
         requests: bodies.requests.clone(),
         capture: Capture {
-            text: !config.use_server_token_count,
+            text: !config.use_server_token_count || config.output.outputs,
             gaps: config.output.level != ExportLevel::Summary,
             raw: config.output.level == ExportLevel::Raw,
         },

@@ -9,7 +9,7 @@ use crate::refusal::Refusal;
 use crate::say;
 use crate::ui::progress::Progress;
 use crate::values::{LogLevel, Ui, name_of};
-use maser::export::{self, Written, inputs, verdict};
+use maser::export::{self, ExportOptions, Written, inputs, verdict};
 use maser_engine::clock::{self, Anchor};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
@@ -71,7 +71,7 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             dir.display()
         )));
     }
-    let code = report::publish(&log, &dir, prepared.written);
+    let code = report::publish(&log, &dir, &ExportOptions::of(&log.header), config.quiet, prepared.written);
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
             "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \

@@ -2,12 +2,13 @@
 
 use super::Failure;
 use crate::args;
+use crate::config::slos;
 use crate::refusal::Refusal;
 use crate::say;
 use crate::values::{ExportLevel, name_of};
 use maser::export::{self, ExportOptions, Written, console};
 use maser_datasets::Tokenizer;
-use maser_engine::log::{FILE_NAME, Log};
+use maser_engine::log::{FILE_NAME, Header, Log};
 use maser_engine::report::{Options, Report};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -21,9 +22,7 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     let mut log = Log::open(&path).map_err(|e| {
         Failure::Refused(Refusal::new(format!("{}: cannot be read as a run's record log: {e}", path.display())))
     })?;
-    if let Some(level) = args.level {
-        log.header.export_level = name_of::<ExportLevel>(level).to_owned();
-    }
+    let options = ask(args, &mut log.header)?;
     if let Some(damage) = &log.damage {
         say(
             std::io::stderr(),
@@ -34,23 +33,66 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
             ),
         );
     }
-    publish(&log, &args.dir, Vec::new())
+    publish(&log, &args.dir, &options, args.quiet, Vec::new())
 }
 
-/// Writes every file of a log, prints the tables and what was written; returns the exit code.
-pub(super) fn publish(log: &Log, dir: &Path, before: Vec<Result<Written, String>>) -> Result<u8, Failure> {
+/// Puts what is asked for now in the place of what the run asked for. What the log does not hold is refused.
+fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusal> {
+    let recorded = header.export_level.clone();
+    if let Some(level) = args.level {
+        if level == ExportLevel::Raw && recorded != name_of(level) {
+            return Err(Refusal::new(format!(
+                "--export-level raw: the run was recorded at level {recorded}, so its log does not have what was sent \
+                 and received"
+            )));
+        }
+        header.export_level = name_of::<ExportLevel>(level).to_owned();
+    }
+    let mut options = ExportOptions::of(header);
+    if args.export_outputs_json && header.use_server_token_count && !options.outputs {
+        return Err(Refusal::new(
+            "--export-outputs-json: the run took the server's token counts, so its log does not have the texts of the \
+             answers",
+        ));
+    }
+    options.outputs |= args.export_outputs_json;
+    options.parquet |= args.extra.export_parquet;
+    options.hdr |= args.extra.export_hdr;
+    if !args.goodput.is_empty() {
+        header.input_config["slos"] = slos::resolve(&args.goodput, header.streaming)?.into();
+    }
+    if args.show_trace_timing {
+        header.input_config["artifacts"]["show_trace_timing"] = true.into();
+    }
+    Ok(options)
+}
+
+/// Writes every file of a log, prints the tables (unless `quiet`) and what was written; returns the exit code.
+pub(super) fn publish(
+    log: &Log,
+    dir: &Path,
+    options: &ExportOptions,
+    quiet: bool,
+    before: Vec<Result<Written, String>>,
+) -> Result<u8, Failure> {
     let tokenizer = tokenizer(log);
     let count = tokenizer.as_ref().map(|t| |text: &str| t.count(text) as u32);
-    let options = Options {
+    let how = Options {
         count_tokens: count.as_ref().map(|c| c as &maser_engine::report::CountTokens<'_>),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let report = Report::build(log, &options);
-    let mut results = export::write_all(&report, log, dir, &ExportOptions::default());
+    let report = Report::build(log, &how);
+    let mut results = export::write_all(&report, log, dir, options);
     results.extend(before);
-    let stdout = std::io::stdout();
-    let text = console::render(&report, width(), console::colour_wanted(stdout.is_terminal()));
-    say(&stdout, format_args!("{text}\n{}", console::closing(&report, &results).trim_end()));
+    if quiet {
+        for sentence in results.iter().filter_map(|r| r.as_ref().err()) {
+            say(std::io::stderr(), format_args!("error: {sentence}"));
+        }
+    } else {
+        let stdout = std::io::stdout();
+        let text = console::render(&report, width(), console::colour_wanted(stdout.is_terminal()));
+        say(&stdout, format_args!("{text}\n{}", console::closing(&report, &results).trim_end()));
+    }
     if report.is_empty() {
         return Err(Failure::Failed("no request was finished: there are no results".into()));
     }
