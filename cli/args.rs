@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Profile(Box<Profile>),
     /// Print and write a finished run's report again, from its record log
     Report(Report),
+    /// List every metric with its unit, its meaning and when it is absent
+    Metrics,
     /// Serve a mock endpoint with known timing and faults, to test a client against
     Serve(Serve),
 }
