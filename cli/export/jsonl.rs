@@ -117,7 +117,8 @@ impl<'a> Lines<'a> {
         let wall = |at| header.anchor.wall_ns(at);
         let correlation = correlation_id(header.run_key, record.phase, record.session).to_string();
         Metadata {
-            session_num: record.session,
+            // In spite of its name the reference counts requests here; sessions are told by their correlation id.
+            session_num: record.seq,
             x_request_id: request_id(header.run_key, record.phase, record.seq).to_string(),
             x_correlation_id: correlation.clone(),
             conversation_id: request.map_or("", |r| r.conversation),
