@@ -80,6 +80,7 @@ pub(super) fn publish(
     let how = Options {
         count_tokens: count.as_ref().map(|c| c as &maser_engine::report::CountTokens<'_>),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        ..Options::default()
     };
     let report = Report::build(log, &how);
     let mut results = export::write_all(&report, log, dir, options);
