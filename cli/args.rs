@@ -7,8 +7,8 @@ use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, ServiceLevels, Spin,
-    Ui, choice, cores, count, count32, deviation, fault, format, grace, jitter, millis, rate, seconds, service_levels,
-    single, whole, whole32,
+    Ui, choice, cores, count, count32, deviation, fault, format, grace, jitter, millis, moment, percentile, rate,
+    seconds, service_levels, single, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -411,6 +411,33 @@ pub(crate) struct Report {
     /// Service levels in place of the run's, such as `time_to_first_token:200`: metric and bound, in its unit in the tables
     #[arg(long, value_name = "METRIC:BOUND", value_parser = service_levels)]
     pub(crate) goodput: Vec<ServiceLevels>,
+
+    /// Seconds of a slice, in place of the run's: results over time in files of their own
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) slice_duration: Option<Nanos>,
+
+    /// Only requests that started this long or longer after the start of the first profiling phase, seconds
+    #[arg(long, value_name = "SECONDS", value_parser = moment)]
+    pub(crate) from: Option<Nanos>,
+
+    /// Only requests that started before this, likewise
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) to: Option<Nanos>,
+
+    /// Percentiles to give with their confidence intervals, per cent: `50,99,99.9`
+    #[arg(long, value_name = "P,P,...", value_delimiter = ',', value_parser = percentile)]
+    pub(crate) percentiles: Vec<f64>,
+
+    /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it cannot be believed
+    #[arg(long, conflicts_with_all = [
+        "level", "export_outputs_json", "export_parquet", "export_hdr", "goodput", "slice_duration", "from", "to",
+        "percentiles", "show_trace_timing", "output"
+    ])]
+    pub(crate) verify: bool,
+
+    /// Directory to write the files to [default: DIR itself, in place of the run's]
+    #[arg(short = 'o', long = "artifact-dir", visible_alias = "output-artifact-dir", value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
 
     /// Print the table of the HTTP transfer's phases too
     #[arg(long)]

@@ -50,6 +50,18 @@ pub(crate) fn whole32(raw: &str) -> Parsed<u32> {
     u32::try_from(n).map_err(|_| format!("expected at most {}", u32::MAX))
 }
 
+/// Seconds of at least 0, as nanoseconds.
+pub(crate) fn moment(raw: &str) -> Parsed<Nanos> {
+    let ns = finite(raw).and_then(|s| nanos(s, maser_engine::clock::SECOND));
+    ns.ok_or_else(|| "expected seconds of at least 0".into())
+}
+
+/// A percentile, per cent: above 0 and below 100.
+pub(crate) fn percentile(raw: &str) -> Parsed<f64> {
+    let p = finite(raw.trim().trim_start_matches('p')).filter(|p| *p > 0.0 && *p < 100.0);
+    p.ok_or_else(|| "expected a number between 0 and 100 (per cent), such as 99.9".into())
+}
+
 /// Service levels as typed: metrics and their bounds, in the metrics' display units.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceLevels(pub(crate) Vec<(&'static Metric, f64)>);

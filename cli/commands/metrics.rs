@@ -46,7 +46,7 @@ fn page() -> String {
          server further apart than {USAGE_DIFF_PCT} % are a discrepancy.\n"
     );
     for (group, heading) in GROUPS {
-        let mut rows: Vec<&Metric> = METRICS.iter().filter(|m| m.group == group && !m.has(flag::INTERNAL)).collect();
+        let mut rows: Vec<&Metric> = METRICS.iter().filter(|m| m.group == group && is_shown(m)).collect();
         if rows.is_empty() {
             continue;
         }
@@ -58,6 +58,11 @@ fn page() -> String {
         }
     }
     out
+}
+
+/// Internal and experimental rows are in no file.
+fn is_shown(metric: &Metric) -> bool {
+    !metric.has(flag::INTERNAL) && !metric.has(flag::EXPERIMENTAL)
 }
 
 fn row(metric: &Metric) -> String {
@@ -94,6 +99,7 @@ fn absent(metric: &Metric) -> Vec<&'static str> {
     let mut why: Vec<&str> = [
         (flag::STREAMING, "answers are not streamed"),
         (flag::TOKENS, "the endpoint produces no tokens"),
+        (flag::INPUT_TOKENS, "the endpoint tokenizes no input"),
         (flag::USAGE_DIFF, "`--use-server-token-count`"),
         (flag::FIXED_SCHEDULE, "no fixed schedule is replayed"),
         (flag::GOODPUT, "no `--goodput`"),
@@ -118,7 +124,7 @@ mod tests {
         let page = page();
         for metric in METRICS {
             let rows = page.matches(&format!("| `{}` |", metric.tag)).count();
-            assert_eq!(rows, usize::from(!metric.has(flag::INTERNAL)), "{}", metric.tag);
+            assert_eq!(rows, usize::from(is_shown(metric)), "{}", metric.tag);
         }
     }
 

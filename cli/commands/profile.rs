@@ -71,7 +71,14 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             dir.display()
         )));
     }
-    let code = report::publish(&log, &dir, &ExportOptions::of(&log.header), config.quiet, prepared.written);
+    let code = report::publish(
+        &log,
+        &dir,
+        &ExportOptions::of(&log.header),
+        &report::View::default(),
+        config.quiet,
+        prepared.written,
+    );
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
             "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \

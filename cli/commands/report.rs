@@ -8,8 +8,9 @@ use crate::say;
 use crate::values::{ExportLevel, name_of};
 use maser::export::{self, ExportOptions, Written, console};
 use maser_datasets::Tokenizer;
+use maser_engine::clock::Nanos;
 use maser_engine::log::{FILE_NAME, Header, Log};
-use maser_engine::report::{Options, Report};
+use maser_engine::report::{Options, Report, verify};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -22,7 +23,11 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     let mut log = Log::open(&path).map_err(|e| {
         Failure::Refused(Refusal::new(format!("{}: cannot be read as a run's record log: {e}", path.display())))
     })?;
+    if args.verify {
+        return check(&log, args.quiet);
+    }
     let options = ask(args, &mut log.header)?;
+    let view = View { window: window(args)?, percentiles: &args.percentiles };
     if let Some(damage) = &log.damage {
         say(
             std::io::stderr(),
@@ -33,7 +38,44 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
             ),
         );
     }
-    publish(&log, &args.dir, &options, args.quiet, Vec::new())
+    publish(&log, args.output.as_ref().unwrap_or(&args.dir), &options, &view, args.quiet, Vec::new())
+}
+
+/// `--verify`.
+fn check(log: &Log, quiet: bool) -> Result<u8, Failure> {
+    let checked = verify(log);
+    if !checked.is_sound() {
+        for finding in &checked.findings {
+            say(std::io::stderr(), format_args!("error: {finding}"));
+        }
+        return Err(Failure::Failed("--verify: the log cannot be believed, for the reasons above".into()));
+    }
+    if !quiet {
+        let (blocks, records) = (checked.blocks, checked.records);
+        say(std::io::stdout(), format_args!("The log is sound: {blocks} blocks, {records} records."));
+    }
+    Ok(0)
+}
+
+/// The part of the run that was asked for, nanoseconds from the start of the first profiling phase.
+fn window(args: &args::Report) -> Result<Option<(Nanos, Nanos)>, Refusal> {
+    if args.from.or(args.to).is_none() {
+        return Ok(None);
+    }
+    let (from, to) = (args.from.unwrap_or(0), args.to.unwrap_or(Nanos::MAX));
+    if from >= to {
+        return Err(Refusal::new("--from: expected a moment before that of --to"));
+    }
+    Ok(Some((from, to)))
+}
+
+/// How a run is looked at.
+#[derive(Debug, Default)]
+pub(super) struct View<'a> {
+    /// The part of it, nanoseconds from the start of the first profiling phase.
+    window: Option<(Nanos, Nanos)>,
+    /// Percentiles with confidence intervals; the usual ones if there are none.
+    percentiles: &'a [f64],
 }
 
 /// Puts what is asked for now in the place of what the run asked for. What the log does not hold is refused.
@@ -55,14 +97,22 @@ fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusa
              answers",
         ));
     }
+    options.slices = args.slice_duration.or(options.slices);
     options.outputs |= args.export_outputs_json;
     options.parquet |= args.extra.export_parquet;
     options.hdr |= args.extra.export_hdr;
+    if !header.input_config.is_object() {
+        header.input_config = serde_json::json!({});
+    }
     if !args.goodput.is_empty() {
         header.input_config["slos"] = slos::resolve(&args.goodput, header.streaming)?.into();
     }
     if args.show_trace_timing {
-        header.input_config["artifacts"]["show_trace_timing"] = true.into();
+        let artifacts = &mut header.input_config["artifacts"];
+        if !artifacts.is_object() {
+            *artifacts = serde_json::json!({});
+        }
+        artifacts["show_trace_timing"] = true.into();
     }
     Ok(options)
 }
@@ -72,6 +122,7 @@ pub(super) fn publish(
     log: &Log,
     dir: &Path,
     options: &ExportOptions,
+    view: &View<'_>,
     quiet: bool,
     before: Vec<Result<Written, String>>,
 ) -> Result<u8, Failure> {
@@ -80,10 +131,16 @@ pub(super) fn publish(
     let how = Options {
         count_tokens: count.as_ref().map(|c| c as &maser_engine::report::CountTokens<'_>),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        window: view.window,
+        percentiles: view.percentiles.to_vec(),
         ..Options::default()
     };
     let report = Report::build(log, &how);
-    let mut results = export::write_all(&report, log, dir, options);
+    if report.is_empty() && view.window.is_some() {
+        // The files that stand are worth more than empty ones.
+        return Err(Failure::Failed("--from, --to: no request was started in that part of the run".into()));
+    }
+    let mut results = export::write_all(&report, log, dir, options, &how);
     results.extend(before);
     if quiet {
         for sentence in results.iter().filter_map(|r| r.as_ref().err()) {
@@ -122,7 +179,12 @@ fn tokenizer(log: &Log) -> Option<Tokenizer> {
     }
 }
 
+/// What the environment's COLUMNS says, else the terminal.
 fn width() -> usize {
-    let columns = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
-    columns.map_or(WIDTH, |(columns, _)| usize::from(columns.0).min(WIDTH))
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n: &usize| *n > 0);
+    let terminal = || {
+        let size = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+        size.map(|(columns, _)| usize::from(columns.0))
+    };
+    said.or_else(terminal).map_or(WIDTH, |columns| columns.min(WIDTH))
 }
