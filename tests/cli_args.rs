@@ -39,8 +39,9 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             "--ui dashboard: not supported yet by this version of maser, which has simple, none",
         ),
         (
-            &["profile", "-m", "x", "--endpoint-type", "embeddings"],
-            "--endpoint-type embeddings: not supported yet by this version of maser, which has chat",
+            &["profile", "-m", "x", "--endpoint-type", "video_generation"],
+            "--endpoint-type video_generation: not supported yet by this version of maser: a video takes several \
+             requests, one to submit it and some to ask for it",
         ),
         (
             &["profile", "-m", "x", "-u", "https://host"],
