@@ -777,6 +777,86 @@ fn the_console_has_the_reference_s_tables_and_rows_in_its_order() {
 }
 
 #[test]
+fn the_histogram_log_reads_back() {
+    use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    let exported = export(&log_of("chat_stream_concurrency", true));
+    let text = exported.text("profile_export.hlog");
+    for tag in ["request_latency", "time_to_first_token", "inter_token_latency"] {
+        let mut whole = hdrhistogram::Histogram::<u64>::new(3).unwrap();
+        let mut last = None;
+        for entry in IntervalLogIterator::new(text.as_bytes()) {
+            let LogEntry::Interval(interval) = entry.unwrap() else { continue };
+            if interval.tag().map(|t| t.as_str().to_owned()).as_deref() == Some(tag) {
+                assert!(last < Some(interval.start_timestamp()), "intervals in order");
+                last = Some(interval.start_timestamp());
+                let bytes = base64(interval.encoded_histogram());
+                let histogram: hdrhistogram::Histogram<u64> = Deserializer::new().deserialize(&mut &bytes[..]).unwrap();
+                whole.add(histogram).unwrap();
+            }
+        }
+        let exact = exported.report.metric(tag).unwrap().summary;
+        assert_eq!(Some(whole.len()), exact.count, "{tag}");
+        for (seen, exact) in [(whole.mean(), exact.avg), (whole.max() as f64, exact.max)] {
+            let exact = exact.unwrap() * 1e6;
+            assert!((seen - exact).abs() <= 1e-3 * exact, "{tag}: {seen}, exactly {exact}");
+        }
+    }
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut held, mut bits) = (Vec::new(), 0u32, 0);
+    for digit in text.bytes().filter(|b| *b != b'=') {
+        held = held << 6 | DIGITS.iter().position(|d| *d == digit).unwrap() as u32;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn the_parquet_file_has_the_values_of_the_lines_and_their_units() {
+    use arrow_array::{Array, Float64Array, Int64Array, cast::AsArray};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    for run in ["chat_stream_concurrency", "errors_30pct"] {
+        let exported = export(&log_of(run, true));
+        let file = std::fs::File::open(exported.dir.path().join("profile_export.parquet")).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let units = reader.metadata().file_metadata().key_value_metadata().unwrap();
+        let units = units.iter().find(|pair| pair.key == "units").unwrap().value.clone().unwrap();
+        let units: Value = serde_json::from_str(&units).unwrap();
+        let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+        let [batch] = batches.as_slice() else { panic!("{} batches", batches.len()) };
+        let lines = exported.text("profile_export.jsonl");
+        let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(batch.num_rows(), lines.len());
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            let Some(metric) = metric::find(field.name()) else { continue };
+            assert_eq!(field.metadata().get("unit").map(String::as_str), Some(metric.display));
+            assert_eq!(units[field.name()], metric.display);
+            for (row, line) in lines.iter().enumerate() {
+                let value = &line["metrics"][field.name()]["value"];
+                assert_eq!(column.is_valid(row), !value.is_null(), "{}", field.name());
+                if let Some(reals) = column.as_any().downcast_ref::<Float64Array>().filter(|c| c.is_valid(row)) {
+                    assert_eq!(Some(reals.value(row)), value.as_f64());
+                } else if let Some(whole) = column.as_any().downcast_ref::<Int64Array>().filter(|c| c.is_valid(row)) {
+                    assert_eq!(Some(whole.value(row)), value.as_i64());
+                } else if let Some(list) = column.as_list_opt::<i32>().filter(|c| c.is_valid(row)) {
+                    assert_eq!(Some(list.value(row).len()), value.as_array().map(Vec::len));
+                }
+            }
+        }
+        let codes = batch.column_by_name("error_code").unwrap();
+        let failed = lines.iter().filter(|l| l.get("error").is_some()).count();
+        assert_eq!(codes.len() - codes.null_count(), failed);
+    }
+}
+
+#[test]
 fn a_killed_run_is_reported_from_its_records() {
     let exported = export(&log_of("rate_goodput", false));
     let report = &exported.report;

@@ -15,7 +15,7 @@ use maser_engine::record::{Outcome, Record};
 use maser_engine::report::Report;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// What is logged, in the order of the lines of an interval.
 const LATENCIES: [&str; 3] = ["request_latency", "time_to_first_token", "inter_token_latency"];
@@ -30,14 +30,14 @@ const INTERVALS: u64 = 200;
 const DIVISOR: f64 = 1e6;
 
 pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Result<()> {
-    let wall = |ns: Nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns);
     let length = interval_length(report);
+    let start = report.start_ns as f64 / SECOND as f64;
     let mut serializer = V2DeflateSerializer::new();
     let mut writer = IntervalLogWriterBuilder::new()
         .add_comment("[Histogram log format version 1.3]")
         .add_comment(&format!("[Logged by maser {}; values in nanoseconds]", log.header.maser_version))
-        .with_start_time(wall(report.start_ns))
-        .with_base_time(wall(report.start_ns))
+        .add_comment(&format!("[StartTime: {start:.3} (seconds since epoch)]"))
+        .add_comment(&format!("[BaseTime: {start:.3} (seconds since epoch)]"))
         .with_max_value_divisor(DIVISOR)
         .begin_log_with(out, &mut serializer)?;
     for ((interval, latency), histogram) in histograms(report, log, length)? {
