@@ -199,20 +199,22 @@ pub fn write_all(
 /// # Errors
 /// A file cannot be removed.
 pub fn remove_earlier(dir: &Path, prefix: Option<&str>) -> io::Result<bool> {
-    let names = Names::new(prefix);
-    let mut any = false;
-    let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = &names;
+    let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = &Names::new(prefix);
     let own = [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console].map(String::as_str);
-    let fixed = [inputs::FILE_NAME, outputs::FILE_NAME];
-    let paths = own.into_iter().chain(fixed).map(|name| dir.join(name));
-    for path in paths.chain(phases::left_in(dir)) {
-        match std::fs::remove_file(path) {
-            Ok(()) => any = true,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
+    let mut any = phases::remove_earlier(dir)?;
+    for name in own.into_iter().chain([inputs::FILE_NAME, outputs::FILE_NAME]) {
+        any |= remove(&dir.join(name))?;
     }
     Ok(any)
+}
+
+/// Removes a file; returns whether it was there.
+fn remove(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// A text from a server as a terminal may show it: no control characters.

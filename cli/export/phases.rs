@@ -82,12 +82,17 @@ fn row(phase: &PhaseReport, folder: &Path, profiling_index: usize) -> Value {
     })
 }
 
-/// Files that an earlier run may have left here.
-pub(super) fn left_in(dir: &Path) -> Vec<PathBuf> {
-    let mut files = vec![dir.join(MANIFEST)];
+/// Removes what an earlier run left here; returns whether there was anything. Directories go if they are empty then.
+pub(super) fn remove_earlier(dir: &Path) -> io::Result<bool> {
+    let mut any = super::remove(&dir.join(MANIFEST))?;
+    let parent = dir.join(DIR);
     // Without such a directory there is nothing to remove.
-    for folder in std::fs::read_dir(dir.join(DIR)).into_iter().flatten().flatten() {
-        files.extend([JSON, CSV].map(|name| folder.path().join(name)));
+    for folder in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+        for name in [JSON, CSV] {
+            any |= super::remove(&folder.path().join(name))?;
+        }
+        let _ = std::fs::remove_dir(folder.path());
     }
-    files
+    let _ = std::fs::remove_dir(parent);
+    Ok(any)
 }

@@ -445,6 +445,21 @@ impl<'a> Run<'a> {
         let sum: Nanos = gaps.iter().sum();
         ensure!(!capture.gaps || sum == record.last_token.since(record.first_token), "gaps add up to {sum}");
         ensure!((record.outcome() == Outcome::Ok) == payload.error.is_empty(), "an error text, or none, out of place");
+        self.bodies_are_whole(record, &payload)
+    }
+
+    /// (f) Both bodies, where they are kept.
+    fn bodies_are_whole(&self, record: &Record, payload: &Payload<'_>) -> Checked {
+        let raw = self.setup.plan.capture.raw;
+        let sent = if raw { self.setup.plan.requests.body(record.request) } else { &[] };
+        ensure!(payload.sent == sent, "{} bytes of request", payload.sent.len());
+        let kept: usize = payload.pieces().map(|(_, piece)| piece.len()).sum();
+        let came = if raw { record.bytes_received as usize } else { 0 };
+        ensure!(kept == came, "{kept} bytes of response instead of {came}");
+        let times: Vec<Instant> = payload.pieces().map(|(after, _)| record.start.after(after)).collect();
+        ensure!(times.is_sorted(), "pieces out of order");
+        let ends = times.first().copied().zip(times.last().copied());
+        ensure!(ends.is_none_or(|(a, z)| a == record.first_body && z <= record.done), "pieces at {times:?}");
         Ok(())
     }
 }
