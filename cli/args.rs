@@ -202,6 +202,10 @@ pub(crate) struct Output {
     #[arg(long)]
     pub(crate) export_outputs_json: bool,
 
+    /// Give each request's line the times of its transfer, `trace_data`
+    #[arg(long)]
+    pub(crate) export_http_trace: bool,
+
     /// Seconds of a slice: results over time in files of their own
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) slice_duration: Option<Nanos>,
@@ -441,13 +445,17 @@ pub(crate) struct Report {
     /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it cannot be believed
     #[arg(long, conflicts_with_all = [
         "level", "export_outputs_json", "export_parquet", "export_hdr", "goodput", "slice_duration", "from", "to",
-        "percentiles", "show_trace_timing", "output"
+        "percentiles", "show_trace_timing", "export_http_trace", "output"
     ])]
     pub(crate) verify: bool,
 
     /// Directory to write the files to [default: DIR itself, in place of the run's]
     #[arg(short = 'o', long = "artifact-dir", visible_alias = "output-artifact-dir", value_name = "OUT")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Give each request's line the times of its transfer, `trace_data`
+    #[arg(long)]
+    pub(crate) export_http_trace: bool,
 
     /// Print the table of the HTTP transfer's phases too
     #[arg(long)]

@@ -85,6 +85,8 @@ pub(crate) struct Output {
     pub(crate) outputs: bool,
     /// Results over time, in slices of this length.
     pub(crate) slice_ns: Option<Nanos>,
+    /// The times of each request's transfer in its line.
+    pub(crate) traces: bool,
     /// The table of the HTTP transfer's phases.
     pub(crate) trace_timing: bool,
     /// The requests as Parquet.
@@ -113,6 +115,7 @@ impl Output {
         Ok(Self {
             outputs: typed.export_outputs_json,
             slice_ns: typed.slice_duration,
+            traces: typed.export_http_trace,
             trace_timing: typed.show_trace_timing,
             parquet: extra.export_parquet,
             hdr: extra.export_hdr,

@@ -63,7 +63,6 @@ const NOT_YET: &[&str] = &[
     "--download-video-content",
     "--e2e-sla-ms",
     "--error-rate-sla",
-    "--export-http-trace",
     "--failed-request-threshold",
     "--force-min-tokens",
     "--gen-ai-provider",

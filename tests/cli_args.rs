@@ -17,8 +17,8 @@ fn text(bytes: &[u8]) -> String {
 fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
     let table: &[(&[&str], &str)] = &[
         (
-            &["profile", "-m", "x", "--export-http-trace"],
-            "--export-http-trace is not supported yet by this version of maser; remove it to run without it",
+            &["profile", "-m", "x", "--otel-url", "http://x"],
+            "--otel-url is not supported yet by this version of maser; remove it to run without it",
         ),
         (
             &["profile", "-m", "x", "-b", "4"],

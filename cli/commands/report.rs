@@ -107,12 +107,15 @@ fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusa
     if !args.goodput.is_empty() {
         header.input_config["slos"] = slos::resolve(&args.goodput, header.streaming)?.into();
     }
-    if args.show_trace_timing {
+    if args.show_trace_timing || args.export_http_trace {
         let artifacts = &mut header.input_config["artifacts"];
         if !artifacts.is_object() {
             *artifacts = serde_json::json!({});
         }
-        artifacts["show_trace_timing"] = true.into();
+        let given = [("show_trace_timing", args.show_trace_timing), ("trace", args.export_http_trace)];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+            artifacts[key] = true.into();
+        }
     }
     Ok(options)
 }

@@ -170,6 +170,7 @@ impl ProfileConfig {
             .put_some("prefix", self.output.prefix.clone())
             .put_if(self.typed.export_level, "records", records)
             .put_if(self.typed.export_level, "raw", raw)
+            .put_if(self.output.traces, "trace", true)
             .put_some("slice_duration", self.output.slice_ns.map(seconds))
             .put_if(self.output.trace_timing, "show_trace_timing", true)
             .put("auto_plot", false)

@@ -240,7 +240,7 @@ fn a_mock_is_the_server() {
 }
 
 /// Options of the reference's runs that this version refuses, with their values.
-const OUT_OF_SCOPE: [&str; 5] = ["--export-http-trace", "--server-metrics-formats", "json", "csv", "jsonl"];
+const OUT_OF_SCOPE: [&str; 4] = ["--server-metrics-formats", "json", "csv", "jsonl"];
 
 /// Takes out of a settings object what those options put in, and what the reference collects by default.
 fn in_scope(config: &mut Value) {
@@ -250,7 +250,6 @@ fn in_scope(config: &mut Value) {
         }
     };
     drop(config, &["gpu_telemetry", "server_metrics"]);
-    drop(&mut config["artifacts"], &["trace"]);
 }
 
 #[test]

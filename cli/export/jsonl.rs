@@ -1,5 +1,6 @@
 //! `profile_export.jsonl`: one line a request, warm-up and failures included.
 
+use super::trace::Trace;
 use maser_engine::log::Log;
 use maser_engine::metric::{self, Applies, METRICS, Metric, Sample, Value, flag};
 use maser_engine::record::{Outcome, Payload, Record, correlation_id, request_id};
@@ -12,7 +13,8 @@ use std::io::{self, Write};
 pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Result<()> {
     let writer = Lines::new(report, log);
     for (at, (record, payload)) in log.records().enumerate() {
-        serde_json::to_writer(&mut *out, &writer.line(at, &record, &payload))?;
+        let metadata = writer.metadata(&record);
+        serde_json::to_writer(&mut *out, &writer.line(at, &record, &payload, &metadata))?;
         out.write_all(b"\n")?;
     }
     Ok(())
@@ -23,12 +25,16 @@ pub(super) struct Lines<'a> {
     report: &'a Report,
     log: &'a Log,
     applies: Applies,
+    /// Lines have `trace_data`.
+    traces: bool,
 }
 
 #[derive(Serialize)]
 struct Line<'a> {
-    metadata: Metadata<'a>,
+    metadata: &'a Metadata<'a>,
     metrics: Metrics<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_data: Option<Trace<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
 }
@@ -69,7 +75,8 @@ pub(super) struct Failure {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(report: &'a Report, log: &'a Log) -> Self {
-        Self { report, log, applies: report.applies() }
+        let traces = log.header.input_config["artifacts"]["trace"] == true;
+        Self { report, log, applies: report.applies(), traces }
     }
 
     /// Why the request failed, if it did.
@@ -98,10 +105,11 @@ impl<'a> Lines<'a> {
         tags.iter().filter_map(figure).collect()
     }
 
-    fn line(&'a self, at: usize, record: &'a Record, payload: &'a Payload<'a>) -> Line<'a> {
+    fn line(&'a self, at: usize, record: &'a Record, payload: &'a Payload<'a>, metadata: &'a Metadata<'a>) -> Line<'a> {
         let error = Self::failure(record, payload);
         Line {
-            metadata: self.metadata(record),
+            metadata,
+            trace_data: self.traces.then(|| Trace::of(&self.log.header, record, payload, metadata)),
             metrics: Metrics { lines: self, sample: self.report.sample(self.log, at, record), payload },
             error,
         }

@@ -14,6 +14,7 @@ mod parquet;
 mod phases;
 mod raw;
 mod timeslices;
+mod trace;
 pub mod verdict;
 
 use maser_engine::clock::{Nanos, SECOND};

@@ -39,22 +39,21 @@ struct Answer<'a> {
 /// Answers in the order of their sessions and turns. Failed requests have none.
 pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Result<()> {
     let lines = Lines::new(report, log);
-    let mut order: Vec<(u64, u32, usize)> = Vec::new();
-    let mut texts = Vec::new();
-    for (at, (record, payload)) in log.records().enumerate() {
-        let metadata = lines.metadata(&record);
-        if metadata.benchmark_phase == "profiling" && record.outcome() == Outcome::Ok {
-            order.push((metadata.session_num, metadata.turn_index, texts.len()));
-            texts.push((at, record, payload));
+    let mut order: Vec<(u64, u32, usize, u64)> = Vec::new();
+    for (at, (place, record, _)) in log.places().enumerate() {
+        let phase = log.header.phases.get(usize::from(record.phase));
+        if record.outcome() == Outcome::Ok && phase.is_none_or(|p| !p.warmup) {
+            let turn = log.request(record.request).map_or(0, |r| r.turn);
+            order.push((record.seq, turn, at, place));
         }
     }
     order.sort_unstable();
     write!(out, "{{\n  \"schema_version\": \"{SCHEMA_VERSION}\",\n  \"data\": [")?;
-    for (k, (.., row)) in order.iter().enumerate() {
-        let (at, record, payload) = &texts[*row];
+    let answers = order.iter().filter_map(|(_, _, at, place)| Some((*at, log.record_at(*place)?)));
+    for (k, (at, (record, payload))) in answers.enumerate() {
         let Metadata {
             session_num, conversation_id, turn_index, x_request_id, request_start_ns, request_end_ns, ..
-        } = lines.metadata(record);
+        } = lines.metadata(&record);
         let answer = Answer {
             session_num,
             conversation_id,
@@ -62,8 +61,8 @@ pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Res
             x_request_id,
             request_start_ns,
             request_end_ns,
-            metrics: lines.figures(*at, record, &FIGURES),
-            response_text: text(payload),
+            metrics: lines.figures(at, &record, &FIGURES),
+            response_text: text(&payload),
         };
         out.write_all(if k == 0 { b"\n" } else { b",\n" })?;
         indented(&answer, out)?;

@@ -74,9 +74,9 @@ struct Packet {
 }
 
 /// The request's headers in the order in which they were sent; what may be a secret is redacted.
-struct Headers<'a> {
-    header: &'a Header,
-    metadata: &'a Metadata<'a>,
+pub(super) struct Headers<'a> {
+    pub(super) header: &'a Header,
+    pub(super) metadata: &'a Metadata<'a>,
 }
 
 impl Serialize for Headers<'_> {
