@@ -48,7 +48,7 @@ pub(crate) enum Command {
     /// List every metric with its unit, its meaning and when it is absent
     Metrics,
     /// Serve mock inference endpoints with known timing and faults, to test a client against
-    Serve(Serve),
+    Serve(Box<Serve>),
 }
 
 /// `maser profile`.
@@ -580,7 +580,7 @@ pub(crate) fn parse_mock(spec: &str) -> Result<Serve, Refusal> {
     let argv: Vec<OsString> = ["maser".into(), "serve".into()].into_iter().chain(flags).collect();
     let wrong = |what: String| Refusal::new(format!("--mock={spec}: {what}"));
     match parse(&argv) {
-        Ok(Command::Serve(serve)) => Ok(serve),
+        Ok(Command::Serve(serve)) => Ok(*serve),
         Err(Stop::Refused(refusal)) => Err(wrong(refusal.to_string())),
         _ => Err(wrong("expected KEY=VALUE pairs with commas between them, for example ttft=20,itl=5".into())),
     }
