@@ -419,9 +419,6 @@ pub(crate) struct Report {
     #[arg(long)]
     pub(crate) export_outputs_json: bool,
 
-    #[command(flatten)]
-    pub(crate) extra: Extra,
-
     /// Service levels in place of the run's, such as `time_to_first_token:200`: metric and bound, in its unit in the tables
     #[arg(long, value_name = "METRIC:BOUND", value_parser = service_levels)]
     pub(crate) goodput: Vec<ServiceLevels>,
@@ -464,6 +461,10 @@ pub(crate) struct Report {
     /// Print no tables, only what goes wrong
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    // Last: its heading holds for what follows.
+    #[command(flatten)]
+    pub(crate) extra: Extra,
 }
 
 /// `maser serve`, and what `--mock=SPEC` says.
