@@ -477,3 +477,26 @@ pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
     Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maser_engine::clock::MILLI;
+
+    #[test]
+    fn a_pause_is_one_in_which_no_turn_is_due() {
+        let mut builder = RequestsBuilder::new(&std::env::temp_dir()).unwrap();
+        for turns in [&[0, 5000, 9000][..], &[500, 5200]] {
+            builder.begin_session();
+            for at in turns {
+                builder.push_turn(b"{}", Turn { at: Some(at * MILLI), ..Turn::default() }).unwrap();
+            }
+        }
+        let mut requests = builder.finish().unwrap();
+        let mut offsets = [0, 500 * MILLI];
+        cap_pauses(&mut requests, &mut offsets, 1000 * MILLI);
+        assert_eq!(offsets, [0, 500 * MILLI]);
+        let times: Vec<_> = (0..5).filter_map(|k| requests.turn(k).at).map(|at| at / MILLI).collect();
+        assert_eq!(times, [0, 1500, 2700, 500, 1700], "as the reference moves them");
+    }
+}
