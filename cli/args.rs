@@ -6,9 +6,7 @@
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice,
-    cores, count, count32, deviation, fault, format, grace, jitter, millis, rate, seconds, share, single, whole,
-    whole32,
+    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice, content_type, cores, count, count32, deviation, endpoint_type, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32, share,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -86,19 +84,20 @@ pub(crate) struct Endpoint {
     #[arg(short = 'u', long = "url", value_name = "URL", num_args = 1..)]
     pub(crate) urls: Vec<String>,
 
-    /// The API that is loaded: chat [default: chat]
-    #[arg(long = "endpoint-type", value_name = "TYPE", value_parser = choice::<EndpointKind>)]
+    /// The API that is loaded: chat, completions, responses, messages, embeddings, and others of the reference's names; a
+    /// wrong one lists them all [default: chat]
+    #[arg(long = "endpoint-type", value_name = "TYPE", value_parser = endpoint_type)]
     pub(crate) kind: Option<EndpointKind>,
 
     /// Ask for the answer as a stream of events, and time its tokens
     #[arg(long)]
     pub(crate) streaming: bool,
 
-    /// Path of the requests, beginning with `/` [default: /v1/chat/completions]
+    /// Path of the requests, beginning with `/` [default: the API's own, /v1/chat/completions for chat]
     #[arg(long = "custom-endpoint", visible_alias = "endpoint", value_name = "PATH")]
     pub(crate) path: Option<String>,
 
-    /// Sent as `Authorization: Bearer KEY`; replaces such a header given with --header
+    /// Sent as `Authorization: Bearer KEY`, to Anthropic's API as `x-api-key`; replaces such a header given with --header
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
 
@@ -113,6 +112,14 @@ pub(crate) struct Endpoint {
     /// Ask for the output length in `max_tokens`, not `max_completion_tokens`
     #[arg(long)]
     pub(crate) use_legacy_max_tokens: bool,
+
+    /// Ask for token counts with every event of a chat stream, so that tokens and not events are timed
+    #[arg(long)]
+    pub(crate) per_chunk_usage: bool,
+
+    /// application/json or multipart/form-data, as the API takes it [default: what the API takes]
+    #[arg(long = "request-content-type", value_name = "TYPE", value_parser = content_type)]
+    pub(crate) content_type: Option<ContentType>,
 
     /// Header that carries the session's id [default: X-Correlation-ID]
     #[arg(long, value_name = "NAME")]
@@ -338,7 +345,8 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "WHEN", value_parser = choice::<Spin>)]
     pub(crate) spin: Option<Spin>,
 
-    /// Kernel interface below the sockets: auto, uring, epoll [default: auto]
+    /// Kernel interface below the sockets: direct (an io_uring of our own with multishot receives, kernel 6.1), uring
+    /// (the runtime's), epoll; auto takes the first that the host allows [default: auto]
     #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
     pub(crate) io: Option<Io>,
 

@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Serves until interrupted; returns the exit code.
 pub(crate) fn run(config: &ServeConfig) -> Result<u8, Failure> {
-    let io = super::io(config.io)?;
+    let io = super::runtime_io(config.io)?;
     let core = core(&config.cores);
     let server = bind(config)?;
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
