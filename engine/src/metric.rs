@@ -45,8 +45,10 @@ pub mod flag {
     pub const FAILED_AS_INFINITE: u32 = 1 << 16;
 }
 
+mod absent;
 mod table;
 
+pub use absent::{ABSENT, Absent};
 pub use table::METRICS;
 
 use flag::{EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
@@ -177,6 +179,34 @@ impl Sample<'_> {
         Some(f64::from(u8::from(worst > USAGE_DIFF_PCT)))
     }
 
+    /// From the due time to the first response with content.
+    fn first_since_due(&self) -> Option<f64> {
+        Self::span(self.record.first_token, self.record.due)
+    }
+
+    /// What the client itself adds to a request: being late, and being slow between its start and its first byte.
+    fn client_delay(&self) -> Option<f64> {
+        let preparing = Self::span(self.record.sent, self.record.start)? - self.overhead();
+        Some(self.send_slip().unwrap_or(0.0) + preparing.max(0.0))
+    }
+
+    fn events(&self) -> Option<f64> {
+        (self.record.chunks > 0).then(|| f64::from(self.record.chunks))
+    }
+
+    /// Mean gap between events.
+    fn delivered_itl(&self) -> Option<f64> {
+        let gaps = self.events()? - 1.0;
+        (gaps > 0.0).then_some(self.decode()? / gaps)
+    }
+
+    /// Tokens of all events but the first, if all carry as many.
+    fn amortised_itl(&self) -> Option<f64> {
+        let events = self.events().filter(|n| *n > 1.0)?;
+        let later = f64::from(self.osl()?) * (events - 1.0) / events;
+        (later > 0.0).then_some(self.decode()? / later)
+    }
+
     fn sending(&self) -> Option<f64> {
         Self::span(self.record.send_end, self.record.sent)
     }
@@ -195,6 +225,10 @@ impl Sample<'_> {
 
     fn total(&self) -> Option<f64> {
         Some(self.overhead() + self.sending()? + self.waiting()? + self.receiving()?)
+    }
+
+    fn setup(&self) -> Option<f64> {
+        Self::span(self.record.first_byte, self.record.start)
     }
 
     fn since_due(&self) -> Option<f64> {
@@ -301,6 +335,8 @@ pub struct Scope {
     pub failed: u64,
     /// Of these, requests that were cut by the end of the run.
     pub cut: u64,
+    /// Of these, requests that were refused because the model's context is too short for them.
+    pub overflowed: u64,
     /// Records that were lost on the way to the log; `None` if they cannot be told to belong to this part of the run.
     pub lost: Option<u64>,
     /// Credits that were never started, likewise.

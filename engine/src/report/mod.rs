@@ -230,6 +230,11 @@ impl Report {
         reader(log, &self.tokens, self.token_source).sample(at, record)
     }
 
+    /// Whether a request keeps every service level; a failed one does not.
+    pub fn is_good(&self, sample: &Sample<'_>) -> bool {
+        section::is_good(&self.service_levels, sample)
+    }
+
     /// Which rows of the table exist for this run.
     pub fn applies(&self) -> Applies {
         applies(&self.run.header, self.token_source, &self.service_levels)

@@ -64,6 +64,11 @@ impl ServiceLevel {
     }
 }
 
+/// Whether a request keeps every level. A level on a metric that the request lacks is missed, and a failure misses all.
+pub(super) fn is_good(levels: &[ServiceLevel], sample: &Sample<'_>) -> bool {
+    sample.record.outcome() == Outcome::Ok && levels.iter().all(|level| level.kept(sample))
+}
+
 /// The results of one selection.
 pub(super) struct Section {
     pub(super) entries: Vec<Entry>,
@@ -81,6 +86,7 @@ pub(super) struct Survey {
     pub(super) valid: u64,
     pub(super) failed: u64,
     cut: u64,
+    overflowed: u64,
     gaps: u64,
     /// First start and last end.
     pub(super) span: Option<(Instant, Instant)>,
@@ -103,6 +109,7 @@ impl Survey {
                 None => survey.valid += 1,
                 Some(details) => {
                     survey.failed += 1;
+                    survey.overflowed += u64::from(details.is_context_overflow());
                     survey.errors.add(details);
                 }
             }
@@ -153,6 +160,7 @@ impl Method<'_> {
             valid: survey.valid,
             failed: survey.failed,
             cut: survey.cut,
+            overflowed: survey.overflowed,
             lost: unrecorded.lost,
             unused: unrecorded.unused,
         };
@@ -274,10 +282,7 @@ impl Pass<'_> {
                     Value::SumEvery(f) => (f(&sample), |a, b| a + b),
                     Value::Least(f) if valid => (f(&sample), f64::min),
                     Value::Greatest(f) if valid => (f(&sample), f64::max),
-                    Value::Good => {
-                        let good = valid && levels.iter().all(|level| level.kept(&sample));
-                        (Some(f64::from(u8::from(good))), |a, b| a + b)
-                    }
+                    Value::Good => (Some(f64::from(u8::from(is_good(levels, &sample)))), |a, b| a + b),
                     _ => continue,
                 };
                 if let Some(value) = value {
