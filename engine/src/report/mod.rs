@@ -290,6 +290,18 @@ fn zero(reader: &Reader<'_>) -> Instant {
     marks.map(|m| m.start).min().or_else(records).unwrap_or(reader.log.header.anchor.mono)
 }
 
+/// Records of a class that were lost: what its phases issued and have neither as a record nor as unused. `None` for a
+/// killed run.
+fn lost(reader: &Reader<'_>, class: Class, records: u64) -> Option<u64> {
+    let end = reader.log.end.as_ref()?;
+    if end.lost == 0 {
+        return Some(0);
+    }
+    let marks = reader.log.phases.iter().filter(|m| reader.holds(class, m.phase));
+    let due: u64 = marks.map(|m| m.issued.saturating_sub(m.unused)).sum();
+    Some(due.saturating_sub(records))
+}
+
 /// The section of a class, and whether its curves follow the gaps between chunks.
 fn part(method: &Method<'_>, class: Class, limits: (Instant, Instant)) -> (Section, bool) {
     let reader = method.reader;
@@ -300,8 +312,7 @@ fn part(method: &Method<'_>, class: Class, limits: (Instant, Instant)) -> (Secti
     let whole = limits == ALWAYS;
     let marks = || reader.log.phases.iter().filter(|m| reader.holds(class, m.phase));
     let unrecorded = Unrecorded {
-        // One lost record cannot be told to belong to a phase or a window.
-        lost: reader.log.end.as_ref().map(|e| e.lost).filter(|_| whole && class == Class::Profiling),
+        lost: lost(reader, class, survey.valid + survey.failed).filter(|_| whole),
         unused: whole.then(|| marks().map(|m| m.unused).sum()),
     };
     let section = method.section(&rows, survey, window, unrecorded, |survey| {
