@@ -540,6 +540,22 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_found_again_at_its_place() {
+        let log = open(&sample()).unwrap();
+        let places: Vec<_> = log.places().map(|(place, record, payload)| (place, (record, payload))).collect();
+        assert_eq!(places.len(), 3);
+        for (place, row) in places {
+            log.release_before(place);
+            assert_eq!(log.record_at(place), Some(row));
+        }
+        assert_eq!(log.record_at(u64::MAX), None);
+        assert_eq!(log.lengths(0), (Some(7), None));
+        assert_eq!(log.lengths(99), (None, None));
+        let kinds: Vec<_> = log.blocks().map(|b| (b.kind, b.count)).collect();
+        assert_eq!(kinds[1..3], [(Kind::Requests, 2), (Kind::Records, 1)]);
+    }
+
+    #[test]
     fn any_cut_keeps_the_whole_blocks_before_it() {
         let whole = sample();
         let mut most = 0;

@@ -51,7 +51,7 @@ mod table;
 pub use absent::{ABSENT, Absent};
 pub use table::METRICS;
 
-use flag::{EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
+use flag::{ERROR_ONLY, EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
 
 /// How a metric comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -475,6 +475,24 @@ impl Metric {
             && needs(GOODPUT, to.goodput)
     }
 
+    /// What a run must have for the metric to exist, one condition each, for the documentation; empty if nothing but a
+    /// request with a value.
+    pub fn conditions(&self) -> Vec<&'static str> {
+        let of_flags = [
+            (STREAMING, "answers are streamed"),
+            (TOKENS, "the endpoint produces tokens"),
+            (INPUT_TOKENS, "the endpoint tokenizes its input"),
+            (USAGE_DIFF, "the client counts tokens itself"),
+            (FIXED_SCHEDULE, "a fixed schedule is replayed"),
+            (GOODPUT, "service levels are given"),
+            (ERROR_ONLY, "a request failed"),
+            (EXPERIMENTAL, "hidden metrics are asked for"),
+        ];
+        let adjusted = matches!(self.value, Value::Adjusted(_)).then_some("a request failed");
+        let flagged = of_flags.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, condition)| condition);
+        flagged.chain(adjusted).collect()
+    }
+
     const fn new(
         tag: &'static str,
         header: &'static str,
@@ -555,6 +573,14 @@ mod tests {
                 assert!(index(of) < index(metric.tag), "{}", metric.tag);
             }
         }
+    }
+
+    #[test]
+    fn conditions_are_those_under_which_a_row_applies() {
+        let tag = |tag| find(tag).map(Metric::conditions);
+        assert_eq!(tag("request_latency"), Some(vec![]));
+        assert_eq!(tag("time_to_first_token"), Some(vec!["answers are streamed", "the endpoint produces tokens"]));
+        assert_eq!(tag("adj_request_latency"), Some(vec!["a request failed"]));
     }
 
     #[test]

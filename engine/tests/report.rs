@@ -319,7 +319,7 @@ fn failures_are_misses_and_infinite_and_the_cut_ones_are_said() {
     // Ranks 1.5 to 2 and 3·0.25 to 1: the third of four values is infinite.
     assert_eq!((adjusted.percentiles[3], adjusted.percentiles[4]), (Some(20.0), None));
     assert_eq!((report.censored, report.failed), (1, 2));
-    assert!(report.notes()[0].starts_with("1 requests were still in flight"), "{:?}", report.notes());
+    assert!(report.notes()[0].starts_with("Cut in flight at the end of the run: 1."), "{:?}", report.notes());
     let (good, _) = stream(0, [0.0, 0.0, 1.0, 10.0, 10.0]);
     assert!(report.is_good(&report.sample(&log, 0, &good)));
 }
@@ -340,6 +340,9 @@ fn a_window_has_the_requests_that_start_in_it_and_the_curves_of_all_that_reach_i
     assert_eq!(report.start_ns, 1_700_000_002_000_000_000);
     assert_eq!(report.metric("effective_concurrency").unwrap().summary.min, Some(1.0));
     assert!(report.metric("lost_record_count").is_none(), "a loss cannot be told to lie in a window");
+    let first = report.slices(&log, SECOND, &Options::default()).next().unwrap();
+    let concurrency = first.metrics.iter().find(|e| e.metric.tag == "effective_concurrency").unwrap();
+    assert_eq!((first.valid, concurrency.summary.avg), (1, Some(1.5)), "a request from before the window reaches in");
     let beyond = Some((20 * SECOND, 30 * SECOND));
     let report = Report::build(&log, &Options { window: beyond, ..Options::default() });
     assert!(report.is_empty() && report.metrics.is_empty());
@@ -365,6 +368,25 @@ fn slices_stand_on_a_grid_from_the_first_start() {
     assert_eq!(slices[1].start_ns, 1_700_000_004_000_000_000);
     let fine: Vec<_> = report.slices(&log, SECOND / 2, &Options::default()).map(|s| s.index).collect();
     assert_eq!(fine, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18], "empty slices are left out");
+}
+
+#[test]
+fn decode_curves_of_slices_follow_the_gaps() {
+    // Three tokens after the first: one in the first second, two in the next, one gap across the border.
+    let streamed = stream(0, [0.0, 0.0, 500.0, 2000.0, 2000.0]);
+    let record = Record { chunks: 4, usage_completion: 4, ..streamed.0 };
+    let gaps = gaps(&[500.0, 500.0, 500.0]);
+    let later = stream(1, [1000.0, 1000.0, 1900.0, 1900.0, 2000.0]);
+    let log = Run::new(vec![with_payload((record, Vec::new()), &[(part::GAPS, &gaps)]), later], 2000.0).log();
+    let report = build(&log);
+    assert!(report.curves_follow_chunks);
+    let rate = |slice: maser_engine::report::Slice| {
+        slice.metrics.iter().find(|e| e.metric.tag == "effective_decode_throughput").and_then(|e| e.summary.avg)
+    };
+    let slices: Vec<_> = report.slices(&log, SECOND, &Options::default()).map(rate).collect();
+    // The second request's ten tokens come in its last 100 ms.
+    assert!((slices[0].unwrap() - 1.0).abs() < 1e-9, "{slices:?}");
+    assert!((slices[1].unwrap() - 12.0).abs() < 1e-9, "{slices:?}");
 }
 
 #[test]

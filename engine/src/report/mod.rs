@@ -187,13 +187,13 @@ impl Report {
         let mut notes = Vec::new();
         if self.censored > 0 {
             notes.push(format!(
-                "{} requests were still in flight when the run ended and were cut: they count as failed, and their \
-                 latencies, longer than they had run, are in no distribution but the error-adjusted ones.",
+                "Cut in flight at the end of the run: {}. These requests count as failed; how long they would have taken is \
+                 not known, and no distribution but the error-adjusted ones has them.",
                 self.censored
             ));
         }
         if let Some(lost) = self.run.end.as_ref().map(|e| e.lost).filter(|n| *n > 0) {
-            notes.push(format!("{lost} requests left no record: the ring to the collector was full."));
+            notes.push(format!("Records lost because the ring to the collector was full: {lost}."));
         }
         if self.run.end.is_none() {
             notes.push("Requests that were in flight when the run was killed left no record.".to_owned());
