@@ -352,7 +352,7 @@ mod tests {
 
     proptest! {
         // A search over several walks clears tens of megabytes.
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn sorted_events_and_a_heap_of_events_draw_the_same_curves(
             spans in prop::collection::vec((0..50u64, 0..20u64, 0..20u64, any::<bool>(), 1..9u32), 1..40)
