@@ -241,6 +241,7 @@ fn one_request_by_hand() {
         ("amortised_inter_token_latency", 20.0 / (11.0 * 5.0 / 6.0)),
         ("late_request_count", 1.0),
         ("queued_request_count", 0.0),
+        ("over_limit_request_count", 0.0),
         ("lost_record_count", 0.0),
         ("retried_request_count", 0.0),
         ("dropped_request_count", 0.0),

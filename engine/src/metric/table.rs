@@ -965,6 +965,14 @@ pub static METRICS: &[Metric] = &[
     .at(Group::Client, 40)
     .with(OURS),
     count(
+        "over_limit_request_count",
+        "Requests Beyond the Limit",
+        Value::SumEvery(|s| Some(s.flagged(record_flag::OVER_LIMIT))),
+        "Requests that found no free slot at their due time and were sent all the same, beyond the concurrency limit.",
+    )
+    .at(Group::Client, 45)
+    .with(OURS),
+    count(
         "lost_record_count",
         "Lost Records",
         Value::Run(|r| r.lost.map(|n| n as f64)),

@@ -101,13 +101,6 @@ impl Fault {
     }
 }
 
-const KNOWN_FLAGS: u16 = record_flag::RETRIED
-    | record_flag::REUSED
-    | record_flag::QUEUED
-    | record_flag::PAYLOAD_LOST
-    | record_flag::SCHEDULED
-    | record_flag::STREAMED;
-
 impl<'a> Check<'a> {
     fn new(log: &'a Log) -> Self {
         Self {
@@ -207,7 +200,7 @@ impl<'a> Check<'a> {
         if self.log.request_count() > 0 && record.request as usize >= self.log.request_count() {
             self.fault(Fault::Request, record, &format!(": index {}", record.request));
         }
-        let newer = record.flags & !KNOWN_FLAGS != 0
+        let newer = record.flags & !record_flag::ALL != 0
             || record.reserved.iter().any(|b| *b != 0)
             || record.reserved_words.iter().any(|w| *w != 0);
         if newer {
