@@ -5,7 +5,7 @@ use crate::credit::Credit;
 use crate::endpoint::{self, Reading, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
-use crate::record::{Outcome, Record, flag, part, put_leb128, put_part};
+use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
 use crate::wire::http1::{HttpError, ResponseReader, Step};
 use crate::wire::json;
 use crate::wire::sse::{Event, SseParser};
@@ -74,6 +74,54 @@ pub(super) struct Answer {
     gaps: Vec<u8>,
     error: Vec<u8>,
     reason: Vec<u8>,
+    extras: Extras,
+}
+
+/// What few answers have.
+#[derive(Debug, Default)]
+struct Extras {
+    /// Tokens of each content response so far, as long as the server counts them all.
+    tokens: Vec<u8>,
+    /// Content responses in `tokens`.
+    counted: u32,
+    /// The server's count at the last of them.
+    so_far: u32,
+    speculation: Vec<u8>,
+    /// Texts of the second choice and those after it.
+    choices: Vec<Vec<u8>>,
+}
+
+/// Choices whose texts are kept apart; those beyond share the last place.
+const CHOICES: usize = 128;
+
+impl Extras {
+    fn clear(&mut self) {
+        self.tokens.clear();
+        (self.counted, self.so_far) = (0, 0);
+        self.speculation.clear();
+        self.choices.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Notes the tokens of the next content response, of which `chunks` came before. One without a count ends the notes:
+    /// a count that covers several responses cannot be divided among them.
+    fn count(&mut self, chunks: u32, usage: Option<Usage>) {
+        let all = usage.map_or(UNKNOWN, |usage| usage.completion);
+        if chunks == self.counted && all != UNKNOWN {
+            put_leb128(&mut self.tokens, u64::from(all.saturating_sub(self.so_far)));
+            self.counted += 1;
+            self.so_far = all;
+        }
+    }
+
+    /// Where the text of choice `n`, from 1, goes.
+    #[cold]
+    fn choice(&mut self, n: u32) -> &mut Vec<u8> {
+        let place = (n as usize - 1).min(CHOICES);
+        if self.choices.len() <= place {
+            self.choices.resize_with(place + 1, Vec::new);
+        }
+        &mut self.choices[place]
+    }
 }
 
 impl Answer {
@@ -89,6 +137,7 @@ impl Answer {
             gaps: Vec::new(),
             error: Vec::new(),
             reason: Vec::new(),
+            extras: Extras::default(),
         }
     }
 
@@ -103,6 +152,7 @@ impl Answer {
         {
             buffer.clear();
         }
+        self.extras.clear();
     }
 
     /// Whether any byte of the response has come.
@@ -119,8 +169,8 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason } = self;
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error };
+        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, extras } = self;
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -175,8 +225,8 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Outcome {
-        let Self { events, is_stream, failure, body, text, reasoning, gaps, error, .. } = self;
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error };
+        let Self { events, is_stream, failure, body, text, reasoning, gaps, error, extras, .. } = self;
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras };
         if !(200..300).contains(&fold.record.status) {
             fold.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
@@ -186,6 +236,7 @@ impl Answer {
         } else {
             fold.payload(body);
         }
+        fold.gather_choices();
         match *fold.failure {
             Some(outcome) => outcome,
             None if fold.record.chunks == 0 => {
@@ -203,10 +254,14 @@ impl Answer {
     }
 
     /// Appends everything kept beside the record.
-    pub(super) fn payload(&self, outcome: Outcome, out: &mut Vec<u8>) {
+    pub(super) fn payload(&self, outcome: Outcome, chunks: u32, out: &mut Vec<u8>) {
         put_part(out, part::TEXT, &self.text);
         put_part(out, part::REASONING, &self.reasoning);
         put_part(out, part::GAPS, &self.gaps);
+        if self.extras.counted == chunks {
+            put_part(out, part::TOKENS, &self.extras.tokens);
+        }
+        put_part(out, part::SPECULATION, &self.extras.speculation);
         if outcome != Outcome::Ok {
             put_part(out, part::ERROR, &self.error);
             put_part(out, part::REASON, &self.reason);
@@ -232,6 +287,7 @@ struct Fold<'a> {
     reasoning: &'a mut Vec<u8>,
     gaps: &'a mut Vec<u8>,
     error: &'a mut Vec<u8>,
+    extras: &'a mut Extras,
 }
 
 impl Fold<'_> {
@@ -256,6 +312,10 @@ impl Fold<'_> {
         }
         if let Some(usage) = reading.usage {
             self.usage(&usage);
+        }
+        if !reading.speculation.is_empty() {
+            self.extras.speculation.clear();
+            self.extras.speculation.extend_from_slice(reading.speculation);
         }
         if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);
@@ -290,18 +350,30 @@ impl Fold<'_> {
         if record.chunks > 0 && self.capture.gaps {
             put_leb128(self.gaps, self.at.since(record.last_token));
         }
+        if self.capture.gaps {
+            self.extras.count(record.chunks, reading.usage);
+        }
         record.chunks += 1;
         record.last_token = self.at;
+        record.units = record.units.saturating_add(reading.units);
         if !record.first_output.is_set() && !reading.text.is_empty() {
             record.first_output = self.at;
         }
         if self.capture.text {
+            let text = if reading.choice == 0 { &mut *self.text } else { self.extras.choice(reading.choice) };
             for piece in reading.text.iter() {
-                json::unescape_into(piece, self.text);
+                json::unescape_into(piece, text);
             }
             for piece in reading.reasoning.iter() {
                 json::unescape_into(piece, self.reasoning);
             }
+        }
+    }
+
+    /// Several answers to one request are counted one after the other, however they came.
+    fn gather_choices(&mut self) {
+        for text in &mut self.extras.choices {
+            self.text.append(text);
         }
     }
 

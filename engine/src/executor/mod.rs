@@ -293,7 +293,7 @@ impl<W: Wire> Executor<W> {
             Progress::add(&self.ends.progress.failed, 1);
         }
         self.payload.clear();
-        flight.answer.payload(outcome, &mut self.payload);
+        flight.answer.payload(outcome, flight.record.chunks, &mut self.payload);
         flight.record.payload_len = self.payload.len() as u32;
         let mut pushed = self.ends.records.push(flight.record, &self.payload);
         if pushed == Err(Full::Payload) {
