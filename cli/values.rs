@@ -69,6 +69,11 @@ pub(crate) fn fraction(raw: &str) -> Option<f64> {
     finite(raw).filter(|x| (0.0..=1.0).contains(x))
 }
 
+/// The same where nothing else is allowed.
+pub(crate) fn share(raw: &str) -> Parsed<f64> {
+    fraction(raw).ok_or_else(|| "expected a share from 0 to 1".into())
+}
+
 /// `units` of `unit` nanoseconds each, if that fits 64 bits.
 fn nanos(units: f64, unit: Nanos) -> Option<Nanos> {
     let ns = (units * unit as f64).round();
@@ -292,6 +297,8 @@ impl Choice for Spin {
 pub(crate) enum Io {
     /// io_uring where the kernel allows it, else epoll.
     Auto,
+    /// An io_uring of our own.
+    Direct,
     /// io_uring.
     Uring,
     /// epoll.
@@ -299,8 +306,12 @@ pub(crate) enum Io {
 }
 
 impl Choice for Io {
-    const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("auto", Some(Self::Auto)), ("uring", Some(Self::Uring)), ("epoll", Some(Self::Epoll))];
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("auto", Some(Self::Auto)),
+        ("direct", Some(Self::Direct)),
+        ("uring", Some(Self::Uring)),
+        ("epoll", Some(Self::Epoll)),
+    ];
 }
 
 /// Far above the number of cores of any machine; bounds what a range may expand to.
