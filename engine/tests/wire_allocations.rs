@@ -78,7 +78,7 @@ fn a_stream_is_read_without_allocating() {
     let streams = [
         (Kind::Chat, data!("captures/llamacpp_chat_stream_usage.http"), (147, 181)),
         (Kind::Completions, data!("captures/vllm_completions_stream.http"), (80, 0)),
-        (Kind::Responses, data!("captures/vllm_responses_stream.http"), (183, 236)),
+        (Kind::Responses, data!("captures/vllm_responses_stream.http"), (183, 238)),
         (Kind::Messages, data!("captures/dynamo_messages_stream.http"), (19, 52)),
     ];
     let mut connection = Connection {
