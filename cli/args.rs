@@ -6,7 +6,9 @@
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice, content_type, cores, count, count32, deviation, endpoint_type, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32, share,
+    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin,
+    Ui, choice, content_type, cores, count, count32, deviation, endpoint_type, fault, format, grace, jitter, millis,
+    rate, seconds, share, single, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};

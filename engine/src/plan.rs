@@ -19,6 +19,8 @@ pub struct Plan {
     pub target: Target,
     /// Which protocol they speak.
     pub endpoint: endpoint::Kind,
+    /// Where in an answer its output stands, if not where the protocol has it.
+    pub response_field: Option<Arc<endpoint::ResponseField>>,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.

@@ -18,6 +18,7 @@ mod kserve;
 mod messages;
 mod multipart;
 mod nim_embeddings;
+mod path;
 mod rankings;
 mod raw;
 mod reply;
@@ -29,6 +30,7 @@ mod video_generation;
 
 pub use crate::wire::json::Unreadable;
 pub use crate::wire::sse::is_done;
+pub use path::ResponseField;
 pub use reply::Reply;
 pub use usage::Usage;
 

@@ -2,13 +2,14 @@
 
 use crate::clock::Instant;
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading, Usage};
+use crate::endpoint::{self, Reading, ResponseField, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
 use crate::wire::http1::{HttpError, ResponseReader, Step};
 use crate::wire::json;
 use crate::wire::sse::{Event, SseParser};
+use std::sync::Arc;
 
 /// Error texts are cut here.
 const ERROR_TEXT: usize = 4096;
@@ -32,7 +33,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(field: Option<Arc<ResponseField>>) -> Self {
         Self {
             generation: 0,
             live: false,
@@ -40,7 +41,7 @@ impl Flight {
             record: bytemuck::Zeroable::zeroed(),
             conn: None,
             retried: false,
-            answer: Answer::new(),
+            answer: Answer::new(field),
             earlier: NONE,
             later: NONE,
         }
@@ -64,6 +65,8 @@ pub(super) enum Advance {
 /// A response as it comes in.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// Where its output stands, if not where the protocol has it.
+    field: Option<Arc<ResponseField>>,
     reader: ResponseReader,
     events: SseParser,
     is_stream: bool,
@@ -125,8 +128,9 @@ impl Extras {
 }
 
 impl Answer {
-    fn new() -> Self {
+    fn new(field: Option<Arc<ResponseField>>) -> Self {
         Self {
+            field,
             reader: ResponseReader::new(),
             events: SseParser::new(),
             is_stream: false,
@@ -169,8 +173,10 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, extras } = self;
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras };
+        let Self { field, reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, extras } =
+            self;
+        let mut fold =
+            Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field: field.as_deref() };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -225,8 +231,9 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Outcome {
-        let Self { events, is_stream, failure, body, text, reasoning, gaps, error, extras, .. } = self;
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras };
+        let Self { field, events, is_stream, failure, body, text, reasoning, gaps, error, extras, .. } = self;
+        let mut fold =
+            Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field: field.as_deref() };
         if !(200..300).contains(&fold.record.status) {
             fold.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
@@ -288,6 +295,7 @@ struct Fold<'a> {
     gaps: &'a mut Vec<u8>,
     error: &'a mut Vec<u8>,
     extras: &'a mut Extras,
+    field: Option<&'a ResponseField>,
 }
 
 impl Fold<'_> {
@@ -300,7 +308,11 @@ impl Fold<'_> {
     }
 
     fn payload(&mut self, data: &[u8]) {
-        match self.kind.read(data) {
+        let read = match self.field {
+            None => self.kind.read(data),
+            Some(field) => field.read(data),
+        };
+        match read {
             Ok(reading) => self.reading(&reading),
             Err(_) => self.fail(Outcome::Malformed, data),
         }

@@ -137,7 +137,7 @@ impl<W: Wire> Executor<W> {
     /// Gives the request a slot and a fresh record.
     fn board(&mut self, release: &Release, start: Instant) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(Flight::new());
+            self.flights.push(Flight::new(self.plan.response_field.clone()));
             self.flights.len() as u32 - 1
         });
         let Credit { seq, request, phase, .. } = release.credit;
