@@ -117,9 +117,9 @@ fn by_name(media: &[Media]) -> Map<String, Value> {
     let mut names: Map<String, Value> = Map::new();
     for media in media.iter().filter(|media| !media.name.is_empty()) {
         let contents = media.contents.iter().map(|content| Value::from(content.as_str()));
-        match names.entry(media.name.clone()).or_insert_with(|| Value::Array(Vec::new())) {
-            Value::Array(known) => known.extend(contents),
-            _ => {}
+        let known = names.entry(media.name.clone()).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(known) = known {
+            known.extend(contents);
         }
     }
     names
