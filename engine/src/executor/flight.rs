@@ -1,8 +1,8 @@
 //! One request in flight: what has come back so far, folded into its record as it comes.
 
-use crate::clock::Instant;
+use crate::clock::{Instant, Nanos};
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading, ResponseField, Usage};
+use crate::endpoint::{self, Reading, Reply, ResponseField, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
@@ -26,6 +26,12 @@ pub(super) struct Flight {
     pub(super) record: Record,
     pub(super) conn: Option<ConnId>,
     pub(super) retried: bool,
+    /// It holds a prefill slot.
+    pub(super) prefilling: bool,
+    /// Cut on purpose so long after its last byte is sent.
+    pub(super) cut_after: Option<Nanos>,
+    /// Slot of its session, or [`NONE`].
+    pub(super) session: u32,
     pub(super) answer: Answer,
     /// Neighbours in the list of timeouts.
     pub(super) earlier: u32,
@@ -37,10 +43,13 @@ impl Flight {
         Self {
             generation: 0,
             live: false,
-            credit: Credit { seq: 0, due: Instant::UNSET, request: 0, phase: 0 },
+            credit: Credit { seq: 0, due: Instant::UNSET, request: 0, turns: 0, phase: 0 },
             record: bytemuck::Zeroable::zeroed(),
             conn: None,
             retried: false,
+            prefilling: false,
+            cut_after: None,
+            session: NONE,
             answer: Answer::new(field),
             earlier: NONE,
             later: NONE,
@@ -78,6 +87,10 @@ pub(super) struct Answer {
     error: Vec<u8>,
     reason: Vec<u8>,
     extras: Extras,
+    /// What a session's later turns carry of it.
+    pub(super) reply: Reply,
+    /// Whether they do.
+    pub(super) keeps_reply: bool,
 }
 
 /// What few answers have.
@@ -142,6 +155,8 @@ impl Answer {
             error: Vec::new(),
             reason: Vec::new(),
             extras: Extras::default(),
+            reply: Reply::new(),
+            keeps_reply: false,
         }
     }
 
@@ -157,6 +172,9 @@ impl Answer {
             buffer.clear();
         }
         self.extras.clear();
+        if self.keeps_reply {
+            self.reply.clear();
+        }
     }
 
     /// Whether any byte of the response has come.
@@ -173,10 +191,24 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self { field, reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, extras } =
-            self;
-        let mut fold =
-            Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field: field.as_deref() };
+        let Self {
+            field,
+            reader,
+            events,
+            is_stream,
+            failure,
+            body,
+            text,
+            reasoning,
+            gaps,
+            error,
+            reason,
+            extras,
+            reply,
+            keeps_reply,
+        } = self;
+        let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -231,9 +263,23 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Outcome {
-        let Self { field, events, is_stream, failure, body, text, reasoning, gaps, error, extras, .. } = self;
-        let mut fold =
-            Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field: field.as_deref() };
+        let Self {
+            field,
+            events,
+            is_stream,
+            failure,
+            body,
+            text,
+            reasoning,
+            gaps,
+            error,
+            extras,
+            reply,
+            keeps_reply,
+            ..
+        } = self;
+        let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
         if !(200..300).contains(&fold.record.status) {
             fold.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
@@ -296,6 +342,7 @@ struct Fold<'a> {
     error: &'a mut Vec<u8>,
     extras: &'a mut Extras,
     field: Option<&'a ResponseField>,
+    reply: Option<&'a mut Reply>,
 }
 
 impl Fold<'_> {
@@ -328,6 +375,9 @@ impl Fold<'_> {
         if !reading.speculation.is_empty() {
             self.extras.speculation.clear();
             self.extras.speculation.extend_from_slice(reading.speculation);
+        }
+        if let Some(reply) = &mut self.reply {
+            reply.add(self.kind, reading);
         }
         if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);
