@@ -745,3 +745,76 @@ fn what_an_endpoint_cannot_carry_is_refused_in_a_sentence() {
         assert!(sentence.contains(part), "{sentence}");
     }
 }
+
+/// The body with the session's history in it, as an executor puts it there.
+fn with_history(body: &str, splice: Splice, history: &str) -> String {
+    let (front, own) = body.split_at(splice.at as usize);
+    [front, history, own].concat()
+}
+
+#[test]
+fn golden_sessions_are_rebuilt_turn_by_turn() {
+    let golden = include_str!("data/golden_sessions.jsonl");
+    assert_eq!(golden.lines().count(), 2);
+    let options = Options { model: "mock".into(), streaming: true, ..Options::default() };
+    for line in golden.lines() {
+        let turns: Vec<Value> = serde_json::from_str(line).expect("JSON");
+        let bodies: Vec<&str> = turns.iter().map(|turn| turn["body"].as_str().expect("a body")).collect();
+        let texts = bodies.iter().map(|body| {
+            let body: Value = serde_json::from_str(body).expect("JSON");
+            let last = body["messages"].as_array().and_then(|all| all.last()).expect("a message");
+            Turn { max_tokens: Some(16), ..Turn::of_text(last["content"].as_str().expect("a text").to_owned()) }
+        });
+        let conversation = Conversation { turns: texts.collect(), ..Conversation::default() };
+        let (mut history, mut reply) = (String::new(), Reply::new());
+        for (k, turn) in turns.iter().enumerate() {
+            let mut out = Vec::new();
+            let splice = Kind::Chat.body(&options, &conversation, k, &mut out).expect("a body");
+            let body = String::from_utf8(out).expect("UTF-8");
+            assert_eq!(with_history(&body, splice, &history), bodies[k], "turn {k}");
+            reply.clear();
+            for event in turn["events"].as_array().expect("events") {
+                let event = event.as_str().expect("an event").as_bytes();
+                if !is_done(event) {
+                    reply.add(Kind::Chat, &Kind::Chat.read(event).expect("JSON"));
+                }
+            }
+            let mut message = Vec::new();
+            assert!(reply.message(Kind::Chat, &mut message));
+            history += &format!("{},", &body[splice.at as usize..splice.end as usize]);
+            history += &format!("{},", String::from_utf8(message).expect("UTF-8"));
+        }
+    }
+}
+
+#[test]
+fn sessions_of_every_protocol_stay_valid() {
+    let text = |kind: Kind| match kind {
+        Kind::Messages => r#"{"content":[{"type":"text","text":"an \"answer\""}]}"#,
+        Kind::Responses => {
+            r#"{"output":[{"type":"message","id":"m","role":"assistant","content":[{"type":"output_text","text":"an \"answer\""}]}]}"#
+        }
+        _ => r#"{"choices":[{"message":{"content":"an \"answer\""}}]}"#,
+    };
+    for (kind, field) in [(Kind::Chat, "messages"), (Kind::Messages, "messages"), (Kind::Responses, "input")] {
+        let conversation = Conversation {
+            turns: vec![Turn::of_text("one".into()), Turn::of_text("two".into())],
+            user_context: Some("C".into()),
+            ..Conversation::default()
+        };
+        let options = Options { model: "m".into(), ..Options::default() };
+        let mut first = Vec::new();
+        let splice = kind.body(&options, &conversation, 0, &mut first).expect("a body");
+        let mut history = first[splice.at as usize..splice.end as usize].to_vec();
+        history.push(b',');
+        let mut reply = Reply::new();
+        reply.add(kind, &kind.read(text(kind).as_bytes()).expect("JSON"));
+        assert!(reply.message(kind, &mut history));
+        history.push(b',');
+        let (second, splice) = built(kind, &options, &conversation);
+        let whole = with_history(&second, splice, &String::from_utf8(history).expect("UTF-8"));
+        let whole: Value = serde_json::from_str(&whole).expect("JSON");
+        let roles: Vec<&Value> = whole[field].as_array().expect("a list").iter().map(|m| &m["role"]).collect();
+        assert_eq!(roles, ["user", "user", "assistant", "user"], "{}", kind.name());
+    }
+}
