@@ -2,7 +2,7 @@
 
 use crate::clock::{Instant, Nanos};
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading, Reply, ResponseField, Usage};
+use crate::endpoint::{self, Reading, Reply, ResponseField, Unreadable, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
@@ -355,13 +355,35 @@ impl Fold<'_> {
     }
 
     fn payload(&mut self, data: &[u8]) {
-        let read = match self.field {
+        match self.read(data) {
+            Ok(reading) => self.reading(&reading),
+            Err(_) => self.odd_payload(data),
+        }
+    }
+
+    fn read<'d>(&self, data: &'d [u8]) -> Result<Reading<'d>, Unreadable> {
+        match self.field {
             None => self.kind.read(data),
             Some(field) => field.read(data),
-        };
-        match read {
-            Ok(reading) => self.reading(&reading),
-            Err(_) => self.fail(Outcome::Malformed, data),
+        }
+    }
+
+    /// Servers send keep-alives without data, and events that lack the blank line between them. Whatever else cannot be
+    /// read is broken.
+    #[cold]
+    fn odd_payload(&mut self, data: &[u8]) {
+        if self.record.has(flag::STREAMED) && data.trim_ascii().is_empty() {
+            return;
+        }
+        let lines =
+            || data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
+        if lines().count() < 2 || lines().any(|line| self.read(line).is_err()) {
+            return self.fail(Outcome::Malformed, data);
+        }
+        for line in lines() {
+            if let Ok(reading) = self.read(line) {
+                self.reading(&reading);
+            }
         }
     }
 
@@ -453,6 +475,112 @@ impl Fold<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Kind;
+    use crate::record::Payload;
+    use bytemuck::Zeroable;
+
+    /// Outcome, record and what is kept of an answer, cut into single bytes.
+    fn concluded(kind: Kind, head: &str, body: &str) -> (Outcome, Record, Vec<u8>) {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let capture = Capture { text: true, gaps: true };
+        let mut record = Record { usage_completion: UNKNOWN, usage_cached: UNKNOWN, ..Record::zeroed() };
+        let mut answer = Answer::new(None);
+        for (n, byte) in bytes.bytes().enumerate() {
+            answer.read(&[byte], Instant(n as u64 + 1), &mut record, kind, capture);
+        }
+        let outcome = answer.conclude(Instant(bytes.len() as u64 + 1), &mut record, kind, capture);
+        let mut payload = Vec::new();
+        answer.payload(outcome, record.chunks, &mut payload);
+        (outcome, record, payload)
+    }
+
+    fn streamed(kind: Kind, events: &[&str]) -> (Outcome, Record, Vec<u8>) {
+        let body: String = events.iter().map(|event| format!("{event}\n\n")).collect();
+        concluded(kind, "Content-Type: text/event-stream\r\n", &body)
+    }
+
+    fn delta(choice: u32, text: &str, usage: Option<u32>) -> String {
+        let usage = usage.map_or("null".to_owned(), |n| format!("{{\"completion_tokens\":{n}}}"));
+        format!("data: {{\"choices\":[{{\"index\":{choice},\"delta\":{{\"content\":\"{text}\"}}}}],\"usage\":{usage}}}")
+    }
+
+    #[test]
+    fn keep_alives_are_no_tokens_and_run_together_events_are_two() {
+        let (a, b) = (delta(0, "a", None), delta(0, "b", None));
+        for events in [
+            &[a.as_str(), ": ping", "data:", "event: ping\ndata: ", &b, "data: [DONE]"][..],
+            &[&format!("{a}\n{b}"), "data: [DONE]"],
+            &[&format!("{a}\n{b}\ndata: [DONE]")],
+        ] {
+            let (outcome, record, payload) = streamed(Kind::Chat, events);
+            assert_eq!(
+                (outcome, record.chunks, Payload::parse(&payload).text),
+                (Outcome::Ok, 2, &b"ab"[..]),
+                "{events:?}"
+            );
+        }
+        for events in [&[a.as_str(), "data: {"][..], &[&format!("{a}\ndata: x")], &[&a, "data: ping"]] {
+            assert_eq!(streamed(Kind::Chat, events).0, Outcome::Malformed, "{events:?}");
+        }
+        assert_eq!(concluded(Kind::Chat, "", "").0, Outcome::Malformed);
+        let (outcome, _, payload) = streamed(Kind::Chat, &[&a, "data: {\"error\":{\"message\":\"m\"}}"]);
+        assert_eq!((outcome, Payload::parse(&payload).error), (Outcome::InStream, &br#"{"message":"m"}"#[..]));
+    }
+
+    #[test]
+    fn tokens_of_each_event_are_kept_if_all_are_known() {
+        let tokens = |events: &[String]| {
+            let events: Vec<&str> = events.iter().map(String::as_str).collect();
+            let (_, record, payload) = streamed(Kind::Chat, &events);
+            (record.usage_completion, Payload::parse(&payload).tokens().collect::<Vec<_>>())
+        };
+        let all = [delta(0, "a", Some(3)), delta(0, "", Some(4)), delta(0, "b", Some(6)), delta(0, "c", Some(6))];
+        assert_eq!(tokens(&all), (6, vec![3, 3, 0]));
+        assert_eq!(tokens(&[delta(0, "a", Some(3)), delta(0, "b", None), delta(0, "c", Some(9))]), (9, vec![]));
+        assert_eq!(tokens(&[delta(0, "a", None), delta(0, "b", Some(2))]), (2, vec![]));
+    }
+
+    #[test]
+    fn choices_are_gathered_one_after_the_other() {
+        let events =
+            [delta(0, "a", None), delta(2, "x", None), delta(1, "m", None), delta(0, "b", None), delta(2, "y", None)];
+        let events: Vec<&str> = events.iter().map(String::as_str).collect();
+        let (_, record, payload) = streamed(Kind::Chat, &events);
+        assert_eq!((record.chunks, Payload::parse(&payload).text), (5, &b"abmxy"[..]));
+    }
+
+    #[test]
+    fn counts_that_come_in_pieces_add_up() {
+        let (outcome, record, payload) = streamed(
+            Kind::Messages,
+            &[
+                r#"data: {"type":"message_start","message":{"usage":{"input_tokens":3,"cache_read_input_tokens":9,"output_tokens":1}}}"#,
+                r#"data: {"delta":{"type":"text_delta","text":"t"}}"#,
+                r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}"#,
+            ],
+        );
+        assert_eq!(
+            (outcome, record.usage_prompt, record.usage_cached, record.usage_completion),
+            (Outcome::Ok, 12, 9, 5)
+        );
+        assert_eq!(Payload::parse(&payload).text, b"t");
+    }
+
+    #[test]
+    fn what_is_no_text_is_counted_in_units_and_repetitions_not_at_all() {
+        let (outcome, record, _) = concluded(Kind::Embeddings, "", r#"{"data":[{"embedding":[1]},{"embedding":[2]}]}"#);
+        assert_eq!((outcome, record.units, record.chunks), (Outcome::Ok, 2, 1));
+        assert_eq!(concluded(Kind::NimRankings, "", r#"{"rankings":[]}"#).0, Outcome::Empty);
+        let done = r#"data: {"type":"response.output_text.done","text":"ab"}"#;
+        let delta = r#"data: {"type":"response.output_text.delta","delta":"ab"}"#;
+        for events in [&[done][..], &[delta, done]] {
+            let (outcome, record, payload) = streamed(Kind::Responses, events);
+            assert_eq!((outcome, record.chunks, Payload::parse(&payload).text), (Outcome::Ok, 1, &b"ab"[..]));
+        }
+        let body = r#"{"choices":[{"message":{"content":"a"}}],"metrics":{"speculative_decoding":{"steps": 3}}}"#;
+        let (_, _, payload) = concluded(Kind::Chat, "", body);
+        assert_eq!(Payload::parse(&payload).speculation, br#"{"steps": 3}"#);
+    }
 
     #[test]
     fn an_error_text_is_cut_between_characters() {
