@@ -130,6 +130,15 @@ fn tokens_of_each_event_are_the_servers() {
 }
 
 #[test]
+fn speculative_decoding_is_kept_as_the_server_tells_it() {
+    let run = Run::of(",spec-decode=3", &["--streaming"], &[]);
+    for (_, payload) in run.log().records() {
+        let told: Value = serde_json::from_slice(payload.speculation).unwrap();
+        assert!(told.as_object().is_some_and(|told| !told.is_empty()), "{told}");
+    }
+}
+
+#[test]
 fn every_choice_is_counted() {
     for streaming in [false, true] {
         let mut arguments = vec!["--extra-inputs", "n:3"];

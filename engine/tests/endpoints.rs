@@ -233,10 +233,12 @@ fn provider_streams_say_what_the_providers_said() {
     }
 }
 
-/// Kind, payloads; what they say: chunks, text, reasoning, units, finishes, errors.
+/// Chunks, text, reasoning, units, finishes, errors.
+type Sum = (usize, &'static str, &'static str, u32, usize, usize);
+
 #[test]
 fn answers_of_every_type_are_read() {
-    let table: &[(Kind, &[&str], (usize, &str, &str, u32, usize, usize))] = &[
+    let table: &[(Kind, &[&str], Sum)] = &[
         (
             Kind::Completions,
             &[
