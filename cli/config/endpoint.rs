@@ -226,6 +226,12 @@ impl Endpoint {
         let mut extra = extra(&args.input.extra_inputs)?;
         let template = template(kind, &mut extra)?;
         let response_field = response_field(kind, &mut extra)?;
+        for field in kind.reserved_fields().iter().filter(|field| extra.contains_key(**field)) {
+            notes.push(format!(
+                "--extra-inputs {field}: {} makes that field of the input; what was given is not sent",
+                kind.name()
+            ));
+        }
         stored(kind, &extra, typed.use_server_token_count)?;
         Ok(Self {
             url: url(&typed.urls, mock)?,

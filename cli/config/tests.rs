@@ -464,6 +464,8 @@ fn each_type_has_its_path_and_stream() {
     assert_eq!(config.endpoint.content_type(), "application/json");
     let config = run("-m m --endpoint-type image-edit --request-content-type multipart/form-data");
     assert!(config.endpoint.content_type().starts_with("multipart/form-data; boundary=maser-"));
+    let config = run("-m m --endpoint-type image-edit --extra-inputs mask:x,size:y");
+    assert!(config.notes.iter().any(|note| note.starts_with("--extra-inputs mask: image_edit makes that field")));
 }
 
 #[test]

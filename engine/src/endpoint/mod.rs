@@ -120,6 +120,8 @@ struct Facts {
     holds_conversations: bool,
     title: &'static str,
     encoding: Encoding,
+    /// Fields that are made of the input and of nothing else.
+    reserved: &'static [&'static str],
     auth: Auth,
     body: Write,
     read: Read,
@@ -145,6 +147,7 @@ impl Facts {
         holds_conversations: false,
         title: "LLM Metrics",
         encoding: Encoding::Json,
+        reserved: &[],
         auth: Auth::Bearer,
         body: raw::body,
         read: found::read,
@@ -306,6 +309,11 @@ impl Kind {
     /// How its bodies are written.
     pub fn encoding(self) -> Encoding {
         self.facts().encoding
+    }
+
+    /// Fields of its bodies that extras cannot set: they are made of the input.
+    pub fn reserved_fields(self) -> &'static [&'static str] {
+        self.facts().reserved
     }
 
     /// How a key is sent to it.
