@@ -338,8 +338,8 @@ impl Timing {
             (true, false) => self.issue_stock(n, requests.min(sessions), now),
             // Executors start sessions by themselves.
             (false, false) => None,
-            (false, true) if phase.schedules_sessions() => self.issue_due(n, sessions, now),
             (false, true) if self.is_served(n) => None,
+            (false, true) if phase.schedules_sessions() => self.issue_due(n, sessions, now),
             (false, true) => {
                 // Each credit is a request, unless it is handed back.
                 let limit = requests.saturating_add(self.sum(n, |c| &c.unused));

@@ -11,7 +11,7 @@ use maser_engine::plan::{
     Sampling, Target, Turn,
 };
 use maser_engine::record::{Outcome, Record, correlation_id, flag, request_id};
-use maser_engine::schedule::{LimitCurve, Spec};
+use maser_engine::schedule::{LimitCurve, Ramp, RampStrategy, SessionStart, Sessions, Spec, UserCentric};
 use maser_engine::sim::{self, Account, Attempt, Dice, Ending, Manners, Setup};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -91,16 +91,28 @@ fn fixed(requests: &Requests) -> Spec {
     Spec::Fixed((0..requests.sessions()).map(at).collect())
 }
 
+/// A limit, now and then come up to along a ramp.
+fn limit(dice: &mut Dice, choices: &[u32]) -> LimitCurve {
+    let target = dice.pick(choices);
+    if !dice.chance(300) {
+        return LimitCurve::constant(target);
+    }
+    let strategy = dice.pick(&[RampStrategy::Linear, RampStrategy::Exponential, RampStrategy::Poisson]);
+    LimitCurve::ramped(target, &Ramp { duration: dice.within(MILLI, 60 * MILLI), strategy }, dice.bits())
+}
+
 fn phase(dice: &mut Dice, requests: &Requests, first: bool) -> Phase {
     let rate = dice.pick(&[200, 1000, 4000]);
-    let schedule = match dice.below(5) {
+    let turns = (0..requests.sessions()).map(|k| requests.session(k).1).collect();
+    let schedule = match dice.below(6) {
         0 => Spec::Constant(rate as f64),
         1 => Spec::Poisson(rate as f64),
         2 => fixed(requests),
+        3 => Spec::UserCentric(UserCentric { users: dice.within(1, 8) as u32, rate: rate as f64, turns }),
         _ => Spec::ClosedLoop,
     };
     let (is_closed, is_fixed) = (schedule == Spec::ClosedLoop, matches!(schedule, Spec::Fixed(_)));
-    let concurrency = (is_closed || dice.chance(500)).then(|| LimitCurve::constant(dice.pick(&[1, 1, 2, 3, 7, 20])));
+    let concurrency = (is_closed || dice.chance(500)).then(|| limit(dice, &[1, 1, 2, 3, 7, 20]));
     let requests = dice.chance(if is_fixed { 200 } else { 500 }).then(|| dice.within(1, 60));
     let sessions = dice.chance(if is_fixed { 0 } else { 500 }).then(|| dice.within(1, 25));
     let must_end = requests.is_none() && sessions.is_none() && !is_fixed;
@@ -110,7 +122,7 @@ fn phase(dice: &mut Dice, requests: &Requests, first: bool) -> Phase {
         seamless: !first && dice.chance(500),
         schedule,
         concurrency,
-        prefill: dice.chance(300).then(|| LimitCurve::constant(dice.pick(&[1, 2, 5]))),
+        prefill: dice.chance(300).then(|| limit(dice, &[1, 2, 5])),
         late: dice.pick(&[LatePolicy::Queue, LatePolicy::Queue, LatePolicy::Drop, LatePolicy::Send]),
         requests,
         sessions,
@@ -264,8 +276,7 @@ impl<'a> Run<'a> {
     fn before(&self, phase: u8) -> u64 {
         let count = |n: u8| {
             let mark = &self.log.phases[n as usize];
-            let fixed = matches!(self.phase(n).schedule, Spec::Fixed(_));
-            if fixed { 0 } else { mark.sessions }
+            if self.phase(n).schedules_sessions() { 0 } else { mark.sessions }
         };
         (0..phase).map(count).sum()
     }
@@ -273,8 +284,13 @@ impl<'a> Run<'a> {
     fn span(&self, phase: u8, number: u64) -> (u32, u32) {
         let plan = &self.setup.plan;
         let sampler = Sampler::new(plan.sampling, plan.seed, plan.requests.sessions());
-        match self.phase(phase).schedule {
+        match &self.phase(phase).schedule {
             Spec::Fixed(_) => plan.requests.session(number as usize),
+            Spec::UserCentric(users) => {
+                let start = users.sessions().nth_start(number);
+                let (first, all) = plan.requests.session(start.conversation as usize);
+                (first, all.min(start.turns))
+            }
             _ => plan.requests.session(sampler.template(self.before(phase) + number)),
         }
     }
@@ -290,7 +306,7 @@ impl<'a> Run<'a> {
         }
         let Some(most) = most_sessions else { return Ok(()) };
         ensure!(mark.sessions <= most, "{} sessions of {most}", mark.sessions);
-        let dropped = fixed && mark.dropped > 0;
+        let dropped = phase.schedules_sessions() && mark.dropped > 0;
         if cut || dropped || phase.requests == Some(mark.sent) {
             return Ok(());
         }
@@ -306,13 +322,13 @@ impl<'a> Run<'a> {
         if let Some(limit) = phase.concurrency.as_ref().filter(|_| !sends) {
             let own = self.sessions.iter().filter(|((n, _), _)| *n == mark.phase);
             let spans = own.map(|(_, turns)| (turns[0].start, turns[turns.len() - 1].done));
-            let most = most_at_once(spans);
-            ensure!(most <= i64::from(limit.target()), "{most} sessions at once");
+            let over = over_limit(spans, limit, mark.start);
+            ensure!(over.is_none(), "sessions at once, and allowed: {over:?}");
         }
         if let Some(limit) = phase.prefill.as_ref().filter(|_| !sends) {
             let until = |r: &Record| if r.first_token.is_set() { r.first_token } else { r.done };
-            let most = most_at_once(self.records(mark.phase).map(|r| (r.start, until(r))));
-            ensure!(most <= i64::from(limit.target()), "{most} prefilling at once");
+            let over = over_limit(self.records(mark.phase).map(|r| (r.start, until(r))), limit, mark.start);
+            ensure!(over.is_none(), "requests prefilling at once, and allowed: {over:?}");
         }
         Ok(())
     }
@@ -379,6 +395,10 @@ impl<'a> Run<'a> {
             ensure!(r.due <= r.start, "turn {k} went before it was due");
             let turn = self.setup.plan.requests.turn(r.request);
             let due = match (spec, k.checked_sub(1).map(|before| turns[before].done)) {
+                (Spec::UserCentric(users), before) => {
+                    let first = start.after(users.sessions().nth_start(r.session).offset);
+                    first.after(users.gap() * k as u64).max(before.unwrap_or(first))
+                }
                 (Spec::Fixed(offsets), None) => start.after(offsets[r.session as usize]),
                 (Spec::Fixed(_), Some(before)) => match turn.at {
                     Some(at) => start.after(at).max(before),
@@ -490,13 +510,35 @@ fn reply(attempt: &Attempt) -> String {
     if text.is_empty() { all(false) } else { text }
 }
 
-/// The most spans that overlap.
-fn most_at_once(spans: impl Iterator<Item = (Instant, Instant)>) -> i64 {
+/// Where more spans overlap than the limit allows at that moment: how many, and how many may.
+fn over_limit(
+    spans: impl Iterator<Item = (Instant, Instant)>,
+    limit: &LimitCurve,
+    start: Instant,
+) -> Option<(Instant, i64, u32)> {
     // One that ends and one that begins at the same time follow each other.
     let mut changes: Vec<(Instant, i64)> = spans.flat_map(|(from, to)| [(from, 1), (to, -1)]).collect();
     changes.sort_unstable();
     let mut now = 0;
-    changes.iter().map(|(_, change)| (now += change, now).1).max().unwrap_or(0)
+    changes.iter().find_map(|&(at, change)| {
+        now += change;
+        let most = limit.at(at.since(start));
+        (change > 0 && now > i64::from(most)).then_some((at, now, most))
+    })
+}
+
+/// The n-th start of a walk.
+trait NthStart {
+    fn nth_start(self, n: u64) -> SessionStart;
+}
+
+impl NthStart for Sessions {
+    fn nth_start(mut self, n: u64) -> SessionStart {
+        for _ in 0..n {
+            self.next_session();
+        }
+        self.next_session().unwrap()
+    }
 }
 
 // ---- Seeds -------------------------------------------------------------------------------------------------------------
