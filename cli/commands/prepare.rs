@@ -228,7 +228,8 @@ fn add(
         rows.push(Row {
             conversation: conversation.session_id.clone(),
             turn: k as u32,
-            input_tokens: turn.input_tokens,
+            // Where there is no text, there is no count of it.
+            input_tokens: turn.input_tokens.filter(|n| *n > 0 && kind.tokenizes_input()),
             max_tokens: turn.max_tokens,
             due: turn.timestamp_ns,
         });
@@ -274,6 +275,7 @@ pub(super) fn plan(
         reuse: Reuse::Pooled,
         sampling: Sampling::Sequential,
         endpoint: config.endpoint.kind,
+        response_field: config.endpoint.response_field.clone().map(Arc::new),
         requests: bodies.requests.clone(),
         capture: Capture {
             text: captures_text(config) || config.output.outputs,

@@ -427,6 +427,48 @@ fn the_key_makes_the_authorization_header() {
 }
 
 #[test]
+fn each_vendor_gets_the_key_its_own_way() {
+    let sent = |line: &str| {
+        let config = run(line);
+        assert!(!format!("{config:?} {}", config.input_config()).contains("sesame"));
+        let pair = |h: &crate::config::endpoint::Header| format!("{}: {}", h.name, h.value);
+        config.endpoint.headers.iter().map(pair).collect::<Vec<_>>()
+    };
+    let messages = "-m m --endpoint-type messages";
+    assert_eq!(sent(&format!("{messages} --api-key sesame")), ["x-api-key: sesame", "anthropic-version: 2023-06-01"]);
+    assert_eq!(
+        sent(&format!("{messages} -H Anthropic-Version:9 -H X-API-Key:sesame")),
+        ["Anthropic-Version: 9", "X-API-Key: sesame"]
+    );
+    assert_eq!(sent("-m m --endpoint-type embeddings --api-key sesame"), ["Authorization: Bearer sesame"]);
+}
+
+#[test]
+fn each_type_has_its_path_and_stream() {
+    for (line, target) in [
+        ("--endpoint-type Chat", "/v1/chat/completions"),
+        ("--endpoint-type HUGGINGFACE-generate", "/generate"),
+        ("--endpoint-type huggingface_generate --streaming", "/generate_stream"),
+        ("--endpoint-type kserve-infer --streaming", "/v2/models/org%2Fm/infer"),
+        ("--endpoint-type kserve-generate --streaming", "/v2/models/org%2Fm/generate_stream"),
+        ("--endpoint-type raw -u http://h/x/y", "/x/y"),
+        ("--endpoint-type nim-rankings -u http://h/v1", "/v1/ranking"),
+        ("--endpoint-type embeddings --custom-endpoint /e", "/e"),
+    ] {
+        let config = run(&format!("-m org/m {line}"));
+        assert_eq!(config.endpoint.target("org/m"), target, "{line}");
+    }
+    let config = run("-m m --endpoint-type nim-rankings --streaming");
+    assert!(!config.endpoint.streaming);
+    assert!(config.notes.iter().any(|note| note.starts_with("--streaming: nim_rankings answers in one piece")));
+    assert_eq!(config.endpoint.content_type(), "application/json");
+    let config = run("-m m --endpoint-type image-edit --request-content-type multipart/form-data");
+    assert!(config.endpoint.content_type().starts_with("multipart/form-data; boundary=maser-"));
+    let config = run("-m m --endpoint-type image-edit --extra-inputs mask:x,size:y");
+    assert!(config.notes.iter().any(|note| note.starts_with("--extra-inputs mask: image_edit makes that field")));
+}
+
+#[test]
 fn a_mock_is_the_server() {
     let mut config = run("--mock=model=tiny,host=::1 --streaming");
     assert_eq!(config.model, "tiny");

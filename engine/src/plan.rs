@@ -26,6 +26,8 @@ pub struct Plan {
     pub sampling: Sampling,
     /// Which protocol they speak.
     pub endpoint: endpoint::Kind,
+    /// Where in an answer its output stands, if not where the protocol has it.
+    pub response_field: Option<Arc<endpoint::ResponseField>>,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.

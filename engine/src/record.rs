@@ -173,8 +173,10 @@ pub struct Record {
     pub reserved: [u8; 8],
     /// Order in which its session started within the phase, from 0.
     pub session: u64,
+    /// Results that are no text: embeddings, ranked passages, images, detections.
+    pub units: u32,
     /// Zero. Room for what comes, so that old logs stay readable.
-    pub reserved_words: [u64; 2],
+    pub reserved_words: [u32; 3],
 }
 
 /// Bytes of a record in rings and logs.
@@ -215,6 +217,11 @@ pub mod part {
     pub const SENT: u8 = 17;
     /// The media type of a response whose pieces are kept, as far as it is told apart.
     pub const MEDIA_TYPE: u8 = 18;
+    /// LEB128 output tokens of each content response, as the server counted them event by event; as many as
+    /// [`Record::chunks`](super::Record::chunks), or absent.
+    pub const TOKENS: u8 = 6;
+    /// The server's account of its speculative decoding, JSON as it came.
+    pub const SPECULATION: u8 = 7;
 }
 
 /// Appends a piece of a response body to the body of a [`part::RAW`]: nanoseconds after the piece before it (the first:
@@ -276,6 +283,10 @@ pub struct Payload<'a> {
     pub sent: &'a [u8],
     /// Media type of the response.
     pub media_type: &'a [u8],
+    /// Tokens of each content response, LEB128.
+    pub tokens: &'a [u8],
+    /// JSON of the server's speculative decoding.
+    pub speculation: &'a [u8],
 }
 
 impl<'a> Payload<'a> {
@@ -301,6 +312,8 @@ impl<'a> Payload<'a> {
                 part::RAW => payload.raw = body,
                 part::SENT => payload.sent = body,
                 part::MEDIA_TYPE => payload.media_type = body,
+                part::TOKENS => payload.tokens = body,
+                part::SPECULATION => payload.speculation = body,
                 _ => {}
             }
         }
@@ -324,8 +337,7 @@ impl<'a> Payload<'a> {
 
     /// The gaps between consecutive content responses, nanoseconds.
     pub fn gaps(&self) -> impl Iterator<Item = u64> + 'a {
-        let mut bytes = self.gaps;
-        std::iter::from_fn(move || if bytes.is_empty() { None } else { take_leb128(&mut bytes) })
+        numbers(self.gaps)
     }
 
     /// The pieces of the response body, each with its nanoseconds after [`Record::start`]; ends at the first that is cut
@@ -343,6 +355,16 @@ impl<'a> Payload<'a> {
             Some((at, piece))
         })
     }
+
+    /// Output tokens of each content response, exact: from the server's counts with every event. Nothing if it gave none.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> + 'a {
+        numbers(self.tokens)
+    }
+}
+
+/// LEB128 numbers to the end, or to the first that is cut short.
+fn numbers<'a>(mut bytes: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { take_leb128(&mut bytes) })
 }
 
 /// The `X-Request-ID` of request `seq` of `phase`: a version 4 UUID that is a pure function of the run's key, so that no

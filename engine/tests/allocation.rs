@@ -229,6 +229,7 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
         endpoint: endpoint::Kind::Chat,
         requests: requests.finish().unwrap().into(),
         capture: Capture { text: true, gaps: true, raw: false },
+        response_field: None,
         request_timeout: Some(60 * SECOND),
         preconnect: false,
         run_key: 1,

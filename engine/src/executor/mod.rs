@@ -315,7 +315,7 @@ impl<W: Wire> Executor<W> {
             Progress::add(&counters.failed, 1);
         }
         self.payload.clear();
-        flight.answer.payload(outcome, &mut self.payload);
+        flight.answer.payload(outcome, flight.record.chunks, &mut self.payload);
         if self.plan.capture.raw {
             let (requests, request) = (&self.plan.requests, flight.record.request);
             if flight.session == NONE {
