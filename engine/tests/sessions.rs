@@ -220,6 +220,7 @@ impl<'a> Run<'a> {
             self.turns_go_when_they_may(phase, turns).map_err(|e| format!("{name}: {e}\n{turns:#?}"))?;
             self.history_is_what_was_said(phase, turns).map_err(|e| format!("{name}: {e}"))?;
         }
+        self.who_is_ready_first_goes_first()?;
         self.ticks_are_used_once()?;
         self.cuts_are_those_drawn()?;
         self.connections_are_shared_as_asked()
@@ -440,6 +441,19 @@ impl<'a> Run<'a> {
             if turn.history == History::OwnAndReply && r.outcome() == Outcome::Ok {
                 let said = self.attempts(r).last().map(|a| reply(a)).unwrap_or_default();
                 history.push_str(&format!("{{\"role\":\"assistant\",\"content\":\"{said}\"}},"));
+            }
+        }
+        Ok(())
+    }
+
+    fn who_is_ready_first_goes_first(&self) -> Checked {
+        let mut last: HashMap<(u8, u16), &Record> = HashMap::new();
+        let mut later: Vec<&Record> = self.sessions.values().flat_map(|turns| &turns[1..]).copied().collect();
+        later.retain(|r| self.phase(r.phase).schedule == Spec::ClosedLoop);
+        later.sort_by_key(|r| r.start);
+        for r in later {
+            if let Some(before) = last.insert((r.phase, r.executor), r).filter(|_| self.is_punctual()) {
+                ensure!(before.due <= r.due.after(100 * MICRO), "{before:?} overtook {r:?}");
             }
         }
         Ok(())
@@ -694,5 +708,23 @@ fn a_run_of_failures_is_given_up() {
         assert!(account.records.iter().all(|(r, _)| r.phase == 0), "the next phase began");
         let well = checked_run(&prompt(phase, &[turns], executors));
         assert!(well.is_ok_and(|a| !a.issued.too_many_failed.load(Ordering::Relaxed) && a.records.len() == 1000));
+    }
+}
+
+#[test]
+fn a_prefill_slot_is_free_again_with_the_first_token() {
+    for schedule in [Spec::ClosedLoop, Spec::Constant(100_000.0)] {
+        let (concurrency, prefill) = (Some(LimitCurve::constant(4)), Some(LimitCurve::constant(1)));
+        let phase = Phase { schedule, concurrency, prefill, requests: Some(60), ..Phase::default() };
+        for turns in [1, 3] {
+            let mut setup = prompt(phase.clone(), &[turns], 1);
+            setup.manners.gap = 5 * MILLI;
+            let account = sim::run(&setup).unwrap();
+            let records = || account.records.iter().map(|(r, _)| r);
+            let until = |r: &Record| if r.first_token.is_set() { r.first_token } else { r.done };
+            let one = LimitCurve::constant(1);
+            assert_eq!(over_limit(records().map(|r| (r.start, until(r))), &one, Instant(0)), None);
+            assert!(over_limit(records().map(|r| (r.start, r.done)), &one, Instant(0)).is_some(), "never two at once");
+        }
     }
 }
