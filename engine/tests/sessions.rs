@@ -693,6 +693,29 @@ fn the_schedule_is_the_same_on_any_number_of_executors() {
 }
 
 #[test]
+fn the_order_of_scheduled_sessions_is_the_same_on_any_number_of_executors() {
+    let turns = [3, 1, 4, 2];
+    let users = UserCentric { users: 3, rate: 500.0, turns: turns.map(|t| t as u32).into() };
+    let fixed = Spec::Fixed([0, MILLI, MILLI, 9 * MILLI].into());
+    for (schedule, sessions) in [(Spec::UserCentric(users), Some(20)), (fixed, None)] {
+        let starts = [1, 2, 3].map(|executors| {
+            let phase = Phase { schedule: schedule.clone(), sessions, ..Phase::default() };
+            let account = checked_run(&prompt(phase, &turns, executors)).unwrap();
+            let zero = account.records.iter().map(|(r, _)| r.due).min().unwrap();
+            // When a later turn goes is up to the answer before it; which one it is, is not.
+            let mut all: Vec<_> =
+                account.records.iter().map(|(r, _)| (r.session, r.request, r.due.since(zero))).collect();
+            all.sort_unstable();
+            for k in (1..all.len()).filter(|&k| all[k].0 == all[k - 1].0).collect::<Vec<_>>() {
+                all[k].2 = 0;
+            }
+            (account.issued.digest.load(Ordering::Relaxed), all)
+        });
+        assert!(starts[0].1.len() >= 10 && starts.iter().all(|s| *s == starts[0]), "{starts:?}");
+    }
+}
+
+#[test]
 fn a_run_of_failures_is_given_up() {
     for (turns, executors) in [(1, 1), (3, 1), (3, 2)] {
         let limit = Some(LimitCurve::constant(4));
