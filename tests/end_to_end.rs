@@ -614,6 +614,17 @@ fn a_run_in_which_everything_fails_is_a_failure_with_files() {
 // What ends a run early.
 
 #[test]
+fn a_run_in_which_too_much_fails_is_stopped() {
+    let bench = Bench::new();
+    let few = ["--mock=fault=http500:0.5", "--request-count", "100000", "--concurrency", "4"];
+    let ran = bench.profile(&[&few[..], &["--failed-request-threshold", "0.2"]].concat());
+    let ran = ran.ends_with(1);
+    assert!(ran.errors().iter().any(|line| line.contains("--failed-request-threshold")), "{:?}", ran.errors());
+    let log = bench.log();
+    assert!((10..10_000).contains(&log.len()) && log.phases[0].too_many_failed, "{} records", log.len());
+}
+
+#[test]
 fn an_interrupt_stops_the_sending_and_loses_nothing() {
     let bench = Bench::new();
     let mut running = bench.start(&["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"]);

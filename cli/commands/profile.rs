@@ -191,7 +191,8 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     let io = super::io(machine.io)?;
     let useful = config.load.phases.iter().map(useful_executors).max().unwrap_or(1);
     // A limit below the number of executors would leave some without a slot.
-    let limit = config.load.phases.iter().filter_map(|p| p.concurrency).min().unwrap_or(u32::MAX);
+    let limits = |p: &crate::config::PhaseConfig| p.concurrency.into_iter().chain(p.prefill_concurrency).min();
+    let limit = config.load.phases.iter().filter_map(limits).min().unwrap_or(u32::MAX);
     let most = machine.workers_max.unwrap_or(u32::MAX).min(limit) as usize;
     // The mock server gets a core of its own where there is one to spare.
     let cores = match (&machine.cores, available_cores().as_slice()) {

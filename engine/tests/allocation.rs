@@ -5,10 +5,12 @@
 
 use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
 use maser_engine::credit::{Claims, Issued, Progress, StopSignal};
-use maser_engine::endpoint;
+use maser_engine::endpoint::{self, Splice};
 use maser_engine::executor::{Ends, Executor};
 use maser_engine::net::{ConnId, Events, Part, Sent, Wire};
-use maser_engine::plan::{Balance, Capture, Phase, Plan, RequestsBuilder, Reuse, Sampling, Target};
+use maser_engine::plan::{
+    Balance, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
+};
 use maser_engine::record::{Outcome, Record};
 use maser_engine::ring::{self, FrameConsumer};
 use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
@@ -119,9 +121,22 @@ struct Bench {
 
 impl Bench {
     fn new(schedule: Spec, concurrency: Option<u32>, answer: Vec<u8>, reads: usize, step: Nanos) -> Self {
+        Self::of(schedule, concurrency, answer, reads, step, |_| {})
+    }
+
+    fn of(
+        schedule: Spec,
+        concurrency: Option<u32>,
+        answer: Vec<u8>,
+        reads: usize,
+        step: Nanos,
+        change: impl FnOnce(&mut Plan),
+    ) -> Self {
         let start = Instant(SECOND);
         let wire = Prompt::new(start);
-        let plan = Arc::new(plan(schedule, concurrency));
+        let mut plan = plan(schedule, concurrency);
+        change(&mut plan);
+        let plan = Arc::new(plan);
         let (tell, orders) = ring::ring(ORDERS);
         let (frames, records) = ring::frames(8192, 8 << 20);
         let (marks, _) = ring::ring(1);
@@ -292,6 +307,37 @@ fn a_million_scheduled_credits_take_no_memory() {
     let n = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
     let bench = Bench::new(Spec::Poisson(500_000.0), None, whole(), 1, 50 * MICRO);
     assert_eq!(bench.measure(20_000, n), 0, "queues, slots and rings stay as they are");
+}
+
+#[test]
+fn a_schedule_that_outruns_its_limit_takes_no_memory() {
+    let bench = Bench::new(Spec::Constant(1e6), Some(2), whole(), 1, 50 * MICRO);
+    assert_eq!(bench.measure(10_000, 20_000), 0, "what cannot be sent is kept back, not heaped up");
+}
+
+#[test]
+fn sessions_allocate_nothing_once_their_buffers_have_grown() {
+    for schedule in [Spec::ClosedLoop, Spec::Constant(20_000.0)] {
+        let sessions = |plan: &mut Plan| plan.requests = sessions().into();
+        let bench = Bench::of(schedule.clone(), Some(16), stream(true), 3, 100 * MICRO, sessions);
+        assert_eq!(bench.measure(3000, 2000), 0, "{schedule:?}");
+    }
+}
+
+/// Sessions of three turns with a history and a moment to think.
+fn sessions() -> Requests {
+    let mut requests = RequestsBuilder::new(&std::env::temp_dir()).unwrap();
+    for n in 0..5 {
+        requests.begin_session();
+        for _ in 0..3 {
+            let own = "x".repeat(100 * n);
+            let body = format!("{{\"messages\":[\"{own}\"]}}");
+            let splice = Splice { at: 13, end: 15 + own.len() as u32, ..Splice::NONE };
+            let turn = Turn { splice, history: History::OwnAndReply, delay: 300 * MICRO, ..Turn::default() };
+            requests.push_turn(body.as_bytes(), turn).unwrap();
+        }
+    }
+    requests.finish().unwrap()
 }
 
 #[test]

@@ -221,6 +221,7 @@ impl<'a> Run<'a> {
             self.turns_go_when_they_may(phase, turns).map_err(|e| format!("{name}: {e}\n{turns:#?}"))?;
             self.history_is_what_was_said(phase, turns).map_err(|e| format!("{name}: {e}"))?;
         }
+        self.who_is_ready_first_goes_first()?;
         self.ticks_are_used_once()?;
         self.cuts_are_those_drawn()?;
         self.connections_are_shared_as_asked()
@@ -441,6 +442,19 @@ impl<'a> Run<'a> {
             if turn.history == History::OwnAndReply && r.outcome() == Outcome::Ok {
                 let said = self.attempts(r).last().map(|a| reply(a)).unwrap_or_default();
                 history.push_str(&format!("{{\"role\":\"assistant\",\"content\":\"{said}\"}},"));
+            }
+        }
+        Ok(())
+    }
+
+    fn who_is_ready_first_goes_first(&self) -> Checked {
+        let mut last: HashMap<(u8, u16), &Record> = HashMap::new();
+        let mut later: Vec<&Record> = self.sessions.values().flat_map(|turns| &turns[1..]).copied().collect();
+        later.retain(|r| self.phase(r.phase).schedule == Spec::ClosedLoop);
+        later.sort_by_key(|r| r.start);
+        for r in later {
+            if let Some(before) = last.insert((r.phase, r.executor), r).filter(|_| self.is_punctual()) {
+                ensure!(before.due <= r.due.after(100 * MICRO), "{before:?} overtook {r:?}");
             }
         }
         Ok(())
@@ -681,6 +695,29 @@ fn the_schedule_is_the_same_on_any_number_of_executors() {
 }
 
 #[test]
+fn the_order_of_scheduled_sessions_is_the_same_on_any_number_of_executors() {
+    let turns = [3, 1, 4, 2];
+    let users = UserCentric { users: 3, rate: 500.0, turns: turns.map(|t| t as u32).into() };
+    let fixed = Spec::Fixed([0, MILLI, MILLI, 9 * MILLI].into());
+    for (schedule, sessions) in [(Spec::UserCentric(users), Some(20)), (fixed, None)] {
+        let starts = [1, 2, 3].map(|executors| {
+            let phase = Phase { schedule: schedule.clone(), sessions, ..Phase::default() };
+            let account = checked_run(&prompt(phase, &turns, executors)).unwrap();
+            let zero = account.records.iter().map(|(r, _)| r.due).min().unwrap();
+            // When a later turn goes is up to the answer before it; which one it is, is not.
+            let mut all: Vec<_> =
+                account.records.iter().map(|(r, _)| (r.session, r.request, r.due.since(zero))).collect();
+            all.sort_unstable();
+            for k in (1..all.len()).filter(|&k| all[k].0 == all[k - 1].0).collect::<Vec<_>>() {
+                all[k].2 = 0;
+            }
+            (account.issued.digest.load(Ordering::Relaxed), all)
+        });
+        assert!(starts[0].1.len() >= 10 && starts.iter().all(|s| *s == starts[0]), "{starts:?}");
+    }
+}
+
+#[test]
 fn a_run_of_failures_is_given_up() {
     for (turns, executors) in [(1, 1), (3, 1), (3, 2)] {
         let limit = Some(LimitCurve::constant(4));
@@ -741,5 +778,23 @@ fn a_ramped_limit_is_kept_to_at_every_moment() {
             reached = reached.max(busy);
         }
         assert_eq!(reached, 5, "{executors} executors");
+    }
+}
+
+#[test]
+fn a_prefill_slot_is_free_again_with_the_first_token() {
+    for schedule in [Spec::ClosedLoop, Spec::Constant(100_000.0)] {
+        let (concurrency, prefill) = (Some(LimitCurve::constant(4)), Some(LimitCurve::constant(1)));
+        let phase = Phase { schedule, concurrency, prefill, requests: Some(60), ..Phase::default() };
+        for turns in [1, 3] {
+            let mut setup = prompt(phase.clone(), &[turns], 1);
+            setup.manners.gap = 5 * MILLI;
+            let account = sim::run(&setup).unwrap();
+            let records = || account.records.iter().map(|(r, _)| r);
+            let until = |r: &Record| if r.first_token.is_set() { r.first_token } else { r.done };
+            let one = LimitCurve::constant(1);
+            assert_eq!(over_limit(records().map(|r| (r.start, until(r))), &one, Instant(0)), None);
+            assert!(over_limit(records().map(|r| (r.start, r.done)), &one, Instant(0)).is_some(), "never two at once");
+        }
     }
 }
