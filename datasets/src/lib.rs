@@ -4,18 +4,37 @@
 //! time, so that a large dataset never has to stand in memory as text. Every stream of random numbers has a name and a
 //! seed of its own ([`seed::Stream`]), so the same options give the same data on any machine.
 
+mod attachment;
+mod azure;
+mod bailian;
+pub mod baseten;
 mod blocks;
 mod body_text;
+mod burst_gpt;
 mod corpus;
 pub mod error;
 pub mod file;
+mod format;
+mod inputs_json;
+mod intake;
 mod jsonl;
 pub mod lengths;
+mod moment;
 mod mooncake;
+mod multi_turn;
 mod parallel;
+mod questions;
+mod random_pool;
+mod raw_payload;
+mod sagemaker;
 pub mod seed;
+mod sharegpt;
 mod single_turn;
+mod source;
+mod speed_bench;
+mod synthesis;
 pub mod synthetic;
+mod table;
 pub mod tokens;
 
 use std::collections::BTreeMap;
