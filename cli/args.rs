@@ -6,7 +6,9 @@
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice, content_type, cores, count, count32, deviation, endpoint_type, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32, share,
+    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin,
+    Ui, choice, content_type, cores, count, count32, deviation, endpoint_type, factor, fault, format, grace, jitter,
+    millis, rate, ratio, seconds, share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -54,6 +56,8 @@ pub(crate) struct Profile {
     pub(crate) endpoint: Endpoint,
     #[command(flatten)]
     pub(crate) input: Input,
+    #[command(flatten)]
+    pub(crate) trace: Trace,
     #[command(flatten)]
     pub(crate) schedule: Schedule,
     #[command(flatten)]
@@ -138,11 +142,21 @@ pub(crate) struct Input {
     #[arg(short = 'H', long = "header", value_name = "NAME:VALUE", num_args = 1..)]
     pub(crate) headers: Vec<String>,
 
-    /// File with the prompts or the trace; without it prompts are generated
+    /// File with the prompts or the trace, gzip and zstd too, or a directory of such; without it prompts are generated
     #[arg(long, value_name = "FILE")]
     pub(crate) input_file: Option<PathBuf>,
 
-    /// Format of the input file: single_turn, mooncake_trace [default: told by its first line]
+    /// Dataset by name, from a local copy or the hub's cache; nothing is downloaded. `maser dataset list` has the names
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["input_file", "format"])]
+    pub(crate) public_dataset: Option<String>,
+
+    /// Subset of the public dataset in place of its usual one
+    #[arg(long, value_name = "NAME", requires = "public_dataset")]
+    pub(crate) hf_subset: Option<String>,
+
+    /// Format of the input file: single_turn, multi_turn, random_pool, mooncake_trace, bailian_trace, burst_gpt_trace,
+    /// azure_trace, baseten_trace, sagemaker_data_capture, raw_payload, inputs_json, sharegpt, spec_bench, mt_bench,
+    /// speed_bench_… [default: told by its first row]
     #[arg(long = "custom-dataset-type", value_name = "FORMAT", value_parser = format)]
     pub(crate) format: Option<Format>,
 
@@ -151,11 +165,79 @@ pub(crate) struct Input {
     pub(crate) random_seed: Option<u64>,
 }
 
+/// How a trace or a file of conversations is changed before it is replayed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Trace {
+    /// Seconds that a conversation waits between two turns at most; longer delays in the file are lowered to it
+    #[arg(help_heading = "Conversation Input", long = "inter-turn-delay-cap-seconds", value_name = "SECONDS", value_parser = span)]
+    pub(crate) delay_cap: Option<Nanos>,
+
+    /// Pay no heed to the delays between the turns of a conversation in the file
+    #[arg(help_heading = "Input", long)]
+    pub(crate) ignore_trace_delays: bool,
+
+    /// baseten_trace: keep each session with this probability, above 0 and at most 1
+    #[arg(help_heading = "Input", long = "trace-session-sample-ratio", value_name = "FRACTION", value_parser = ratio)]
+    pub(crate) session_sample_ratio: Option<f64>,
+
+    /// baseten_trace: shorten gaps in which nothing is sent to this many seconds
+    #[arg(help_heading = "Conversation Input", long = "max-idle-gap-cap-seconds", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) idle_gap_cap: Option<Nanos>,
+
+    /// baseten_trace: divide all its times by this
+    #[arg(help_heading = "Conversation Input", long, value_name = "FACTOR", value_parser = factor)]
+    pub(crate) replay_speedup: Option<f64>,
+
+    /// baseten_trace: send every request at its own time, whatever became of the session's earlier ones [default: on]
+    #[arg(help_heading = "Conversation Input", long, conflicts_with = "no_open_loop_replay")]
+    pub(crate) open_loop_replay: bool,
+
+    /// baseten_trace: a session's next request waits for the end of the one before, and the recorded pause
+    #[arg(help_heading = "Conversation Input", long)]
+    pub(crate) no_open_loop_replay: bool,
+
+    /// baseten_trace: every request is a session of its own
+    #[arg(help_heading = "Conversation Input", long)]
+    pub(crate) open_loop_strict: bool,
+
+    /// baseten_trace: leave `hash_ids` and `block_size` out of the bodies
+    #[arg(help_heading = "Conversation Input", long)]
+    pub(crate) omit_kv_hints: bool,
+
+    /// baseten_trace: ask for at least the recorded output length with `min_tokens` [default: on]
+    #[arg(help_heading = "Conversation Input", long, conflicts_with = "no_force_min_tokens")]
+    pub(crate) force_min_tokens: bool,
+
+    /// baseten_trace: leave `min_tokens` out of the bodies
+    #[arg(help_heading = "Conversation Input", long)]
+    pub(crate) no_force_min_tokens: bool,
+
+    /// Divide a trace's timestamps by this [default: 1]
+    #[arg(help_heading = "Synthesis", long = "synthesis-speedup-ratio", value_name = "FACTOR", value_parser = factor)]
+    pub(crate) speedup: Option<f64>,
+
+    /// Stretch what requests of a trace share by this [default: 1]
+    #[arg(help_heading = "Synthesis", long = "synthesis-prefix-len-multiplier", value_name = "FACTOR", value_parser = factor)]
+    pub(crate) prefix: Option<f64>,
+
+    /// Spread a trace's requests over this many trees that share nothing [default: 1]
+    #[arg(help_heading = "Synthesis", long = "synthesis-prefix-root-multiplier", value_name = "N", value_parser = count32)]
+    pub(crate) roots: Option<u32>,
+
+    /// Stretch what requests of a trace have to themselves by this [default: 1]
+    #[arg(help_heading = "Synthesis", long = "synthesis-prompt-len-multiplier", value_name = "FACTOR", value_parser = factor)]
+    pub(crate) prompt: Option<f64>,
+
+    /// Stretch a trace's output lengths by this [default: 1]
+    #[arg(help_heading = "Synthesis", long = "synthesis-output-len-multiplier", value_name = "FACTOR", value_parser = factor)]
+    pub(crate) output: Option<f64>,
+}
+
 /// When a trace's requests are sent.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Fixed Schedule")]
 pub(crate) struct Schedule {
-    /// Send each request at its timestamp in the input file [default: on for a mooncake_trace with timestamps]
+    /// Send each request at its timestamp in the input file [default: on for a trace named by --custom-dataset-type, if it has timestamps]
     #[arg(long, conflicts_with = "no_fixed_schedule")]
     pub(crate) fixed_schedule: bool,
 

@@ -64,6 +64,24 @@ pub(crate) fn deviation(raw: &str) -> Parsed<f64> {
     finite(raw).filter(|x| *x >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
 }
 
+/// A multiplier: finite and above 0.
+pub(crate) fn factor(raw: &str) -> Parsed<f64> {
+    finite(raw).filter(|x| *x > 0.0).ok_or_else(|| "expected a number above 0".into())
+}
+
+/// A share above 0 and at most 1.
+pub(crate) fn ratio(raw: &str) -> Parsed<f64> {
+    fraction(raw).filter(|x| *x > 0.0).ok_or_else(|| "expected a number above 0 and at most 1".into())
+}
+
+/// Seconds of at least 0, as nanoseconds.
+pub(crate) fn span(raw: &str) -> Parsed<Nanos> {
+    finite(raw)
+        .filter(|s| *s >= 0.0)
+        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
+        .ok_or_else(|| "expected seconds of at least 0".into())
+}
+
 /// A share of 1: between 0 and 1, both included.
 pub(crate) fn fraction(raw: &str) -> Option<f64> {
     finite(raw).filter(|x| (0.0..=1.0).contains(x))

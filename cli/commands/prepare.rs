@@ -4,8 +4,7 @@ use super::Failure;
 use crate::config::{Arrival, FixedSchedule, Input, Length, PhaseKind, ProfileConfig, Tokenizer as Chosen};
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
-use maser_datasets::file::{self, Format};
-use maser_datasets::lengths::Lengths;
+use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
@@ -91,8 +90,8 @@ fn makes_prompts(config: &ProfileConfig) -> bool {
     match &config.input {
         Input::Synthetic { .. } => true,
         Input::File { path, format, .. } => match format {
-            Some(format) => format.is_trace(),
-            None => Format::detect(path).is_ok_and(Format::is_trace),
+            Some(format) => format.needs_tokenizer(),
+            None => Format::detect(path).is_ok_and(Format::needs_tokenizer),
         },
     }
 }
@@ -104,7 +103,13 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
         Some(format) => *format,
         None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
     };
-    let timed = Format::first_row_is_timed(path).map_err(|e| Refusal::new(e.0))?;
+    if format.is_verbatim() && !config.endpoint.extra.is_empty() {
+        config.notes.push(format!(
+            "--extra-inputs has no effect on the bodies of {}, which are sent as they stand",
+            format.name()
+        ));
+    }
+    let timed = format.is_timed(path).map_err(|e| Refusal::new(e.0))?;
     let typed = matches!(&config.input, Input::File { format: Some(_), .. });
     if timed && format.is_trace() && !typed && config.fixed_schedule == FixedSchedule::No {
         config.notes.push(
@@ -115,29 +120,15 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lengths(length: &Length) -> Lengths {
-    Lengths { mean: f64::from(length.mean), stddev: length.stddev.unwrap_or(0.0) }
-}
-
 fn spec(config: &ProfileConfig, seed: u64) -> Spec {
     match &config.input {
         Input::Synthetic { entries, isl, osl, .. } => Spec::Synthetic(synthetic::Options {
             entries: *entries,
-            isl: lengths(isl),
-            osl: osl.as_ref().map(lengths),
+            isl: isl.lengths(),
+            osl: osl.as_ref().map(Length::lengths),
             seed,
         }),
-        Input::File { path, format, osl, block_size, max_isl, max_osl, .. } => Spec::File(file::Options {
-            path: path.clone(),
-            format: *format,
-            start_offset_ns: config.window.start_ns,
-            end_offset_ns: config.window.end_ns,
-            synthesis_max_isl: *max_isl,
-            synthesis_max_osl: *max_osl,
-            isl_block_size: *block_size,
-            osl: osl.as_ref().map(lengths),
-            seed,
-        }),
+        Input::File { .. } => Spec::File(config.input.file_options(&config.window, seed).unwrap_or_default()),
     }
 }
 

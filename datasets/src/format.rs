@@ -7,8 +7,8 @@ use crate::file::Options;
 use crate::intake::Emit;
 use crate::jsonl::{Lines, Place, Row};
 use crate::{
-    Error, azure, bailian, baseten, burst_gpt, inputs_json, jsonl, mooncake, multi_turn, questions, random_pool,
-    raw_payload, sagemaker, sharegpt, single_turn, source, speed_bench,
+    Error, azure, bailian, baseten, burst_gpt, hub, inputs_json, jsonl, mooncake, multi_turn, public, questions,
+    random_pool, raw_payload, sagemaker, sharegpt, single_turn, source, speed_bench,
 };
 
 /// A format this crate reads.
@@ -44,6 +44,9 @@ pub enum Format {
     MtBench,
     /// Conversations by category; the number is that of a name in [`speed_bench::NAMES`].
     SpeedBench(u8),
+    /// Tables of a public dataset; the number is that of a set in [`public::SETS`]. Has no name for
+    /// `--custom-dataset-type`.
+    Hub(u8),
 }
 
 /// Formats that are known by name and not read yet.
@@ -93,6 +96,7 @@ impl Format {
             Self::SpecBench => "spec_bench",
             Self::MtBench => "mt_bench",
             Self::SpeedBench(n) => speed_bench::name(n),
+            Self::Hub(n) => public::SETS.get(usize::from(n)).map_or("public dataset", |set| set.name),
         }
     }
 
@@ -106,6 +110,11 @@ impl Format {
     pub fn makes_prompts(self) -> bool {
         use Format::{AzureTrace, BailianTrace, BurstGptTrace, MooncakeTrace};
         matches!(self, MooncakeTrace | BailianTrace | BurstGptTrace | AzureTrace)
+    }
+
+    /// Whether its rows cannot be read without a tokenizer.
+    pub fn needs_tokenizer(self) -> bool {
+        self.makes_prompts() || self == Self::Sharegpt
     }
 
     /// Tokens of a block that a hash id stands for where nothing says otherwise; none for formats without hash ids.
@@ -199,6 +208,7 @@ impl Format {
             Self::SpecBench => jsonl::each(&options.path, &mut |row| emit(questions::parse(row, true)?)),
             Self::MtBench => jsonl::each(&options.path, &mut |row| emit(questions::parse(row, false)?)),
             Self::SpeedBench(n) => speed_bench::read(&options.path, n, emit),
+            Self::Hub(n) => hub::read(&options.path, n, emit),
             Self::RandomPool => random_pool::read(options, emit),
             Self::BailianTrace => bailian::read(&options.path, emit),
             Self::BurstGptTrace => burst_gpt::read(&options.path, emit),

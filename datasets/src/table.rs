@@ -1,16 +1,16 @@
-//! CSV files: columns by name, errors by line and column.
+//! CSV files: columns by name, errors by line and column. A row is a line: the traces have no line ends inside fields.
 
 use std::path::Path;
 
-use csv::{Reader, StringRecord};
+use csv::StringRecord;
 
-use crate::jsonl::brief;
-use crate::{Error, format, source};
+use crate::jsonl::{Lines, brief};
+use crate::{Error, format};
 
 /// A CSV file with a header.
 pub(crate) struct Table<'p> {
     path: &'p Path,
-    reader: Reader<source::Reader>,
+    lines: Lines<'p>,
     /// The columns asked for: name and place.
     columns: Vec<(&'static str, usize)>,
 }
@@ -26,29 +26,34 @@ pub(crate) struct Fields<'a> {
 impl<'p> Table<'p> {
     /// Opens a file that has all of `columns`.
     pub(crate) fn open(path: &'p Path, columns: &[&'static str]) -> Result<Self, Error> {
-        let mut builder = csv::ReaderBuilder::new();
-        let mut reader = builder.flexible(true).trim(csv::Trim::All).from_reader(source::open(path)?);
-        let header = reader.headers().map_err(|e| wrong(path, &e))?.clone();
-        if header.is_empty() {
-            return Err(format::empty(path));
-        }
+        let mut lines = Lines::open(path)?;
+        let (line, text) = lines.next()?.ok_or_else(|| format::empty(path))?;
+        let mut header = StringRecord::new();
+        split(path, line, text, &mut header)?;
         let place = |name: &'static str| {
             let found = header.iter().position(|column| column == name).map(|at| (name, at));
-            found.ok_or_else(|| Error::row(path, 1, format_args!("the header has no column `{name}`")))
+            found.ok_or_else(|| Error::row(path, line, format_args!("the header has no column `{name}`")))
         };
         let columns = columns.iter().map(|name| place(name)).collect::<Result<_, _>>()?;
-        Ok(Self { path, reader, columns })
+        Ok(Self { path, lines, columns })
     }
 
     /// Hands over every row.
     pub(crate) fn each(mut self, f: &mut dyn FnMut(Fields<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let mut record = StringRecord::new();
-        while self.reader.read_record(&mut record).map_err(|e| wrong(self.path, &e))? {
-            let line = record.position().map_or(0, |at| at.line() as usize);
+        while let Some((line, text)) = self.lines.next()? {
+            split(self.path, line, text, &mut record)?;
             f(Fields { path: self.path, line, fields: &record, columns: &self.columns })?;
         }
         Ok(())
     }
+}
+
+/// The fields of one line. The reader is made anew for each: its own line numbers are one behind after CRLF.
+fn split(path: &Path, line: usize, text: &str, record: &mut StringRecord) -> Result<(), Error> {
+    let mut builder = csv::ReaderBuilder::new();
+    builder.has_headers(false).flexible(true).trim(csv::Trim::All).buffer_capacity(256);
+    builder.from_reader(text.as_bytes()).read_record(record).map(|_| ()).map_err(|e| Error::row(path, line, e))
 }
 
 impl Fields<'_> {
@@ -69,14 +74,5 @@ impl Fields<'_> {
         let field = self.get(column);
         let whole = field.strip_suffix(".0").unwrap_or(field);
         whole.parse().ok().filter(|n| *n <= crate::lengths::MAX_TOKENS)
-    }
-}
-
-fn wrong(path: &Path, e: &csv::Error) -> Error {
-    let line = e.position().map_or(0, |at| at.line() as usize);
-    match e.kind() {
-        csv::ErrorKind::Utf8 { .. } => Error::row(path, line, "not UTF-8"),
-        csv::ErrorKind::Io(e) => source::failed(path, e),
-        _ => Error::row(path, line, e),
     }
 }
