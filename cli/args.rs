@@ -3,6 +3,10 @@
 //! One struct per group of options, in the reference's groups and spellings. Values are checked one by one here; what
 //! several options say together is [`crate::config`]'s affair.
 
+mod dataset;
+
+pub(crate) use dataset::{Analyze, Dataset, Source, Stats as DatasetStats, Synthesize};
+
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
@@ -47,6 +51,11 @@ pub(crate) enum Command {
     Report(Report),
     /// Serve mock inference endpoints with known timing and faults, to test a client against
     Serve(Serve),
+    /// Look at datasets and traces, and write traces anew
+    #[command(subcommand)]
+    Dataset(Dataset),
+    /// Print lengths, shared prefixes and the hit rate of a cache without limits, as AIPerf does
+    AnalyzeTrace(Analyze),
 }
 
 /// `maser profile`.
@@ -214,23 +223,23 @@ pub(crate) struct Trace {
 
     /// Divide a trace's timestamps by this [default: 1]
     #[arg(help_heading = "Synthesis", long = "synthesis-speedup-ratio", value_name = "FACTOR", value_parser = factor)]
-    pub(crate) speedup: Option<f64>,
+    pub(crate) speedup_ratio: Option<f64>,
 
     /// Stretch what requests of a trace share by this [default: 1]
     #[arg(help_heading = "Synthesis", long = "synthesis-prefix-len-multiplier", value_name = "FACTOR", value_parser = factor)]
-    pub(crate) prefix: Option<f64>,
+    pub(crate) prefix_multiplier: Option<f64>,
 
     /// Spread a trace's requests over this many trees that share nothing [default: 1]
     #[arg(help_heading = "Synthesis", long = "synthesis-prefix-root-multiplier", value_name = "N", value_parser = count32)]
-    pub(crate) roots: Option<u32>,
+    pub(crate) root_multiplier: Option<u32>,
 
     /// Stretch what requests of a trace have to themselves by this [default: 1]
     #[arg(help_heading = "Synthesis", long = "synthesis-prompt-len-multiplier", value_name = "FACTOR", value_parser = factor)]
-    pub(crate) prompt: Option<f64>,
+    pub(crate) prompt_multiplier: Option<f64>,
 
     /// Stretch a trace's output lengths by this [default: 1]
     #[arg(help_heading = "Synthesis", long = "synthesis-output-len-multiplier", value_name = "FACTOR", value_parser = factor)]
-    pub(crate) output: Option<f64>,
+    pub(crate) output_multiplier: Option<f64>,
 }
 
 /// When a trace's requests are sent.
@@ -598,7 +607,7 @@ fn unknown_command(error: &clap::Error) -> Refusal {
     let typed = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
     let hint = match context(error, ContextKind::SuggestedSubcommand) {
         Some(similar) => format!("did you mean {similar}?"),
-        None => "maser has profile, report and serve".into(),
+        None => "maser has profile, report, serve, dataset and analyze-trace".into(),
     };
     Refusal::new(format!("{typed:?} is no command, {hint}"))
 }
@@ -751,7 +760,7 @@ mod tests {
             };
             let arg = names.iter().find_map(|n| long(n));
             let arg = arg.unwrap_or_else(|| panic!("{names:?}: no spelling is the name"));
-            assert_eq!(arg.get_action().takes_values(), default != "False", "{names:?}");
+            assert_eq!(arg.get_action().takes_values(), !matches!(default, "False" | "True"), "{names:?}");
         }
     }
 

@@ -8,7 +8,7 @@ mod load;
 mod serve;
 
 pub(crate) use endpoint::Endpoint;
-pub(crate) use input::{Input, Length, Tokenizer};
+pub(crate) use input::{Input, Length, Tokenizer, Trace};
 pub(crate) use load::{Arrival, FixedSchedule, Load, PhaseConfig, PhaseKind, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
 

@@ -55,6 +55,8 @@ fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
             let config = config::ProfileConfig::resolve(*args, std::io::stderr().is_terminal())?;
             commands::profile::run(config, argv)
         }
+        Command::Dataset(args) => commands::dataset::run(&args),
+        Command::AnalyzeTrace(args) => commands::dataset::analyze(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Serve(args) => {
             let config = config::ServeConfig::resolve(args)?;

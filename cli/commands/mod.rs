@@ -1,5 +1,6 @@
 //! What the commands do.
 
+pub(crate) mod dataset;
 mod mock;
 mod prepare;
 pub(crate) mod profile;

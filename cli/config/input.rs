@@ -129,15 +129,16 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    fn resolve(typed: &args::Trace) -> Self {
+    /// Fills in what was not given.
+    pub(crate) fn resolve(typed: &args::Trace) -> Self {
         let switch = |on: bool, off: bool| (on || off).then_some(on);
         Self {
             synthesis: file::Synthesis {
-                speedup: typed.speedup.unwrap_or(1.0),
-                prefix: typed.prefix.unwrap_or(1.0),
-                prompt: typed.prompt.unwrap_or(1.0),
-                output: typed.output.unwrap_or(1.0),
-                roots: typed.roots.unwrap_or(1),
+                speedup: typed.speedup_ratio.unwrap_or(1.0),
+                prefix: typed.prefix_multiplier.unwrap_or(1.0),
+                prompt: typed.prompt_multiplier.unwrap_or(1.0),
+                output: typed.output_multiplier.unwrap_or(1.0),
+                roots: typed.root_multiplier.unwrap_or(1),
             },
             delay_cap_ns: typed.delay_cap,
             ignore_delays: typed.ignore_trace_delays,
@@ -168,11 +169,11 @@ impl Trace {
             ("--omit-kv-hints", typed.omit_kv_hints),
             ("--force-min-tokens", typed.force_min_tokens),
             ("--no-force-min-tokens", typed.no_force_min_tokens),
-            ("--synthesis-speedup-ratio", typed.speedup.is_some()),
-            ("--synthesis-prefix-len-multiplier", typed.prefix.is_some()),
-            ("--synthesis-prefix-root-multiplier", typed.roots.is_some()),
-            ("--synthesis-prompt-len-multiplier", typed.prompt.is_some()),
-            ("--synthesis-output-len-multiplier", typed.output.is_some()),
+            ("--synthesis-speedup-ratio", typed.speedup_ratio.is_some()),
+            ("--synthesis-prefix-len-multiplier", typed.prefix_multiplier.is_some()),
+            ("--synthesis-prefix-root-multiplier", typed.root_multiplier.is_some()),
+            ("--synthesis-prompt-len-multiplier", typed.prompt_multiplier.is_some()),
+            ("--synthesis-output-len-multiplier", typed.output_multiplier.is_some()),
         ]
         .into_iter()
         .find_map(|(flag, given)| given.then_some(flag))
@@ -305,6 +306,11 @@ impl Tokenizer {
             }
             return Ok(Self::Builtin);
         };
+        Self::named(name)
+    }
+
+    /// The tokenizer that `--tokenizer` names.
+    pub(crate) fn named(name: &str) -> Result<Self, Refusal> {
         if name == "builtin" || name == "o200k_base" {
             return Ok(Self::Builtin);
         }

@@ -62,7 +62,11 @@ fn options_that_do_not_go_together_are_refused_by_name() {
         ("-m x --synthesis-max-isl 4", "--synthesis-max-isl goes with a file"),
         ("-m x --input-file /no/such/file", "--input-file /no/such/file: no such file"),
         ("-m x --replay-speedup 2", "--replay-speedup goes with a file"),
-        ("-m x --synthesis-speedup-ratio 0", "--synthesis-speedup-ratio 0: expected a number above 0"),
+        (
+            "-m x --input-file FILE --custom-dataset-type mooncake_trace --replay-speedup 2",
+            "--replay-speedup goes only with baseten_trace",
+        ),
+        ("-m x --public-dataset none", "--public-dataset none: expected one of sharegpt"),
         ("-m x --input-file FILE --isl 4", "--isl is for generated prompts"),
         ("-m x --input-file FILE --isl-stddev 4", "--isl-stddev is for generated prompts"),
         (

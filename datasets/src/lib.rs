@@ -4,6 +4,7 @@
 //! time, so that a large dataset never has to stand in memory as text. Every stream of random numbers has a name and a
 //! seed of its own ([`seed::Stream`]), so the same options give the same data on any machine.
 
+pub mod analysis;
 mod attachment;
 mod azure;
 mod bailian;
@@ -28,12 +29,14 @@ pub mod public;
 mod questions;
 mod random_pool;
 mod raw_payload;
+pub mod rewrite;
 mod sagemaker;
 pub mod seed;
 mod sharegpt;
 mod single_turn;
 mod source;
 mod speed_bench;
+pub mod stats;
 mod synthesis;
 pub mod synthetic;
 mod table;

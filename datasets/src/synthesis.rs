@@ -124,8 +124,8 @@ impl Synthesizer {
     pub(crate) fn new(what: Synthesis, shared: Shared, block_size: u32, seed: u64) -> Result<Self, Error> {
         let times = (what.prefix.floor() as i128).max(1);
         let fresh = shared.above().checked_mul(times).ok_or_else(too_far)?;
-        // Every tree has room for the ids of the whole trace and for as many of its own.
-        let tree = fresh.checked_add(1 << 80).ok_or_else(too_far)?;
+        // Every tree has room for the ids of the whole trace and for more of its own than any trace has.
+        let tree = fresh.checked_add(1 << 40).ok_or_else(too_far)?;
         let trees = Stream::new(seed, "dataset.synthesis.synthesizer");
         Ok(Self { what, shared, block_size, times, fresh, tree, trees })
     }

@@ -296,10 +296,10 @@ fn sharegpt_pairs_become_turns_with_the_answers_lengths() {
             t.input_tokens.is_some_and(|n| (4..=1024).contains(&n)) && t.max_tokens.is_some_and(|n| n >= 4)
         })
     );
-    let rows: Vec<serde_json::Value> =
+    let entries: Vec<serde_json::Value> =
         serde_json::from_slice(&std::fs::read(data("sharegpt_head.json")).unwrap()).unwrap();
     for conversation in &all {
-        let row = rows.iter().find(|row| row["id"] == conversation.session_id.as_str()).unwrap();
+        let row = entries.iter().find(|row| row["id"] == conversation.session_id.as_str()).unwrap();
         let said = |k: usize| row["conversations"][k]["value"].as_str().unwrap();
         for (k, turn) in conversation.turns.iter().enumerate() {
             assert_eq!(turn.all_texts().collect::<Vec<_>>(), [said(2 * k)]);
