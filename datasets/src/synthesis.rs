@@ -147,15 +147,15 @@ impl Synthesizer {
         let own = (own as f64 * self.what.prompt) as u64;
         // Own blocks only follow whole blocks.
         if own > 0 {
-            tokens = ids.len() as u64 * size + own;
-        }
-        for _ in 0..own.div_ceil(size) {
-            ids.push(self.fresh()?);
+            tokens = (ids.len() as u64 * size).saturating_add(own);
         }
         if tokens == 0 || tokens > u64::from(MAX_TOKENS) {
             return Err(Error(format!(
                 "the --synthesis multipliers make a prompt of {tokens} tokens; it must have 1 to {MAX_TOKENS}"
             )));
+        }
+        for _ in 0..own.div_ceil(size) {
+            ids.push(self.fresh()?);
         }
         if self.what.roots > 1 {
             let tree = i128::from(self.trees.below(u64::from(self.what.roots)));
