@@ -42,9 +42,14 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// Conversation ids in the order of the requests.
-    pub(super) fn conversations(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().map(|r| r.conversation.as_str())
+    /// Each conversation's id and bodies, in the order of the dataset.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
+        let mut first = 0;
+        self.rows.chunk_by(|_, next| next.turn > 0).map(move |turns| {
+            let bodies = (first..first + turns.len()).map(|k| self.requests.body(k as u32)).collect();
+            first += turns.len();
+            (turns.first().map_or("", |turn| turn.conversation.as_str()), bodies)
+        })
     }
 
     /// Appends the request table to the log.

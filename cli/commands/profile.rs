@@ -268,6 +268,5 @@ fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::
 }
 
 fn write_inputs(dir: &Path, bodies: &prepare::Bodies) -> Result<Written, String> {
-    let payloads = bodies.conversations().enumerate().map(|(k, id)| (id, vec![bodies.requests.body(k as u32)]));
-    inputs::write(dir, payloads)
+    inputs::write(dir, bodies.sessions())
 }
