@@ -5,7 +5,7 @@
 
 mod dataset;
 
-pub(crate) use dataset::{Analyze, Dataset, Source, Stats as DatasetStats, Synthesize};
+pub(crate) use dataset::{Analyze, Compile, Dataset, Source, Stats as DatasetStats, Synthesize};
 
 use crate::options;
 use crate::refusal::Refusal;
@@ -184,6 +184,10 @@ pub(crate) struct Trace {
     /// Pay no heed to the delays between the turns of a conversation in the file
     #[arg(help_heading = "Input", long)]
     pub(crate) ignore_trace_delays: bool,
+
+    /// Keep the finished dataset in this directory, and take it from there the next time
+    #[arg(help_heading = "Only in maser", long, value_name = "DIR")]
+    pub(crate) dataset_cache: Option<PathBuf>,
 
     /// baseten_trace: keep each session with this probability, above 0 and at most 1
     #[arg(help_heading = "Input", long = "trace-session-sample-ratio", value_name = "FRACTION", value_parser = ratio)]

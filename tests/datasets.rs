@@ -151,8 +151,29 @@ fn datasets_are_looked_at_and_written_anew() {
     assert!(std::fs::read_to_string(dir.path().join("fast.jsonl")).unwrap().contains("\"timestamp\":500,"));
     let refused = |arguments: &[&str]| String::from_utf8(maser(dir.path(), arguments).stderr).unwrap();
     let own = refused(&["dataset", "synthesize", "trace.jsonl", "./trace.jsonl"]);
-    assert_eq!(own, "error: ./trace.jsonl: the trace would overwrite itself\n");
+    assert_eq!(own, "error: ./trace.jsonl: the file would overwrite itself\n");
     assert_eq!(refused(&["dataset", "stats", "none"]), "error: none: there is no such file\n");
     let public = refused(&["profile", "-m", "x", "--public-dataset", "sharegpt"]);
     assert!(public.contains("maser downloads nothing") && public.lines().count() == 1, "{public}");
+}
+
+#[test]
+fn a_compiled_dataset_and_a_cached_one_send_the_same_bytes() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let rows: String =
+        (0..5).map(|k| format!("{{\"input_length\":{},\"output_length\":4,\"hash_ids\":[{k}]}}\n", 30 + k)).collect();
+    std::fs::write(dir.path().join("trace.jsonl"), rows).unwrap();
+    let ran = maser(dir.path(), &["dataset", "compile", "trace.jsonl", "out.maserds", "--random-seed", "7"]);
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "out.maserds: 5 requests in 5 sessions\n");
+    let sent = |arguments: &[&str]| {
+        let all = [&["--random-seed", "7", "--request-count", "5", "--artifact-dir", "run"], arguments].concat();
+        profile(dir.path(), &server, &all)
+    };
+    let direct = sent(&["--input-file", "trace.jsonl"]);
+    assert_eq!(direct.len(), 5);
+    assert_eq!(sent(&["--input-file", "out.maserds"]), direct);
+    for _ in 0..2 {
+        assert_eq!(sent(&["--input-file", "trace.jsonl", "--dataset-cache", "cache"]), direct);
+        assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 1);
+    }
 }

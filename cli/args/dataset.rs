@@ -14,6 +14,8 @@ pub(crate) enum Dataset {
     AnalyzeTrace(Analyze),
     /// Write a trace anew as a mooncake_trace, filtered and stretched
     Synthesize(Box<Synthesize>),
+    /// Make a dataset ready once, for --input-file to open at once: prompts made, tokens counted, media encoded
+    Compile(Box<Compile>),
     /// List the public datasets that --public-dataset knows
     List,
 }
@@ -70,7 +72,7 @@ pub(crate) struct Synthesize {
     #[command(flatten)]
     pub(crate) source: Source,
 
-    /// The trace to write
+    /// The file to write
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
 
@@ -92,4 +94,15 @@ pub(crate) struct Synthesize {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N", value_parser = whole)]
     pub(crate) random_seed: Option<u64>,
+}
+
+/// `maser dataset compile`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Compile {
+    #[command(flatten)]
+    pub(crate) synthesize: Synthesize,
+
+    /// What tokens are made and counted with: `builtin`, or the path of a tokenizer.json [default: builtin]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tokenizer: Option<String>,
 }

@@ -8,7 +8,7 @@ use crate::say;
 use maser_datasets::analysis::{Analysis, Figures};
 use maser_datasets::file::Options;
 use maser_datasets::stats::{Arrivals, Distribution, Stats};
-use maser_datasets::{Error, Tokenizer, public, rewrite};
+use maser_datasets::{Error, Tokenizer, compiled, public, rewrite};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -19,6 +19,7 @@ pub(crate) fn run(args: &args::Dataset) -> Result<u8, Failure> {
         args::Dataset::Stats(args) => stats(args),
         args::Dataset::AnalyzeTrace(args) => analyze(args),
         args::Dataset::Synthesize(args) => synthesize(args),
+        args::Dataset::Compile(args) => compile(args),
         args::Dataset::List => {
             for (name, repo) in public::names() {
                 say(std::io::stdout(), format_args!("{name:<18} {repo}"));
@@ -38,10 +39,7 @@ fn options(source: &args::Source, block_size: Option<u32>) -> Options {
 }
 
 fn stats(args: &args::DatasetStats) -> Result<u8, Failure> {
-    let tokenizer = match Chosen::named(args.tokenizer.as_deref().unwrap_or("builtin"))? {
-        Chosen::Builtin => Tokenizer::builtin(),
-        Chosen::File(path) => Tokenizer::open(&path).map_err(refused)?,
-    };
+    let tokenizer = tokenizer(args.tokenizer.as_deref())?;
     let stats = Stats::of(&options(&args.source, args.block_size), Some(&tokenizer)).map_err(refused)?;
     let out = std::io::stdout();
     if args.json {
@@ -207,9 +205,21 @@ fn analysis_text(path: &Path, a: &Analysis) -> String {
     text.trim_end().to_owned()
 }
 
-fn synthesize(args: &args::Synthesize) -> Result<u8, Failure> {
+fn tokenizer(name: Option<&str>) -> Result<Tokenizer, Failure> {
+    match Chosen::named(name.unwrap_or("builtin"))? {
+        Chosen::Builtin => Ok(Tokenizer::builtin()),
+        Chosen::File(path) => Tokenizer::open(&path).map_err(refused),
+    }
+}
+
+/// What is read and how; `out` must be another file.
+fn rewritten(args: &args::Synthesize) -> Result<Options, Failure> {
+    let same = |path: &Path| path.canonicalize().ok();
+    if same(&args.out).is_some() && same(&args.out) == same(&args.source.path) {
+        return Err(Refusal::new(format!("{}: the file would overwrite itself", args.out.display())).into());
+    }
     let trace = Trace::resolve(&args.trace);
-    let options = Options {
+    Ok(Options {
         synthesis: trace.synthesis,
         synthesis_max_isl: args.max_isl,
         synthesis_max_osl: args.max_osl,
@@ -218,16 +228,26 @@ fn synthesize(args: &args::Synthesize) -> Result<u8, Failure> {
         replay: trace.replay,
         seed: args.random_seed.unwrap_or(0),
         ..options(&args.source, args.block_size)
-    };
-    let same = |path: &Path| path.canonicalize().ok();
-    if same(&args.out).is_some() && same(&args.out) == same(&args.source.path) {
-        return Err(Refusal::new(format!("{}: the trace would overwrite itself", args.out.display())).into());
-    }
+    })
+}
+
+fn synthesize(args: &args::Synthesize) -> Result<u8, Failure> {
+    let options = rewritten(args)?;
     let failed = |e: std::io::Error| Failure::Failed(format!("{}: cannot be written: {e}", args.out.display()));
     let mut out = BufWriter::new(File::create(&args.out).map_err(failed)?);
     let rows = rewrite::as_mooncake(&options, &mut out).map_err(refused)?;
     out.flush().map_err(failed)?;
     say(std::io::stdout(), format_args!("{}: {} rows", args.out.display(), grouped(rows)));
+    Ok(0)
+}
+
+fn compile(args: &args::Compile) -> Result<u8, Failure> {
+    let options = rewritten(&args.synthesize)?;
+    let tokenizer = tokenizer(args.tokenizer.as_deref())?;
+    let out = &args.synthesize.out;
+    let summary = compiled::compile(&options, Some(&tokenizer), out).map_err(refused)?;
+    let (requests, sessions) = (grouped(summary.requests), grouped(summary.conversations));
+    say(std::io::stdout(), format_args!("{}: {requests} requests in {sessions} sessions", out.display()));
     Ok(0)
 }
 

@@ -133,7 +133,7 @@ fn spec(config: &ProfileConfig, seed: u64) -> Spec {
             osl: osl.as_ref().map(Length::lengths),
             seed,
         }),
-        Input::File { .. } => Spec::File(config.input.file_options(&config.window, seed).unwrap_or_default()),
+        Input::File { .. } => Spec::File(Box::new(config.input.file_options(&config.window, seed).unwrap_or_default())),
     }
 }
 

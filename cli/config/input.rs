@@ -103,6 +103,7 @@ impl Input {
             replay: trace.replay.clone(),
             entries: *entries,
             batch: file::Batch::default(),
+            cache: trace.cache.clone(),
             seed,
         })
     }
@@ -124,6 +125,8 @@ pub(crate) struct Trace {
     pub(crate) delay_cap_ns: Option<u64>,
     /// No turn waits.
     pub(crate) ignore_delays: bool,
+    /// Where finished datasets are kept.
+    pub(crate) cache: Option<PathBuf>,
     /// What only a `baseten_trace` has.
     pub(crate) replay: file::Replay,
 }
@@ -142,6 +145,7 @@ impl Trace {
             },
             delay_cap_ns: typed.delay_cap,
             ignore_delays: typed.ignore_trace_delays,
+            cache: typed.dataset_cache.clone(),
             replay: file::Replay {
                 speedup: typed.replay_speedup,
                 max_idle_gap_ns: typed.idle_gap_cap,
@@ -160,6 +164,7 @@ impl Trace {
         [
             ("--inter-turn-delay-cap-seconds", typed.delay_cap.is_some()),
             ("--ignore-trace-delays", typed.ignore_trace_delays),
+            ("--dataset-cache", typed.dataset_cache.is_some()),
             ("--trace-session-sample-ratio", typed.session_sample_ratio.is_some()),
             ("--max-idle-gap-cap-seconds", typed.idle_gap_cap.is_some()),
             ("--replay-speedup", typed.replay_speedup.is_some()),

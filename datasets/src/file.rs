@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::attachment;
 use crate::blocks::{Cache, Prompts};
 use crate::body_text;
+use crate::compiled;
 use crate::corpus::{Check, Corpus};
 pub use crate::format::Format;
 use crate::format::empty;
@@ -54,6 +55,9 @@ pub struct Options {
     pub entries: Option<u64>,
     /// `random_pool`: contents of each medium in a request.
     pub batch: Batch,
+    /// Directory in which the finished dataset is kept and looked for, so that the next run with the same file and options
+    /// need not make it again.
+    pub cache: Option<PathBuf>,
     /// The run's root seed.
     pub seed: u64,
 }
@@ -157,11 +161,32 @@ const BATCH_BYTES: usize = 8 << 20;
 
 const INEXACT: &str = "prompt of whole blocks that misses input_length";
 
+impl Summary {
+    /// Counts a conversation.
+    pub(crate) fn add(&mut self, conversation: &Conversation) {
+        self.conversations += 1;
+        self.requests += conversation.turns.len() as u64;
+        for at in conversation.turns.iter().filter_map(|turn| turn.timestamp_ns) {
+            self.first_timestamp_ns = Some(self.first_timestamp_ns.map_or(at, |first| first.min(at)));
+            self.last_timestamp_ns = Some(self.last_timestamp_ns.map_or(at, |last| last.max(at)));
+        }
+    }
+}
+
 impl Options {
-    /// Reads the file. A session without an id is called `session_000000` and so on by its place among those taken.
+    /// Builds the dataset, from the cache where there is one.
     pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
+        match &self.cache {
+            Some(dir) if self.known_format()? != Format::Compiled => compiled::cached(self, tokenizer, dir, sink),
+            _ => self.build_uncached(tokenizer, sink),
+        }
+    }
+
+    /// Reads the file. A session without an id is called `session_000000` and so on by its place among those taken.
+    pub(crate) fn build_uncached(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
         let format = self.known_format()?;
         self.check(format)?;
+        let compiled_from_trace = self.check_compiled(format, tokenizer)?;
         let mut output = Output::new(self, format, tokenizer, sink);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut summary = self.sessions(format, &mut |draft| {
@@ -175,10 +200,29 @@ impl Options {
         })?;
         output.put(batch)?;
         output.add_to(&mut summary);
+        summary.is_trace |= compiled_from_trace;
         if summary.requests == 0 {
             return Err(self.nothing_left(&summary.rows_skipped));
         }
         Ok(summary)
+    }
+
+    /// Whether a compiled dataset is one of a trace. Its counts must be those of this run's tokenizer.
+    fn check_compiled(&self, format: Format, tokenizer: Option<&Tokenizer>) -> Result<bool, Error> {
+        if format != Format::Compiled {
+            return Ok(false);
+        }
+        let head = compiled::Compiled::open(&self.path)?.head;
+        if let (Some(then), Some(now)) = (&head.tokenizer, tokenizer.map(Tokenizer::name))
+            && then != now
+        {
+            return Err(Error(format!(
+                "--input-file {}: it was compiled with the tokenizer {then}, and this run counts with {now}; give \
+                 --tokenizer {then}, or compile it again",
+                self.path.display()
+            )));
+        }
+        Ok(head.is_trace)
     }
 
     /// The format given, or the one found out.
@@ -333,16 +377,10 @@ impl<'o, 's> Output<'o, 's> {
     }
 
     fn hand_over(&mut self, mut conversation: Conversation) -> Result<(), Error> {
-        let summary = &mut self.summary;
         if conversation.session_id.is_empty() {
-            conversation.session_id = format!("session_{:06}", summary.conversations);
+            conversation.session_id = format!("session_{:06}", self.summary.conversations);
         }
-        summary.conversations += 1;
-        summary.requests += conversation.turns.len() as u64;
-        for at in conversation.turns.iter().filter_map(|turn| turn.timestamp_ns) {
-            summary.first_timestamp_ns = Some(summary.first_timestamp_ns.map_or(at, |first| first.min(at)));
-            summary.last_timestamp_ns = Some(summary.last_timestamp_ns.map_or(at, |last| last.max(at)));
-        }
+        self.summary.add(&conversation);
         (self.sink)(conversation)
     }
 
@@ -420,6 +458,7 @@ impl Finish<'_> {
                     return Ok(Err(reason));
                 }
             }
+            (Prompt::Counted, _) => {}
             _ => {
                 if let Some(tokenizer) = self.tokenizer {
                     turn.input_tokens = Some(body_text::input_tokens(&turn, tokenizer));

@@ -7,8 +7,8 @@ use crate::file::Options;
 use crate::intake::Emit;
 use crate::jsonl::{Lines, Place, Row};
 use crate::{
-    Error, azure, bailian, baseten, burst_gpt, hub, inputs_json, jsonl, mooncake, multi_turn, public, questions,
-    random_pool, raw_payload, sagemaker, sharegpt, single_turn, source, speed_bench,
+    Error, azure, bailian, baseten, burst_gpt, compiled, hub, inputs_json, jsonl, mooncake, multi_turn, public,
+    questions, random_pool, raw_payload, sagemaker, sharegpt, single_turn, source, speed_bench,
 };
 
 /// A format this crate reads.
@@ -47,6 +47,8 @@ pub enum Format {
     /// Tables of a public dataset; the number is that of a set in [`public::SETS`]. Has no name for
     /// `--custom-dataset-type`.
     Hub(u8),
+    /// A dataset that was compiled; has no name for `--custom-dataset-type`, it is known by its first bytes.
+    Compiled,
 }
 
 /// Formats that are known by name and not read yet.
@@ -96,6 +98,7 @@ impl Format {
             Self::SpecBench => "spec_bench",
             Self::MtBench => "mt_bench",
             Self::SpeedBench(n) => speed_bench::name(n),
+            Self::Compiled => "compiled",
             Self::Hub(n) => public::SETS.get(usize::from(n)).map_or("public dataset", |set| set.name),
         }
     }
@@ -157,6 +160,9 @@ impl Format {
         if path.is_dir() {
             return directory(path);
         }
+        if compiled::is_compiled(path) {
+            return Ok(Self::Compiled);
+        }
         let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         if ending.is_some_and(|ending| COLUMNAR.contains(&ending.as_str())) {
             return Ok(Self::BasetenTrace);
@@ -195,6 +201,7 @@ impl Format {
                 }
                 Ok(row.has("timestamp"))
             }
+            Self::Compiled => Ok(compiled::Compiled::open(path)?.is_timed()),
             _ => Ok(self.is_trace()),
         }
     }
@@ -208,6 +215,7 @@ impl Format {
             Self::SpecBench => jsonl::each(&options.path, &mut |row| emit(questions::parse(row, true)?)),
             Self::MtBench => jsonl::each(&options.path, &mut |row| emit(questions::parse(row, false)?)),
             Self::SpeedBench(n) => speed_bench::read(&options.path, n, emit),
+            Self::Compiled => compiled::read(&options.path, emit),
             Self::Hub(n) => hub::read(&options.path, n, emit),
             Self::RandomPool => random_pool::read(options, emit),
             Self::BailianTrace => bailian::read(&options.path, emit),

@@ -39,6 +39,8 @@ pub(crate) enum Prompt {
     /// It stands in the turn.
     #[default]
     Given,
+    /// It stands in the turn and has been counted.
+    Counted,
     /// It is to be made.
     Synthetic { length: u32, hash_ids: Vec<i128> },
     /// It stands in the turn, and here is what was answered.
@@ -61,7 +63,7 @@ impl Draft {
     pub(crate) fn bytes(&self) -> usize {
         let texts = |step: &Step| step.turn.all_texts().map(str::len).sum::<usize>();
         let made = |step: &Step| match &step.prompt {
-            Prompt::Given => 0,
+            Prompt::Given | Prompt::Counted => 0,
             Prompt::Synthetic { length, .. } => *length as usize * 5,
             Prompt::Answered(answer) => answer.len(),
         };

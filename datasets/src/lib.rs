@@ -12,6 +12,7 @@ pub mod baseten;
 mod blocks;
 mod body_text;
 mod burst_gpt;
+pub mod compiled;
 mod corpus;
 pub mod error;
 pub mod file;
@@ -158,7 +159,7 @@ pub enum Spec {
     /// Generated prompts.
     Synthetic(synthetic::Options),
     /// A file.
-    File(file::Options),
+    File(Box<file::Options>),
 }
 
 /// What a build came to.

@@ -72,7 +72,7 @@ impl<'a> Row<'a> {
         let turn = &step.turn;
         let (input_length, hash_ids): (_, &[i128]) = match &step.prompt {
             Prompt::Synthetic { length, hash_ids } => (Some(*length), hash_ids),
-            Prompt::Given | Prompt::Answered(_) => (None, &[]),
+            Prompt::Given | Prompt::Counted | Prompt::Answered(_) => (None, &[]),
         };
         let plain = input_length.is_none() && turn.payload.is_none() && turn.messages.is_none();
         Self {

@@ -216,7 +216,7 @@ impl Sums {
                 self.inputs.push(f64::from(*length));
                 self.see_blocks(hash_ids);
             }
-            Prompt::Given | Prompt::Answered(_) => {
+            Prompt::Given | Prompt::Counted | Prompt::Answered(_) => {
                 let counted = || tokenizer.map(|tokenizer| body_text::input_tokens(turn, tokenizer));
                 self.inputs.extend(turn.input_tokens.or_else(counted).map(f64::from));
                 if let (Prompt::Answered(answer), Some(tokenizer)) = (prompt, tokenizer) {

@@ -13,7 +13,7 @@ fn data(name: &str) -> PathBuf {
 
 fn build(options: &Options, tokenizer: Option<&Tokenizer>) -> Result<(Summary, Vec<Conversation>), Error> {
     let mut all = Vec::new();
-    let summary = Spec::File(options.clone()).build(tokenizer, &mut |conversation| {
+    let summary = Spec::File(Box::new(options.clone())).build(tokenizer, &mut |conversation| {
         all.push(conversation);
         Ok(())
     })?;

@@ -12,7 +12,7 @@ fn data(name: &str) -> PathBuf {
 
 fn build(options: &Options) -> Result<(Summary, Vec<Conversation>), Error> {
     let mut all = Vec::new();
-    let summary = Spec::File(options.clone()).build(Some(&Tokenizer::builtin()), &mut |conversation| {
+    let summary = Spec::File(Box::new(options.clone())).build(Some(&Tokenizer::builtin()), &mut |conversation| {
         all.push(conversation);
         Ok(())
     })?;
