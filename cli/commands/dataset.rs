@@ -223,7 +223,6 @@ fn rewritten(args: &args::Synthesize) -> Result<Options, Failure> {
         synthesis: trace.synthesis,
         synthesis_max_isl: args.max_isl,
         synthesis_max_osl: args.max_osl,
-        inter_turn_delay_cap_ns: trace.delay_cap_ns,
         ignore_trace_delays: trace.ignore_delays,
         replay: trace.replay,
         seed: args.random_seed.unwrap_or(0),

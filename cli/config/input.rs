@@ -1,6 +1,6 @@
 //! What is sent, and what tokens are made and counted with.
 
-use super::load::ScheduleWindow;
+use super::replay::ScheduleWindow;
 use crate::args;
 use crate::refusal::Refusal;
 use crate::values::Format;
@@ -98,7 +98,7 @@ impl Input {
             synthesis: trace.synthesis,
             isl_block_size: *block_size,
             osl: osl.as_ref().map(Length::lengths),
-            inter_turn_delay_cap_ns: trace.delay_cap_ns,
+            inter_turn_delay_cap_ns: None,
             ignore_trace_delays: trace.ignore_delays,
             replay: trace.replay.clone(),
             entries: *entries,
@@ -121,8 +121,6 @@ impl Length {
 pub(crate) struct Trace {
     /// The `--synthesis` multipliers.
     pub(crate) synthesis: file::Synthesis,
-    /// Longer delays between turns are lowered to it, nanoseconds.
-    pub(crate) delay_cap_ns: Option<u64>,
     /// No turn waits.
     pub(crate) ignore_delays: bool,
     /// Where finished datasets are kept.
@@ -143,15 +141,10 @@ impl Trace {
                 output: typed.output_multiplier.unwrap_or(1.0),
                 roots: typed.root_multiplier.unwrap_or(1),
             },
-            delay_cap_ns: typed.delay_cap,
             ignore_delays: typed.ignore_trace_delays,
             cache: typed.dataset_cache.clone(),
             replay: file::Replay {
-                speedup: typed.replay_speedup,
-                max_idle_gap_ns: typed.idle_gap_cap,
                 session_sample_ratio: typed.session_sample_ratio,
-                open_loop: switch(typed.open_loop_replay, typed.no_open_loop_replay),
-                open_loop_strict: typed.open_loop_strict,
                 omit_kv_hints: typed.omit_kv_hints,
                 force_min_tokens: switch(typed.force_min_tokens, typed.no_force_min_tokens),
                 ..file::Replay::default()
@@ -162,15 +155,9 @@ impl Trace {
     /// The first option of the group that was given: all of them need a file.
     fn given(typed: &args::Trace) -> Option<&'static str> {
         [
-            ("--inter-turn-delay-cap-seconds", typed.delay_cap.is_some()),
             ("--ignore-trace-delays", typed.ignore_trace_delays),
             ("--dataset-cache", typed.dataset_cache.is_some()),
             ("--trace-session-sample-ratio", typed.session_sample_ratio.is_some()),
-            ("--max-idle-gap-cap-seconds", typed.idle_gap_cap.is_some()),
-            ("--replay-speedup", typed.replay_speedup.is_some()),
-            ("--open-loop-replay", typed.open_loop_replay),
-            ("--no-open-loop-replay", typed.no_open_loop_replay),
-            ("--open-loop-strict", typed.open_loop_strict),
             ("--omit-kv-hints", typed.omit_kv_hints),
             ("--force-min-tokens", typed.force_min_tokens),
             ("--no-force-min-tokens", typed.no_force_min_tokens),
