@@ -215,7 +215,7 @@ impl Writer {
     }
 
     fn finish(self, head: &Head, dir: &Path, out: &Path) -> io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 18, tempfile::NamedTempFile::new_in(dir)?);
+        let mut file = BufWriter::with_capacity(1 << 18, readable().tempfile_in(dir)?);
         let head = serde_json::to_vec(head)?;
         file.write_all(&MAGIC)?;
         file.write_all(&(head.len() as u64).to_le_bytes())?;
@@ -231,6 +231,14 @@ impl Writer {
         file.persist(out).map_err(|e| e.error)?;
         Ok(())
     }
+}
+
+/// Files that others may read as the umask says; temporary ones are their owner's alone otherwise.
+fn readable() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
 }
 
 /// Whether a turn is an unnamed text and what the columns hold.
