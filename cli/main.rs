@@ -62,6 +62,7 @@ fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
         Command::Dataset(args) => commands::dataset::run(&args),
         Command::AnalyzeTrace(args) => commands::dataset::analyze(&args),
         Command::Report(args) => commands::report::run(&args),
+        Command::Metrics => Ok(commands::metrics::run()),
         Command::Serve(args) => {
             let config = config::ServeConfig::resolve(*args)?;
             commands::serve::run(&config)
