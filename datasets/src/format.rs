@@ -42,10 +42,9 @@ pub enum Format {
     SpecBench,
     /// Questions, all turns of each.
     MtBench,
-    /// Conversations by category; the number is that of a name in [`speed_bench::NAMES`].
+    /// Conversations by category; the number is that of a split or category.
     SpeedBench(u8),
-    /// Tables of a public dataset; the number is that of a set in [`public::SETS`]. Has no name for
-    /// `--custom-dataset-type`.
+    /// Tables of a public dataset; the number says which. Has no name for `--custom-dataset-type`.
     Hub(u8),
     /// A dataset that was compiled; has no name for `--custom-dataset-type`, it is known by its first bytes.
     Compiled,
