@@ -6,6 +6,7 @@ pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
 use maser_engine::metric::{self, Metric, Value, flag};
+pub(crate) use maser_engine::plan::LatePolicy;
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
@@ -261,18 +262,6 @@ impl Choice for ArrivalPattern {
         ("gamma", Some(Self::Gamma)),
         ("concurrency-burst", Some(Self::ConcurrencyBurst)),
     ];
-}
-
-/// `--late-policy`: what becomes of a scheduled request that finds no free slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum LatePolicy {
-    /// It is given up and counted.
-    Drop,
-    /// It waits, and is timed from when it was due.
-    #[default]
-    Queue,
-    /// It is sent beyond the limit, and counted.
-    Send,
 }
 
 impl Choice for LatePolicy {

@@ -17,10 +17,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Keys of the reference that are knowingly not written.
-const ABSENT: [(&str, &str); 2] = [
-    ("telemetry_data", "there are no GPU readings in a record log yet"),
-    ("context_overflow_count", "context overflow is not told apart from other errors"),
-];
+const ABSENT: [(&str, &str); 1] = [("telemetry_data", "there are no GPU readings in a record log yet")];
 
 /// The endpoint of the run makes no tokens.
 fn without_tokens(summary: &Value) -> bool {
@@ -54,17 +51,12 @@ fn rate_over_the_window(tag: &str, theirs: f64, summary: &Value) -> f64 {
 /// Sentences of the reference in the place of which stand our own.
 const SENTENCES: [&str; 1] = ["incomplete_reason"];
 
-/// Keys that are ours alone.
-const OURS: [&str; 8] = [
-    "maser",
-    "maser_version",
-    "send_slip",
-    "response_time",
-    "late_request_count",
-    "queued_request_count",
-    "lost_record_count",
-    "retried_request_count",
-];
+/// Keys that are ours alone, beside the metrics that say so of themselves.
+const OURS: [&str; 2] = ["maser", "maser_version"];
+
+fn is_ours(key: &str) -> bool {
+    OURS.contains(&key) || metric::find(key).is_some_and(|m| m.has(metric::flag::OURS))
+}
 
 fn data(run: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(run)
@@ -153,6 +145,7 @@ fn fabricate(row: &Row, (index, session): (u32, u64), axis: &Axis, flags: u16) -
         request: index,
         bytes_sent: bytes("http_req_data_sent"),
         bytes_received: bytes("http_req_data_received"),
+        chunks: if failed { 0 } else { gaps.iter().filter(|b| **b < 0x80).count() as u32 + 1 },
         reads: row.metric("http_req_chunks_received").unwrap_or(0.0) as u32,
         usage_prompt: row.count("usage_prompt_tokens"),
         usage_completion: row.count("usage_completion_tokens"),
@@ -423,13 +416,13 @@ fn compare_json(ours: &Value, theirs: &Value) {
         assert!(ours.get(*key).is_some(), "{key} is missing");
     }
     for key in keys(ours) {
-        assert!(wanted.contains(&key) || OURS.contains(&key), "{key} is new");
+        assert!(wanted.contains(&key) || is_ours(key), "{key} is new");
     }
     // The reference declares the order up to `warmup_metrics`; what follows comes in the order of a hash table.
     let fixed = |of: &Value| -> Vec<String> {
         let all = keys(of);
         let end = all.iter().position(|k| *k == "end_time").unwrap();
-        let known = all[..=end].iter().filter(|k| !OURS.contains(k) && !absent(k));
+        let known = all[..=end].iter().filter(|k| !is_ours(k) && !absent(k));
         known.map(|k| (*k).to_owned()).collect()
     };
     assert_eq!(fixed(ours), fixed(theirs));
@@ -464,13 +457,10 @@ fn compare_csv(ours: &str, theirs: &str, summary: &Value) {
     assert!(!ours.replace("\r\n", "").contains(['\r', '\n']), "every line ends in CRLF");
     let known = |line: &&str| {
         let name = line.split(',').next().unwrap_or_default();
-        let shown = |tag: &str| metric::find(tag).map_or("Context Overflow Count", |m| m.header);
+        let shown = |tag: &str| metric::find(tag).map_or("", |m| m.header);
         let absent = keys(summary).into_iter().filter(|key| is_absent(key, summary)).map(shown);
         !absent.into_iter().any(|header| name == header || name.starts_with(&format!("{header} (")))
-            && !OURS
-                .iter()
-                .filter_map(|tag| metric::find(tag))
-                .any(|m| name.starts_with(m.header) && m.has(metric::flag::OURS))
+            && !metric::METRICS.iter().any(|m| m.has(metric::flag::OURS) && name.starts_with(m.header))
     };
     let ours: Vec<&str> = ours.split("\r\n").filter(known).collect();
     let theirs: Vec<&str> = theirs.split("\r\n").filter(known).collect();
@@ -626,7 +616,7 @@ fn compare_line(ours: &str, theirs: &str, summary: &Value) {
         assert!(same, "{tag}: {mine} or {reading}");
     }
     for tag in keys(&a["metrics"]) {
-        let known = b["metrics"].get(tag).is_some() || OURS.contains(&tag);
+        let known = b["metrics"].get(tag).is_some() || is_ours(tag);
         assert!(known, "{tag} is new");
     }
 }

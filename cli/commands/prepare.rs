@@ -6,7 +6,7 @@ use crate::config::{
     Tokenizer as Chosen,
 };
 use crate::refusal::Refusal;
-use crate::values::{ExportLevel, LatePolicy};
+use crate::values::ExportLevel;
 use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
@@ -218,8 +218,10 @@ fn add(
     body: &mut Vec<u8>,
     replay: &Replay,
 ) -> Result<(), Unbuilt> {
-    builder.begin_session();
     for (k, turn) in conversation.turns.iter().enumerate() {
+        if k == 0 || replay.open == Loop::Strict {
+            builder.begin_session();
+        }
         body.clear();
         let splice = kind.body(options, conversation, k, body).map_err(Unbuilt::Unfit)?;
         let history = match conversation.context {
@@ -267,6 +269,9 @@ pub(super) fn plan(
     seed: u64,
 ) -> Result<Plan, Failure> {
     let phases = phases(config, bodies, times, seed);
+    for phase in &phases {
+        check_users(&phase.schedule)?;
+    }
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
@@ -310,11 +315,6 @@ pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
 }
 
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
-    let late = match config.load.late_policy {
-        LatePolicy::Drop => plan::LatePolicy::Drop,
-        LatePolicy::Queue => plan::LatePolicy::Queue,
-        LatePolicy::Send => plan::LatePolicy::Send,
-    };
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
     };
@@ -327,7 +327,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             schedule: schedule(p, bodies, times, seed),
             concurrency: limit(p.concurrency, &p.concurrency_ramp),
             prefill: limit(p.prefill_concurrency, &p.prefill_ramp),
-            late,
+            late: config.load.late_policy,
             requests: p.requests,
             sessions: p.sessions,
             duration: p.duration_ns,
@@ -340,6 +340,17 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
         }
     };
     config.load.phases.iter().map(phase).collect()
+}
+
+/// Users need turns to send at their pace.
+fn check_users(schedule: &schedule::Spec) -> Result<(), Refusal> {
+    match schedule {
+        schedule::Spec::UserCentric(users) if users.mean_turns() < 2 => Err(Refusal::new(
+            "--user-centric-rate needs conversations of at least 2 turns on average; for single turns there is \
+             --request-rate",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// When the requests of a phase are due.
@@ -383,18 +394,30 @@ impl Times {
         let replay = &config.replay;
         let tied = schedule::spread_ties(&mut offsets, replay.ties, seed);
         schedule::speed_up(&mut offsets, replay.speedup);
-        if let Some(cap) = replay.idle_gap_cap {
-            schedule::cap_idle_gaps(&mut offsets, cap);
-        }
         if let Some(requests) = Arc::get_mut(&mut bodies.requests) {
             // Later turns keep their distance from their session's first.
             requests.retime(|session, first, at| {
                 let after = at.saturating_sub(first) as f64 / replay.speedup;
                 offsets[session].saturating_add(after.round() as Nanos)
             });
+            if let Some(cap) = replay.idle_gap_cap {
+                cap_pauses(requests, &mut offsets, cap);
+            }
         }
         Ok(Some(Self { offsets: offsets.into(), tied }))
     }
+}
+
+/// Shortens the pauses of a schedule to `cap`. They are those of all turns together: whatever is sent ends one.
+fn cap_pauses(requests: &mut Requests, offsets: &mut [Nanos], cap: Nanos) {
+    let turns = 0..if requests.is_single_turn() { 0 } else { requests.len() as u32 };
+    let mut events: Vec<Nanos> = turns.filter_map(|k| requests.turn(k).at).chain(offsets.iter().copied()).collect();
+    events.sort_unstable();
+    let mut capped = events.clone();
+    schedule::cap_idle_gaps(&mut capped, cap);
+    let moved = |at: Nanos| events.binary_search(&at).map_or(at, |k| capped[k]);
+    offsets.iter_mut().for_each(|at| *at = moved(*at));
+    requests.retime(|_, _, at| moved(at));
 }
 
 /// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
@@ -463,4 +486,27 @@ pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
     Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maser_engine::clock::MILLI;
+
+    #[test]
+    fn a_pause_is_one_in_which_no_turn_is_due() {
+        let mut builder = RequestsBuilder::new(&std::env::temp_dir()).unwrap();
+        for turns in [&[0, 5000, 9000][..], &[500, 5200]] {
+            builder.begin_session();
+            for at in turns {
+                builder.push_turn(b"{}", Turn { at: Some(at * MILLI), ..Turn::default() }).unwrap();
+            }
+        }
+        let mut requests = builder.finish().unwrap();
+        let mut offsets = [0, 500 * MILLI];
+        cap_pauses(&mut requests, &mut offsets, 1000 * MILLI);
+        assert_eq!(offsets, [0, 500 * MILLI]);
+        let times: Vec<_> = (0..5).filter_map(|k| requests.turn(k).at).map(|at| at / MILLI).collect();
+        assert_eq!(times, [0, 1500, 2700, 500, 1700], "as the reference moves them");
+    }
 }

@@ -97,6 +97,8 @@ pub mod flag {
     pub const STREAMED: u16 = 1 << 5;
     /// Found no free slot at its due time and was sent all the same, beyond the limit.
     pub const OVER_LIMIT: u16 = 1 << 6;
+    /// Every bit that has a meaning.
+    pub const ALL: u16 = RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT;
 }
 
 /// One request, measured. Plain old data, 200 bytes, no padding.

@@ -225,6 +225,8 @@ impl<'a> Run<'a> {
             logged[record.executor as usize].push((record, payload));
         }
         ensure!(pushed == logged, "the log differs from what was pushed");
+        let verification = maser_engine::report::verify(&self.log);
+        ensure!(verification.is_sound(), "the check of the log finds {:?}", verification.findings);
         Ok(())
     }
 
