@@ -13,7 +13,7 @@ pub(crate) mod slos;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use environment::{Environment, IpVersion, read as environment};
-pub(crate) use input::{Input, Length, Tokenizer};
+pub(crate) use input::{Input, Length, Tokenizer, Trace};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
 pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
 pub(crate) use serve::ServeConfig;

@@ -105,6 +105,11 @@ pub(crate) fn deviation(raw: &str) -> Parsed<f64> {
     finite(raw).filter(|x| *x >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
 }
 
+/// A share above 0 and at most 1.
+pub(crate) fn ratio(raw: &str) -> Parsed<f64> {
+    fraction(raw).filter(|x| *x > 0.0).ok_or_else(|| "expected a number above 0 and at most 1".into())
+}
+
 /// A share of 1: between 0 and 1, both included.
 pub(crate) fn fraction(raw: &str) -> Option<f64> {
     finite(raw).filter(|x| (0.0..=1.0).contains(x))
@@ -274,32 +279,9 @@ impl Choice for RampStrategy {
         &[("linear", Some(Self::Linear)), ("exponential", Some(Self::Exponential)), ("poisson", Some(Self::Poisson))];
 }
 
-impl Choice for Format {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("single-turn", Some(Self::SingleTurn)),
-        ("mooncake-trace", Some(Self::MooncakeTrace)),
-        ("multi-turn", None),
-        ("random-pool", None),
-        ("bailian-trace", None),
-        ("burst-gpt-trace", None),
-        ("baseten-trace", None),
-        ("sagemaker-data-capture", None),
-        ("raw-payload", None),
-        ("inputs-json", None),
-        ("dag-jsonl", None),
-        ("tracelab", None),
-        ("weka-trace", None),
-        ("speed-bench", None),
-    ];
-}
-
-/// Parses a dataset format. The reference has a name for each SPEED-Bench split; they are one entry here.
+/// Parses a dataset format.
 pub(crate) fn format(raw: &str) -> Parsed<Format> {
-    let name = raw.to_ascii_lowercase().replace('_', "-");
-    if name.starts_with("speed-bench-") {
-        return choice("speed-bench");
-    }
-    choice(raw)
+    Format::from_name(raw).map_err(|e| e.0)
 }
 
 /// `--export-level`: how much of each request is written.
@@ -516,8 +498,7 @@ mod tests {
             Err("not supported yet by this version of maser, which has simple, none".into())
         );
         assert_eq!(choice::<Ui>("tui"), Err("expected one of simple, none".into()));
-        assert!(format("speed_bench_qa").is_err_and(|why| why.starts_with("not supported yet")));
-        assert_eq!(name_of(Format::MooncakeTrace), "mooncake-trace");
+        assert!(format("weka-trace").is_err_and(|why| why.starts_with("not supported yet")));
     }
 
     #[test]

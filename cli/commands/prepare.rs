@@ -7,8 +7,7 @@ use crate::config::{
 };
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
-use maser_datasets::file::{self, Format};
-use maser_datasets::lengths::Lengths;
+use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
@@ -48,9 +47,14 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// Conversation ids in the order of the requests.
-    pub(super) fn conversations(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().map(|r| r.conversation.as_str())
+    /// Each conversation's id and bodies, in the order of the dataset.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
+        let mut first = 0;
+        self.rows.chunk_by(|_, next| next.turn > 0).map(move |turns| {
+            let bodies = (first..first + turns.len()).map(|k| self.requests.body(k as u32)).collect();
+            first += turns.len();
+            (turns.first().map_or("", |turn| turn.conversation.as_str()), bodies)
+        })
     }
 
     /// Appends the request table to the log.
@@ -96,8 +100,8 @@ fn makes_prompts(config: &ProfileConfig) -> bool {
     match &config.input {
         Input::Synthetic { .. } => true,
         Input::File { path, format, .. } => match format {
-            Some(format) => format.is_trace(),
-            None => Format::detect(path).is_ok_and(Format::is_trace),
+            Some(format) => format.needs_tokenizer(),
+            None => Format::detect(path).is_ok_and(Format::needs_tokenizer),
         },
     }
 }
@@ -109,7 +113,13 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
         Some(format) => *format,
         None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
     };
-    let timed = Format::first_row_is_timed(path).map_err(|e| Refusal::new(e.0))?;
+    if format.is_verbatim() && !config.endpoint.extra.is_empty() {
+        config.notes.push(format!(
+            "--extra-inputs has no effect on the bodies of {}, which are sent as they stand",
+            format.name()
+        ));
+    }
+    let timed = format.is_timed(path).map_err(|e| Refusal::new(e.0))?;
     let typed = matches!(&config.input, Input::File { format: Some(_), .. });
     if timed && format.is_trace() && !typed && config.fixed_schedule == FixedSchedule::No {
         config.notes.push(
@@ -120,29 +130,25 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lengths(length: &Length) -> Lengths {
-    Lengths { mean: f64::from(length.mean), stddev: length.stddev.unwrap_or(0.0) }
-}
-
 fn spec(config: &ProfileConfig, seed: u64) -> Spec {
     match &config.input {
         Input::Synthetic { entries, isl, osl, .. } => Spec::Synthetic(synthetic::Options {
             entries: *entries,
-            isl: lengths(isl),
-            osl: osl.as_ref().map(lengths),
+            isl: isl.lengths(),
+            osl: osl.as_ref().map(Length::lengths),
             seed,
         }),
-        Input::File { path, format, osl, block_size, max_isl, max_osl, .. } => Spec::File(file::Options {
-            path: path.clone(),
-            format: *format,
-            start_offset_ns: config.window.start_ns,
-            end_offset_ns: config.window.end_ns,
-            synthesis_max_isl: *max_isl,
-            synthesis_max_osl: *max_osl,
-            isl_block_size: *block_size,
-            osl: osl.as_ref().map(lengths),
-            seed,
-        }),
+        Input::File { path, .. } => {
+            let mut options = config.input.file_options(&config.window, seed).unwrap_or_default();
+            let is_baseten = |format: Format| format == Format::BasetenTrace;
+            // Its pauses are what is left of the gaps between recorded times, so its reader has to know.
+            if config.replay.open == Loop::Closed
+                && options.format.map_or_else(|| Format::detect(path).is_ok_and(is_baseten), is_baseten)
+            {
+                options.replay.open_loop = Some(false);
+            }
+            Spec::File(Box::new(options))
+        }
     }
 }
 

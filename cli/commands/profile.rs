@@ -315,12 +315,5 @@ fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::
 }
 
 fn write_inputs(dir: &Path, bodies: &prepare::Bodies) -> Result<Written, String> {
-    let names: Vec<&str> = bodies.conversations().collect();
-    let requests = &bodies.requests;
-    let sessions = (0..requests.sessions()).map(|session| {
-        let (first, turns) = requests.session(session);
-        let name = names.get(first as usize).copied().unwrap_or_default();
-        (name, (first..first + turns).map(|k| requests.body(k)).collect())
-    });
-    inputs::write(dir, sessions)
+    inputs::write(dir, bodies.sessions())
 }

@@ -8,6 +8,7 @@ use super::series::RateSeries;
 use super::{Arrival, FixedSchedule, Input, Length, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
 use crate::values::{ExportLevel, name_of};
+use maser_datasets::file::Synthesis;
 use maser_engine::clock::{MILLI, Nanos, SECOND};
 use maser_engine::schedule::{Ramp, RampStrategy};
 use serde_json::{Map, Value, json};
@@ -43,11 +44,6 @@ impl From<Object> for Value {
 /// Nanoseconds as seconds.
 fn seconds(ns: Nanos) -> f64 {
     ns as f64 / SECOND as f64
-}
-
-/// The reference's names have underscores in files and hyphens on the command line.
-fn file_name(choice: &str) -> String {
-    choice.replace('-', "_")
 }
 
 impl ProfileConfig {
@@ -114,13 +110,21 @@ impl ProfileConfig {
                     .put_some("random_seed", self.random_seed)
                     .put("prompts", prompts)
             }
-            Input::File { path, format, entries, osl, block_size, max_isl, max_osl } => {
-                let synthesis = Object::default().put_some("max_isl", *max_isl).put_some("max_osl", *max_osl);
+            Input::File { path, format, entries, osl, block_size, max_isl, max_osl, trace } => {
+                let what = &trace.synthesis;
+                let synthesis = Object::default()
+                    .put_if(what.speedup != 1.0, "speedup_ratio", what.speedup)
+                    .put_if(what.prefix != 1.0, "prefix_len_multiplier", what.prefix)
+                    .put_if(what.roots != 1, "prefix_root_multiplier", what.roots)
+                    .put_if(what.prompt != 1.0, "prompt_len_multiplier", what.prompt)
+                    .put_if(what.output != 1.0, "output_len_multiplier", what.output)
+                    .put_some("max_isl", *max_isl)
+                    .put_some("max_osl", *max_osl);
                 named
                     .put("type", "file")
                     .put("path", path.display().to_string())
-                    .put_some("format", format.map(|f| file_name(name_of(f))))
-                    .put_if(max_isl.or(*max_osl).is_some(), "synthesis", synthesis)
+                    .put_some("format", format.map(|f| f.name().to_owned()))
+                    .put_if(max_isl.or(*max_osl).is_some() || *what != Synthesis::default(), "synthesis", synthesis)
                     .put_some("entries", *entries)
                     .put_some("random_seed", self.random_seed)
                     .put_some("osl", osl.as_ref().map(length))

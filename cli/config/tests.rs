@@ -71,12 +71,17 @@ fn options_that_do_not_go_together_are_refused_by_name() {
         ("-m x --fixed-schedule", "--fixed-schedule goes with a file"),
         ("-m x --synthesis-max-isl 4", "--synthesis-max-isl goes with a file"),
         ("-m x --input-file /no/such/file", "--input-file /no/such/file: no such file"),
-        ("-m x --input-file /", "--input-file /: directories are not supported yet"),
+        ("-m x --omit-kv-hints", "--omit-kv-hints goes with a file"),
+        (
+            "-m x --input-file FILE --custom-dataset-type mooncake_trace --omit-kv-hints",
+            "--omit-kv-hints goes only with baseten_trace",
+        ),
+        ("-m x --public-dataset none", "--public-dataset none: expected one of sharegpt"),
         ("-m x --input-file FILE --isl 4", "--isl is for generated prompts"),
         ("-m x --input-file FILE --isl-stddev 4", "--isl-stddev is for generated prompts"),
         (
             "-m x --input-file FILE --custom-dataset-type single_turn --isl-block-size 4",
-            "--isl-block-size goes with a trace",
+            "--isl-block-size goes only with traces",
         ),
         (
             "-m x --input-file FILE --fixed-schedule --request-rate 5",
