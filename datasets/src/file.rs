@@ -279,7 +279,7 @@ impl Options {
         {
             return Err(Error("--fixed-schedule-start-offset lies after --fixed-schedule-end-offset".into()));
         }
-        self.osl.map_or(Ok(()), |osl| osl.check("--osl"))
+        self.osl.as_ref().map_or(Ok(()), |osl| osl.check("--osl"))
     }
 
     fn nothing_left(&self, skipped: &BTreeMap<&'static str, u64>) -> Error {
@@ -366,7 +366,7 @@ impl<'o> Intake<'o> {
             adjusted(OSL_RAISED);
         }
         if turn.max_tokens.is_none() {
-            turn.max_tokens = self.options.osl.map(|osl| osl.draw(&mut self.outputs));
+            turn.max_tokens = self.options.osl.as_ref().map(|osl| osl.draw(&mut self.outputs));
         }
         if let (Some(asked), Some(most)) = (turn.max_tokens, self.options.synthesis_max_osl)
             && asked > most
@@ -437,7 +437,7 @@ impl<'o, 's> Output<'o, 's> {
             Error::row(path, line, what)
         })?;
         let block_size = self.options.isl_block_size.unwrap_or(DEFAULT_BLOCK_SIZE);
-        Ok(Prompts::new(Corpus::new(tokenizer), self.options.seed, trace_id(path)?, block_size))
+        Ok(Prompts::new(Corpus::sonnet(tokenizer), self.options.seed, trace_id(path)?, block_size))
     }
 }
 

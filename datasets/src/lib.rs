@@ -11,11 +11,15 @@ pub mod error;
 pub mod file;
 mod jsonl;
 pub mod lengths;
+pub mod media;
 mod mooncake;
 mod parallel;
+pub mod rankings;
 pub mod seed;
+pub mod sequence;
 mod single_turn;
 pub mod synthetic;
+pub mod texts;
 pub mod tokens;
 
 use std::collections::BTreeMap;
@@ -135,6 +139,13 @@ pub enum Spec {
     Synthetic(synthetic::Options),
     /// A file.
     File(file::Options),
+    /// `--system-prompt`: the conversations of another kind, with a text before each system prompt of their own.
+    WithSystem {
+        /// The text, sent as it is; an empty line follows it where the conversation has a system prompt already.
+        text: String,
+        /// Where the conversations come from.
+        of: Box<Spec>,
+    },
 }
 
 /// What a build came to.
@@ -169,6 +180,13 @@ impl Spec {
         match self {
             Self::Synthetic(options) => options.build(tokenizer, sink),
             Self::File(options) => options.build(tokenizer, sink),
+            Self::WithSystem { text, of } => of.build(tokenizer, &mut |mut conversation| {
+                conversation.system = Some(match conversation.system.take() {
+                    Some(own) => format!("{text}\n\n{own}"),
+                    None => text.clone(),
+                });
+                sink(conversation)
+            }),
         }
     }
 }
