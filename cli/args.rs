@@ -6,8 +6,7 @@
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice,
-    cores, count, count32, deviation, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32,
+    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin, Ui, choice, content_type, cores, count, count32, deviation, endpoint_type, fault, format, grace, jitter, millis, rate, seconds, single, whole, whole32, share,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -44,7 +43,7 @@ pub(crate) enum Command {
     Profile(Box<Profile>),
     /// Print and write a finished run's report again, from its record log
     Report(Report),
-    /// Serve a mock endpoint with known timing and faults, to test a client against
+    /// Serve mock inference endpoints with known timing and faults, to test a client against
     Serve(Serve),
 }
 
@@ -85,19 +84,20 @@ pub(crate) struct Endpoint {
     #[arg(short = 'u', long = "url", value_name = "URL", num_args = 1..)]
     pub(crate) urls: Vec<String>,
 
-    /// The API that is loaded: chat [default: chat]
-    #[arg(long = "endpoint-type", value_name = "TYPE", value_parser = choice::<EndpointKind>)]
+    /// The API that is loaded: chat, completions, responses, messages, embeddings, and others of the reference's names; a
+    /// wrong one lists them all [default: chat]
+    #[arg(long = "endpoint-type", value_name = "TYPE", value_parser = endpoint_type)]
     pub(crate) kind: Option<EndpointKind>,
 
     /// Ask for the answer as a stream of events, and time its tokens
     #[arg(long)]
     pub(crate) streaming: bool,
 
-    /// Path of the requests, beginning with `/` [default: /v1/chat/completions]
+    /// Path of the requests, beginning with `/` [default: the API's own, /v1/chat/completions for chat]
     #[arg(long = "custom-endpoint", visible_alias = "endpoint", value_name = "PATH")]
     pub(crate) path: Option<String>,
 
-    /// Sent as `Authorization: Bearer KEY`; replaces such a header given with --header
+    /// Sent as `Authorization: Bearer KEY`, to Anthropic's API as `x-api-key`; replaces such a header given with --header
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
 
@@ -112,6 +112,14 @@ pub(crate) struct Endpoint {
     /// Ask for the output length in `max_tokens`, not `max_completion_tokens`
     #[arg(long)]
     pub(crate) use_legacy_max_tokens: bool,
+
+    /// Ask for token counts with every event of a chat stream, so that tokens and not events are timed
+    #[arg(long)]
+    pub(crate) per_chunk_usage: bool,
+
+    /// application/json or multipart/form-data, as the API takes it [default: what the API takes]
+    #[arg(long = "request-content-type", value_name = "TYPE", value_parser = content_type)]
+    pub(crate) content_type: Option<ContentType>,
 
     /// Header that carries the session's id [default: X-Correlation-ID]
     #[arg(long, value_name = "NAME")]
@@ -337,7 +345,8 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "WHEN", value_parser = choice::<Spin>)]
     pub(crate) spin: Option<Spin>,
 
-    /// Kernel interface below the sockets: auto, uring, epoll [default: auto]
+    /// Kernel interface below the sockets: direct (an io_uring of our own with multishot receives, kernel 6.1), uring
+    /// (the runtime's), epoll; auto takes the first that the host allows [default: auto]
     #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
     pub(crate) io: Option<Io>,
 
@@ -391,8 +400,29 @@ pub(crate) struct Serve {
     pub(crate) osl: Option<u32>,
 
     /// Tokens in one event of a stream [default: 1]
-    #[arg(long, value_name = "N", value_parser = count32)]
+    #[arg(long, visible_alias = "tokens-per-event", value_name = "N", value_parser = count32)]
     pub(crate) tokens_per_chunk: Option<u32>,
+
+    /// Tokens of reasoning at the start of each answer (chat, responses, messages), within its length [default: 0]
+    #[arg(long, value_name = "TOKENS", value_parser = whole32)]
+    pub(crate) reasoning: Option<u32>,
+
+    /// Answer requests that offer tools with a call of the first one, unless they bring the result of a call
+    #[arg(long)]
+    pub(crate) tool_calls: bool,
+
+    /// Decode speculatively with N drafted tokens a step: an event is a step and carries 1 to N+1 tokens, and chat and
+    /// completions tell acceptance beside their usage
+    #[arg(long, value_name = "N", value_parser = count32)]
+    pub(crate) spec_decode: Option<u32>,
+
+    /// Begin the text of each answer with the number of messages in the request, in place of its first word
+    #[arg(long)]
+    pub(crate) echo: bool,
+
+    /// Share of each prompt that usage says came from a cache [default: 0]
+    #[arg(long, value_name = "FRACTION", value_parser = share)]
+    pub(crate) cached: Option<f64>,
 
     /// How far each interval strays from its mean to either side: a fraction of it (0.1), or milliseconds (2ms)
     /// [default: 0]

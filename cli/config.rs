@@ -14,7 +14,7 @@ pub(crate) use serve::ServeConfig;
 
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui, name_of};
+use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui};
 use std::path::PathBuf;
 
 /// Everything that `maser profile` was asked for.
@@ -197,7 +197,7 @@ impl ProfileConfig {
             return dir.clone();
         }
         let model = self.model.replace('/', "_");
-        let kind = name_of(self.endpoint.kind);
+        let kind = self.endpoint.kind.name();
         let stimulus = self.load.stimulus();
         PathBuf::from("artifacts").join(format!("{model}-openai-{kind}-{stimulus}"))
     }

@@ -4,6 +4,7 @@
 
 pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
+pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
 
@@ -66,6 +67,11 @@ pub(crate) fn deviation(raw: &str) -> Parsed<f64> {
 /// A share of 1: between 0 and 1, both included.
 pub(crate) fn fraction(raw: &str) -> Option<f64> {
     finite(raw).filter(|x| (0.0..=1.0).contains(x))
+}
+
+/// The same where nothing else is allowed.
+pub(crate) fn share(raw: &str) -> Parsed<f64> {
+    fraction(raw).ok_or_else(|| "expected a share from 0 to 1".into())
 }
 
 /// `units` of `unit` nanoseconds each, if that fits 64 bits.
@@ -139,43 +145,36 @@ pub(crate) fn name_of<T: Choice + PartialEq>(value: T) -> &'static str {
 }
 
 /// `--endpoint-type`: the API that is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EndpointKind {
-    /// OpenAI chat completions.
-    Chat,
-}
-
-impl EndpointKind {
-    /// The path that requests go to unless `--custom-endpoint` says otherwise.
-    pub(crate) fn path(self) -> &'static str {
-        match self {
-            Self::Chat => "/v1/chat/completions",
-        }
+pub(crate) fn endpoint_type(raw: &str) -> Parsed<EndpointKind> {
+    let ready = || EndpointKind::ALL.iter().copied().filter(|kind| *kind != EndpointKind::VideoGeneration);
+    let names = || ready().map(EndpointKind::name).collect::<Vec<_>>().join(", ");
+    match EndpointKind::from_name(raw) {
+        Some(EndpointKind::VideoGeneration) => Err(
+            "not supported yet by this version of maser: a video takes several requests, one to submit it and some to \
+                 ask for it"
+                .into(),
+        ),
+        Some(kind) => Ok(kind),
+        None => Err(format!("expected one of {}", names())),
     }
 }
 
-impl Choice for EndpointKind {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("chat", Some(Self::Chat)),
-        ("audio-transcription", None),
-        ("cohere-rankings", None),
-        ("completions", None),
-        ("responses", None),
-        ("messages", None),
-        ("chat-embeddings", None),
-        ("embeddings", None),
-        ("hf-tei-rankings", None),
-        ("huggingface-generate", None),
-        ("image-generation", None),
-        ("image-edit", None),
-        ("video-generation", None),
-        ("image-retrieval", None),
-        ("nim-embeddings", None),
-        ("nim-rankings", None),
-        ("solido-rag", None),
-        ("raw", None),
-        ("template", None),
-    ];
+/// `--request-content-type`: how bodies are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContentType {
+    /// JSON.
+    Json,
+    /// A form with files.
+    Multipart,
+}
+
+/// A media type, or the reference's spelling of it as a name.
+pub(crate) fn content_type(raw: &str) -> Parsed<ContentType> {
+    match raw.to_ascii_lowercase().replace(['/', '_'], "-").as_str() {
+        "application-json" => Ok(ContentType::Json),
+        "multipart-form-data" => Ok(ContentType::Multipart),
+        _ => Err("expected application/json or multipart/form-data".into()),
+    }
 }
 
 /// `--arrival-pattern`: how requests are spaced under a rate.
@@ -298,6 +297,8 @@ impl Choice for Spin {
 pub(crate) enum Io {
     /// io_uring where the kernel allows it, else epoll.
     Auto,
+    /// An io_uring of our own.
+    Direct,
     /// io_uring.
     Uring,
     /// epoll.
@@ -305,8 +306,12 @@ pub(crate) enum Io {
 }
 
 impl Choice for Io {
-    const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("auto", Some(Self::Auto)), ("uring", Some(Self::Uring)), ("epoll", Some(Self::Epoll))];
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("auto", Some(Self::Auto)),
+        ("direct", Some(Self::Direct)),
+        ("uring", Some(Self::Uring)),
+        ("epoll", Some(Self::Epoll)),
+    ];
 }
 
 /// Far above the number of cores of any machine; bounds what a range may expand to.

@@ -39,7 +39,7 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             "--ui dashboard: not supported yet by this version of maser, which has simple, none",
         ),
         (
-            &["profile", "-m", "x", "--endpoint-type", "embeddings"],
+            &["profile", "-m", "x", "--endpoint-type", "video_generation"],
             "--endpoint-type embeddings: not supported yet by this version of maser, which has chat",
         ),
         (

@@ -247,7 +247,7 @@ fn export(bytes: &[u8]) -> Exported {
     let path = dir.path().join(FILE_NAME);
     std::fs::write(&path, bytes).unwrap();
     let log = Log::open(&path).unwrap();
-    let options = Options { count_tokens: Some(&decimal), threads: 2 };
+    let options = Options { count_tokens: Some(&decimal), threads: 2, ..Options::default() };
     let report = Report::build(&log, &options);
     let results = write_all(&report, &log, dir.path(), &ExportOptions { utc_offset: Some(0) });
     Exported { dir, log, report, results }

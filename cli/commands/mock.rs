@@ -20,7 +20,7 @@ pub(super) struct Mock {
 impl Mock {
     /// Starts it, on a core that the run's own threads leave free, if there is one.
     pub(super) fn start(config: &ServeConfig, topology: &Topology) -> Result<Self, Failure> {
-        let io = super::io(config.io)?;
+        let io = super::runtime_io(config.io)?;
         let server = serve::bind(config).map_err(|failure| match failure {
             Failure::Failed(why) => Failure::Failed(format!("--mock: {why}")),
             refused => refused,

@@ -9,7 +9,7 @@ mod signals;
 
 use crate::refusal::Refusal;
 use crate::values::Io;
-use maser_engine::net::probe;
+use maser_engine::net::{direct, probe};
 use std::fmt;
 
 /// Why a command did not do what it was asked to: a sentence and an exit code.
@@ -46,12 +46,25 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// What carries the sockets, by what was asked for and what the host allows.
+/// What carries the load's sockets, by what was asked for and what the host allows.
 fn io(io: Io) -> Result<probe::Io, Refusal> {
     match io {
         Io::Auto => Ok(probe::best()),
+        Io::Direct => match direct::refusal() {
+            None => Ok(probe::Io::Direct),
+            Some(why) => Err(Refusal::new(format!("--io direct: {why}; --io auto takes what there is"))),
+        },
+        io => runtime_io(io),
+    }
+}
+
+/// What carries a server's sockets, which are the runtime's.
+fn runtime_io(io: Io) -> Result<probe::Io, Refusal> {
+    match io {
+        Io::Auto => Ok(probe::best_of_runtime()),
         Io::Epoll => Ok(probe::Io::Epoll),
-        Io::Uring => match (probe::best(), probe::uring_refusal()) {
+        Io::Direct => Err(Refusal::new("--io direct is for the load; a server has --io uring or epoll")),
+        Io::Uring => match (probe::best_of_runtime(), probe::uring_refusal()) {
             (io @ probe::Io::Uring(_), _) => Ok(io),
             (_, why) => Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default()))),
         },

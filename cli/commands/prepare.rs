@@ -9,7 +9,7 @@ use maser_datasets::lengths::Lengths;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
-use maser_engine::endpoint::{self, Kind};
+use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, RequestInfo};
 use maser_engine::plan::{Capture, History, Phase, Plan, Requests, RequestsBuilder, Target, Turn};
 use maser_engine::schedule;
@@ -152,12 +152,22 @@ pub(super) fn bodies(
     let mut builder = RequestsBuilder::new(dir).map_err(full)?;
     let options = options(config);
     let (mut rows, mut body, mut failed) = (Vec::new(), Vec::new(), None);
-    let built = spec(config, seed).build(tokenizer, &mut |conversation| {
-        add(&conversation, &options, &mut builder, &mut rows, &mut body).map_err(|e| {
+    let kind = config.endpoint.kind;
+    let built = spec(config, seed).build(tokenizer, &mut |conversation| match add(
+        &conversation,
+        kind,
+        &options,
+        &mut builder,
+        &mut rows,
+        &mut body,
+    ) {
+        Ok(()) => Ok(()),
+        Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
+        Err(Unbuilt::Full(e)) => {
             let sentence = Error(e.to_string());
             failed = Some(e);
-            sentence
-        })
+            Err(sentence)
+        }
     });
     if let Some(e) = failed {
         return Err(full(e));
@@ -173,17 +183,32 @@ pub(super) fn bodies(
     Ok(Bodies { requests: Arc::new(requests), rows, summary })
 }
 
+/// Why a conversation did not become requests.
+enum Unbuilt {
+    /// The endpoint cannot carry it.
+    Unfit(Unfit),
+    /// The arena cannot be written.
+    Full(std::io::Error),
+}
+
+impl From<std::io::Error> for Unbuilt {
+    fn from(e: std::io::Error) -> Self {
+        Self::Full(e)
+    }
+}
+
 fn add(
     conversation: &Conversation,
+    kind: Kind,
     options: &endpoint::Options,
     builder: &mut RequestsBuilder,
     rows: &mut Vec<Row>,
     body: &mut Vec<u8>,
-) -> std::io::Result<()> {
+) -> Result<(), Unbuilt> {
     builder.begin_session();
     for (k, turn) in conversation.turns.iter().enumerate() {
         body.clear();
-        let splice = Kind::Chat.body(options, conversation, k, body);
+        let splice = kind.body(options, conversation, k, body).map_err(Unbuilt::Unfit)?;
         let history = match conversation.context {
             Context::DeltasWithoutResponses => History::OwnAndReply,
             Context::DeltasWithResponses => History::Own,
@@ -207,8 +232,10 @@ fn options(config: &ProfileConfig) -> endpoint::Options {
         model: config.model.clone(),
         streaming: config.endpoint.streaming,
         use_legacy_max_tokens: config.endpoint.use_legacy_max_tokens,
-        per_chunk_usage: false,
+        per_chunk_usage: config.endpoint.per_chunk_usage,
+        use_server_token_count: config.use_server_token_count,
         extra: config.endpoint.extra.clone(),
+        template: config.endpoint.template.clone(),
     }
 }
 
@@ -219,14 +246,19 @@ pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: 
     Ok(Plan {
         phases,
         target: target(config)?,
-        endpoint: Kind::Chat,
+        endpoint: config.endpoint.kind,
         requests: bodies.requests.clone(),
-        capture: Capture { text: !config.use_server_token_count, gaps: config.output.level != ExportLevel::Summary },
+        capture: Capture { text: captures_text(config), gaps: config.output.level != ExportLevel::Summary },
         request_timeout: (timeout > 0).then_some(timeout),
         preconnect: config.machine.preconnect,
         run_key,
         seed,
     })
+}
+
+/// Whether output is kept to be counted by the client's tokenizer.
+fn captures_text(config: &ProfileConfig) -> bool {
+    !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
 fn phases(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Phase>, Failure> {
@@ -273,14 +305,15 @@ fn target(config: &ProfileConfig) -> Result<Target, Failure> {
     let mut headers = Vec::new();
     let accept = if endpoint.streaming { "text/event-stream" } else { "application/json" };
     let agent = concat!("maser/", env!("CARGO_PKG_VERSION"));
-    let own = [("User-Agent", agent), ("Accept", accept), ("Content-Type", "application/json")];
+    let content_type = endpoint.content_type();
+    let own = [("User-Agent", agent), ("Accept", accept), ("Content-Type", content_type.as_str())];
     headers.extend(own.iter().filter(|(n, _)| user(n).is_none()).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
     let users = endpoint.headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host"));
     headers.extend(users.map(|h| (h.name.clone(), h.value.clone())));
     Ok(Target {
         addrs: addresses(config)?,
         host: user("host").map_or_else(|| endpoint.url.host_header(), |h| h.value.clone()),
-        path: endpoint.target(),
+        path: endpoint.target(&config.model),
         correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
         headers,
     })

@@ -236,7 +236,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         cli_command: redact::cli_command(argv),
         input_config: config.input_config(),
         random_seed: config.random_seed,
-        endpoint: name_of(config.endpoint.kind).to_owned(),
+        endpoint: config.endpoint.kind.name().to_owned(),
         streaming: config.endpoint.streaming,
         phases: plan.phases.iter().map(phase).collect(),
         fixed_schedule: plan.phases.iter().any(|p| matches!(p.schedule, Spec::Fixed(_))),

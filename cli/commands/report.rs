@@ -44,6 +44,7 @@ pub(super) fn publish(log: &Log, dir: &Path, before: Vec<Result<Written, String>
     let options = Options {
         count_tokens: count.as_ref().map(|c| c as &maser_engine::report::CountTokens<'_>),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        ..Options::default()
     };
     let report = Report::build(log, &options);
     let mut results = export::write_all(&report, log, dir, &ExportOptions::default());

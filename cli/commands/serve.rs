@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Serves until interrupted; returns the exit code.
 pub(crate) fn run(config: &ServeConfig) -> Result<u8, Failure> {
-    let io = super::io(config.io)?;
+    let io = super::runtime_io(config.io)?;
     let core = core(&config.cores);
     let server = bind(config)?;
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
@@ -73,6 +73,11 @@ fn engine_config(config: &ServeConfig) -> Config {
         itl: config.itl,
         osl: config.osl,
         tokens_per_chunk: config.tokens_per_chunk,
+        reasoning: config.reasoning,
+        tool_calls: config.tool_calls,
+        spec_decode: config.spec_decode,
+        echo: config.echo,
+        cached: config.cached,
         jitter: config.jitter,
         faults: config.faults.iter().map(|f| (f.kind, f.fraction)).collect(),
         log: config.log.clone(),
@@ -100,6 +105,19 @@ fn describe(config: &ServeConfig) -> String {
     text.push_str(&format!(", {} tokens", config.osl));
     if config.tokens_per_chunk > 1 {
         text.push_str(&format!(", {} in an event", config.tokens_per_chunk));
+    }
+    if config.reasoning > 0 {
+        text.push_str(&format!(", {} of reasoning", config.reasoning));
+    }
+    if let Some(drafted) = config.spec_decode {
+        text.push_str(&format!(", {drafted} drafted a step"));
+    }
+    let ways = [(config.tool_calls, "tool calls"), (config.echo, "echo")];
+    for (_, way) in ways.iter().filter(|(is_on, _)| *is_on) {
+        text.push_str(&format!(", {way}"));
+    }
+    if config.cached > 0.0 {
+        text.push_str(&format!(", {} cached", config.cached));
     }
     match config.jitter {
         Jitter::Span(0) => {}

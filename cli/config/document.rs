@@ -76,17 +76,20 @@ impl ProfileConfig {
         let headers: Map<String, Value> = at
             .headers
             .iter()
-            .filter(|h| at.api_key.is_none() || !h.name.eq_ignore_ascii_case("authorization"))
+            .filter(|h| {
+                at.api_key.is_none() || !["authorization", "x-api-key"].contains(&&*h.name.to_ascii_lowercase())
+            })
             .map(|h| (h.name.clone(), h.shown().into()))
             .collect();
         Object::default()
             .put("urls", vec![redact::url(at.url.as_str())])
-            .put_if(self.typed.endpoint_type, "type", name_of(at.kind))
+            .put_if(self.typed.endpoint_type, "type", at.kind.name())
             .put_some("path", at.custom_path.clone())
             .put_some("api_key", key)
             .put_if(at.timeout_given, "timeout", seconds(at.timeout))
             .put_if(at.streaming, "streaming", true)
             .put_if(at.use_legacy_max_tokens, "use_legacy_max_tokens", true)
+            .put_if(at.per_chunk_usage, "per_chunk_usage", true)
             .put_if(self.use_server_token_count, "use_server_token_count", true)
             .put_if(!headers.is_empty(), "headers", headers)
             .put_if(!at.extra.is_empty(), "extra", redact::fields(&at.extra))

@@ -4,8 +4,9 @@ use super::{ServeConfig, grammar};
 use crate::args;
 use crate::redact;
 use crate::refusal::Refusal;
-use crate::values::EndpointKind;
+use crate::values::{ContentType, EndpointKind};
 use maser_engine::clock::{Nanos, SECOND};
+use maser_engine::endpoint::{Auth, BOUNDARY, Encoding};
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -41,6 +42,10 @@ pub(crate) struct Endpoint {
     pub(crate) api_key: Option<Secret>,
     /// Ask for the output length in `max_tokens`.
     pub(crate) use_legacy_max_tokens: bool,
+    /// Ask for token counts with every event of a stream.
+    pub(crate) per_chunk_usage: bool,
+    /// Source of the template that bodies are made from, where the type is `template`.
+    pub(crate) template: Option<String>,
     /// Name of the header with the session's id, if not `X-Correlation-ID`.
     pub(crate) session_header: Option<String>,
 }
@@ -207,25 +212,51 @@ impl Endpoint {
     ) -> Result<Self, Refusal> {
         let typed = &args.endpoint;
         let api_key = typed.api_key.as_deref().map(key).transpose()?;
+        let kind = typed.kind.unwrap_or(EndpointKind::Chat);
+        let streaming = typed.streaming && kind.can_stream();
+        if typed.streaming && !streaming {
+            notes.push(format!("--streaming: {} answers in one piece, so no stream is asked for", kind.name()));
+        }
+        if typed.per_chunk_usage {
+            per_chunk_usage(typed, kind, streaming)?;
+        }
+        content_type(typed.content_type, kind)?;
+        let mut extra = extra(&args.input.extra_inputs)?;
+        let template = template(kind, &mut extra)?;
+        stored(kind, &extra, typed.use_server_token_count)?;
         Ok(Self {
             url: url(&typed.urls, mock)?,
-            kind: typed.kind.unwrap_or(EndpointKind::Chat),
+            kind,
             custom_path: typed.path.as_deref().map(custom_path).transpose()?,
-            streaming: typed.streaming,
-            headers: headers(&args.input.headers, api_key.as_ref(), notes)?,
-            extra: extra(&args.input.extra_inputs)?,
+            streaming,
+            headers: headers(&args.input.headers, api_key.as_ref(), kind.auth(), notes)?,
+            extra,
             timeout: typed.timeout.unwrap_or(TIMEOUT),
             timeout_given: typed.timeout.is_some(),
             api_key,
             use_legacy_max_tokens: typed.use_legacy_max_tokens,
+            per_chunk_usage: typed.per_chunk_usage,
+            template,
             session_header: typed.session_header.clone().map(session_header).transpose()?,
         })
     }
 
+    /// The `Content-Type` of requests.
+    pub(crate) fn content_type(&self) -> String {
+        match self.kind.encoding() {
+            Encoding::Json => "application/json".into(),
+            Encoding::Multipart => format!("multipart/form-data; boundary={BOUNDARY}"),
+        }
+    }
+
     /// What the request line names: base path and endpoint path joined, and the query. An endpoint path that the base
-    /// path ends with is not repeated, nor is `/v1`.
-    pub(crate) fn target(&self) -> String {
-        let own = self.custom_path.as_deref().unwrap_or(self.kind.path());
+    /// path ends with is not repeated, nor is `/v1`. A path of the API that names a model names `model`.
+    pub(crate) fn target(&self, model: &str) -> String {
+        let own = match &self.custom_path {
+            Some(path) => path.clone(),
+            None => self.kind.path(self.streaming).replace("{model}", &percent_encoded(model)),
+        };
+        let own = own.as_str();
         let (own, own_query) = match own.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (own, None),
@@ -253,6 +284,78 @@ fn join(base: &str, path: &str) -> String {
         _ => path,
     };
     format!("{base}/{path}")
+}
+
+/// A segment of a path: what has a meaning of its own there, or none at all, is encoded.
+fn percent_encoded(segment: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    segment.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// The count with every event is an extension of chat streams, and is taken at its word.
+fn per_chunk_usage(typed: &args::Endpoint, kind: EndpointKind, streaming: bool) -> Result<(), Refusal> {
+    let why = if !typed.use_server_token_count {
+        "it needs --use-server-token-count"
+    } else if kind != EndpointKind::Chat {
+        "it needs --endpoint-type chat"
+    } else if !streaming {
+        "it needs --streaming"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(format!("--per-chunk-usage: {why}")))
+}
+
+fn content_type(typed: Option<ContentType>, kind: EndpointKind) -> Result<(), Refusal> {
+    match (typed, kind.encoding()) {
+        (Some(ContentType::Json), Encoding::Multipart) => Err(Refusal::new(format!(
+            "--request-content-type application/json: {} takes multipart/form-data only",
+            kind.name()
+        ))),
+        (Some(ContentType::Multipart), Encoding::Json) => Err(Refusal::new(format!(
+            "--request-content-type multipart/form-data: {} takes application/json only",
+            kind.name()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The template of the type that is made of one: a file's content, a known name, or the text itself.
+fn template(kind: EndpointKind, extra: &mut Map<String, Value>) -> Result<Option<String>, Refusal> {
+    if kind != EndpointKind::Template {
+        return Ok(None);
+    }
+    let Some(given) = extra.shift_remove("payload_template") else {
+        return Err(Refusal::new(
+            "--endpoint-type template: it needs --extra-inputs payload_template:FILE, or the template itself as the value",
+        ));
+    };
+    let text = match given {
+        Value::String(text) => text,
+        Value::Object(template) => Value::Object(template).to_string(),
+        other => return Err(Refusal::new(format!("--extra-inputs payload_template: {other} is no template"))),
+    };
+    if text.eq_ignore_ascii_case("nv-embedqa") {
+        return Ok(Some("{\"text\": {{ texts|tojson }}}".into()));
+    }
+    if text.trim_start().starts_with('{') {
+        return Ok(Some(text));
+    }
+    std::fs::read_to_string(&text)
+        .map(Some)
+        .map_err(|e| Refusal::new(format!("--extra-inputs payload_template:{text}: the file cannot be read: {e}")))
+}
+
+/// Turns that continue a stored answer leave the history to the server: only the server can count its tokens.
+fn stored(kind: EndpointKind, extra: &Map<String, Value>, server_counts: bool) -> Result<(), Refusal> {
+    let is_stored = extra.get("store").is_some_and(|store| matches!(store, Value::Bool(true)) || store == "true");
+    match kind == EndpointKind::Responses && is_stored && !server_counts {
+        true => Err(Refusal::new(
+            "--extra-inputs store:true: later turns leave the history to the server, so tokens must be counted by it; add \
+             --use-server-token-count",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn url(typed: &[String], mock: Option<&ServeConfig>) -> Result<Url, Refusal> {
@@ -302,7 +405,12 @@ fn session_header(name: String) -> Result<String, Refusal> {
         .map_err(|why| Refusal::new(format!("--session-header: {why}")))
 }
 
-fn headers(items: &[String], api_key: Option<&Secret>, notes: &mut Vec<String>) -> Result<Vec<Header>, Refusal> {
+fn headers(
+    items: &[String],
+    api_key: Option<&Secret>,
+    auth: Auth,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Header>, Refusal> {
     let mut all: Vec<Header> = Vec::new();
     let wrong = |why: String| Refusal::new(format!("--header: {why}"));
     for item in items {
@@ -312,13 +420,26 @@ fn headers(items: &[String], api_key: Option<&Secret>, notes: &mut Vec<String>) 
             all.push(header);
         }
     }
+    let (name, version) = match auth {
+        Auth::Bearer => ("Authorization", None),
+        Auth::ApiKey => ("x-api-key", Some(("anthropic-version", "2023-06-01"))),
+    };
     if let Some(key) = api_key {
         let before = all.len();
-        all.retain(|h| !h.name.eq_ignore_ascii_case("authorization"));
+        all.retain(|h| !h.name.eq_ignore_ascii_case(name));
         if all.len() < before {
-            notes.push("--api-key replaces the Authorization header given with --header".into());
+            notes.push(format!("--api-key replaces the {name} header given with --header"));
         }
-        all.push(Header { name: "Authorization".into(), value: format!("Bearer {}", key.expose()) });
+        let value = match auth {
+            Auth::Bearer => format!("Bearer {}", key.expose()),
+            Auth::ApiKey => key.expose().to_owned(),
+        };
+        all.push(Header { name: name.into(), value });
+    }
+    if let Some((name, value)) = version
+        && !all.iter().any(|h| h.name.eq_ignore_ascii_case(name))
+    {
+        all.push(Header { name: name.into(), value: value.into() });
     }
     Ok(all)
 }
@@ -371,7 +492,7 @@ mod tests {
 
     #[test]
     fn paths_join_without_repeating_themselves() {
-        let chat = EndpointKind::Chat.path();
+        let chat = EndpointKind::Chat.path(false);
         for (base, path, want) in [
             ("", chat, "/v1/chat/completions"),
             ("/v1", chat, "/v1/chat/completions"),
@@ -405,8 +526,12 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let all =
-            headers(&["Cookie: abc".into(), "X-Plain: seen".into()], Some(&Secret("hidden".into())), &mut Vec::new());
+        let all = headers(
+            &["Cookie: abc".into(), "X-Plain: seen".into()],
+            Some(&Secret("hidden".into())),
+            Auth::Bearer,
+            &mut Vec::new(),
+        );
         let text = format!("{all:?} {:?}", Secret("hidden".into()));
         assert!(text.contains("seen") && !text.contains("abc") && !text.contains("hidden"), "{text}");
     }

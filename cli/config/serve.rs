@@ -4,7 +4,11 @@ use crate::args;
 use crate::refusal::Refusal;
 use crate::values::{Cores, Fault, Io, Jitter};
 use maser_engine::clock::{MILLI, Nanos};
+use maser_engine::serve::MAX_TOKENS;
 use std::path::PathBuf;
+
+/// Most tokens drafted in a step: real drafts have up to ten or so.
+const MAX_DRAFTED: u32 = 64;
 
 /// A mock endpoint with known timing and faults: `maser serve`, or `maser profile --mock`.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +27,16 @@ pub(crate) struct ServeConfig {
     pub(crate) osl: u32,
     /// Tokens in one event of a stream, at least 1.
     pub(crate) tokens_per_chunk: u32,
+    /// Tokens of reasoning at the start of each answer.
+    pub(crate) reasoning: u32,
+    /// Requests that offer tools are answered with calls.
+    pub(crate) tool_calls: bool,
+    /// Tokens drafted in a step of speculative decoding.
+    pub(crate) spec_decode: Option<u32>,
+    /// Answers begin with the number of messages.
+    pub(crate) echo: bool,
+    /// Share of prompts said to come from a cache.
+    pub(crate) cached: f64,
     /// How far intervals stray from their means.
     pub(crate) jitter: Jitter,
     /// What goes wrong, and how often; the fractions add up to at most 1.
@@ -53,6 +67,15 @@ impl ServeConfig {
         if shares > 1.0 + 1e-9 {
             return Err(Refusal::new("--fault: the fractions add up to more than 1"));
         }
+        if args.spec_decode.is_some() && args.tokens_per_chunk.is_some() {
+            return Err(Refusal::new("--tokens-per-chunk: with --spec-decode it is the steps that say how many"));
+        }
+        if args.spec_decode.is_some_and(|n| n > MAX_DRAFTED) {
+            return Err(Refusal::new(format!("--spec-decode: expected at most {MAX_DRAFTED} drafted tokens")));
+        }
+        if args.osl.is_some_and(|n| n > MAX_TOKENS) {
+            return Err(Refusal::new(format!("--osl: expected at most {MAX_TOKENS} tokens")));
+        }
         let host = args.host.unwrap_or_else(|| "127.0.0.1".into());
         if !is_host(&host) {
             return Err(Refusal::new(format!("--host {host}: expected a name or an address")));
@@ -70,6 +93,11 @@ impl ServeConfig {
             itl: args.itl.unwrap_or(5 * MILLI),
             osl: args.osl.unwrap_or(32),
             tokens_per_chunk: args.tokens_per_chunk.unwrap_or(1),
+            reasoning: args.reasoning.unwrap_or(0),
+            tool_calls: args.tool_calls,
+            spec_decode: args.spec_decode,
+            echo: args.echo,
+            cached: args.cached.unwrap_or(0.0),
             jitter: args.jitter.unwrap_or(Jitter::Span(0)),
             faults: args.faults,
             log: args.log,
@@ -100,6 +128,26 @@ mod tests {
         assert_eq!(mock.faults, [reset]);
         assert_eq!(mock.models, ["mock"]);
         assert_eq!(ServeConfig::mock("port=9000").map(|m| m.port), Ok(9000));
+    }
+
+    #[test]
+    fn a_spec_may_say_what_answers_are_made_of() {
+        let mock = ServeConfig::mock("reasoning=8,tool-calls,spec-decode=3,echo,cached=0.25").expect("a spec");
+        assert_eq!((mock.reasoning, mock.tool_calls, mock.spec_decode, mock.echo), (8, true, Some(3), true));
+        assert_eq!(mock.cached, 0.25);
+        assert_eq!(ServeConfig::mock("tokens-per-event=4").map(|m| m.tokens_per_chunk), Ok(4));
+        for (spec, why) in [
+            (
+                "spec-decode=3,tokens-per-event=4",
+                "--tokens-per-chunk: with --spec-decode it is the steps that say how many",
+            ),
+            ("spec-decode=65", "--spec-decode: expected at most 64 drafted tokens"),
+            ("osl=1048577", "--osl: expected at most 1048576 tokens"),
+            ("cached=1.5", "--cached 1.5: expected a share from 0 to 1"),
+        ] {
+            let said = ServeConfig::mock(spec).expect_err(spec).to_string();
+            assert!(said.ends_with(why), "{said}");
+        }
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn what_has_no_effect_is_noted() {
 fn the_defaults_are_the_reference_s() {
     let config = run("-m mock");
     assert_eq!(config.endpoint.url.as_str(), "http://localhost:8000");
-    assert_eq!(config.endpoint.target(), "/v1/chat/completions");
+    assert_eq!(config.endpoint.target("m"), "/v1/chat/completions");
     assert_eq!(config.endpoint.timeout, 21_600_000_000_000);
     assert_eq!(config.ui, Ui::None);
     assert_eq!(config.tokenizer, Tokenizer::Builtin);

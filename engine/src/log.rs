@@ -9,7 +9,7 @@
 
 use crate::clock::{Anchor, Instant};
 use crate::record::{Payload, RECORD_SIZE, Record, UNKNOWN};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -200,6 +200,19 @@ struct Block {
     to: usize,
 }
 
+/// One block, described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// What it holds.
+    pub kind: Kind,
+    /// How many of it.
+    pub count: u32,
+    /// Where its head begins.
+    pub offset: u64,
+    /// Bytes of its body.
+    pub body: u64,
+}
+
 /// Where a log stops being readable before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
@@ -287,9 +300,56 @@ impl Log {
         })
     }
 
+    /// Input tokens and requested output tokens of a request, as [`Log::request`] has them.
+    pub fn lengths(&self, index: u32) -> (Option<u32>, Option<u32>) {
+        let word = |at: usize| {
+            let bytes = self.map.get(at..at + 4)?.try_into().ok()?;
+            Some(u32::from_le_bytes(bytes)).filter(|n| *n != UNKNOWN)
+        };
+        self.requests.get(index as usize).map_or((None, None), |at| (word(*at), word(at + 4)))
+    }
+
     /// Every record with its payload, in the order they were collected.
     pub fn records(&self) -> impl Iterator<Item = (Record, Payload<'_>)> + '_ {
-        self.record_blocks().flat_map(move |b| Rows { body: &self.map[b.from..b.to], left: b.count })
+        self.places().map(|(_, record, payload)| (record, payload))
+    }
+
+    /// Every record with its payload and its place, for [`Log::record_at`]. What was passed is given back to the kernel:
+    /// a log larger than memory can be read.
+    pub fn places(&self) -> impl Iterator<Item = (u64, Record, Payload<'_>)> + '_ {
+        let mut passed = 0;
+        self.record_blocks().flat_map(move |b| {
+            if b.from - passed >= WINDOW {
+                release(&self.map, passed, b.from);
+                passed = b.from;
+            }
+            Rows { map: &self.map, at: b.from, to: b.to, left: b.count }
+        })
+    }
+
+    /// The record at a place that [`Log::places`] gave.
+    pub fn record_at(&self, place: u64) -> Option<(Record, Payload<'_>)> {
+        let mut rows = Rows { map: &self.map, at: place as usize, to: self.map.len(), left: 1 };
+        rows.next().map(|(_, record, payload)| (record, payload))
+    }
+
+    /// What the log is made of, in order.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockInfo> + '_ {
+        self.blocks.iter().map(|b| BlockInfo {
+            kind: b.kind,
+            count: b.count,
+            offset: (b.from - HEAD) as u64,
+            body: (b.to - b.from) as u64,
+        })
+    }
+
+    /// The records of one block, with the bytes of the body that belong to none of them.
+    pub(crate) fn rows_of(&self, block: &BlockInfo) -> (impl Iterator<Item = (Record, &[u8])>, usize) {
+        let from = block.offset as usize + HEAD;
+        let to = (from + block.body as usize).min(self.map.len());
+        let rows = || Rows { map: &self.map, at: from, to, left: block.count }.raw();
+        let used: usize = rows().map(|(_, payload)| RECORD_SIZE + payload.len()).sum();
+        (rows(), (to - from) - used)
     }
 
     fn record_blocks(&self) -> impl Iterator<Item = &Block> {
@@ -297,34 +357,66 @@ impl Log {
     }
 }
 
-struct Rows<'a> {
-    body: &'a [u8],
-    left: u32,
-}
+/// Bytes of the file that stay mapped behind a reader.
+const WINDOW: usize = 16 << 20;
 
-impl<'a> Iterator for Rows<'a> {
-    type Item = (Record, Payload<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 || self.body.len() < RECORD_SIZE {
-            return None;
-        }
-        self.left -= 1;
-        let (head, rest) = self.body.split_at(RECORD_SIZE);
-        let record: Record = bytemuck::pod_read_unaligned(head);
-        let len = (record.payload_len as usize).min(rest.len());
-        let (payload, rest) = rest.split_at(len);
-        self.body = rest;
-        Some((record, Payload::parse(payload)))
+/// Gives pages back that have been read. They are the kernel's file cache, but while they are mapped they count as ours.
+fn release(map: &Mmap, from: usize, to: usize) {
+    const PAGE: usize = 4096;
+    let (from, to) = (from.next_multiple_of(PAGE), to / PAGE * PAGE);
+    if from < to {
+        // SAFETY: the mapping is shared, read-only and of a file: a page that is given back is read from the file again.
+        // A refusal costs memory, nothing else.
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
     }
 }
 
-fn scan(map: &[u8]) -> (Vec<Block>, Option<Damage>) {
+/// Records one after the other, until a count or a border is reached.
+struct Rows<'a> {
+    map: &'a [u8],
+    at: usize,
+    to: usize,
+    left: u32,
+}
+
+impl<'a> Rows<'a> {
+    fn advance(&mut self) -> Option<(u64, Record, &'a [u8])> {
+        if self.left == 0 {
+            return None;
+        }
+        let place = self.at as u64;
+        let body = self.map.get(self.at..self.to)?;
+        let (head, rest) = body.split_at_checked(RECORD_SIZE)?;
+        self.left -= 1;
+        let record: Record = bytemuck::pod_read_unaligned(head);
+        let payload = &rest[..(record.payload_len as usize).min(rest.len())];
+        self.at += RECORD_SIZE + payload.len();
+        Some((place, record, payload))
+    }
+
+    fn raw(mut self) -> impl Iterator<Item = (Record, &'a [u8])> {
+        std::iter::from_fn(move || self.advance().map(|(_, record, payload)| (record, payload)))
+    }
+}
+
+impl<'a> Iterator for Rows<'a> {
+    type Item = (u64, Record, Payload<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().map(|(place, record, payload)| (place, record, Payload::parse(payload)))
+    }
+}
+
+fn scan(map: &Mmap) -> (Vec<Block>, Option<Damage>) {
     let mut blocks = Vec::new();
-    let mut at = MAGIC.len();
+    let (mut at, mut passed) = (MAGIC.len(), 0);
     while let Some(block) = block_at(map, at) {
         at = block.to;
         blocks.push(block);
+        if at - passed >= WINDOW {
+            release(map, passed, at);
+            passed = at;
+        }
     }
     let damage = (at < map.len()).then(|| Damage { offset: at as u64, bytes: (map.len() - at) as u64 });
     (blocks, damage)

@@ -33,13 +33,23 @@ pub mod flag {
     pub const INTEGER: u32 = 1 << 10;
     /// Not in the reference's files: maser's own.
     pub const OURS: u32 = 1 << 11;
+    /// Exists only for endpoints that tokenize their input.
+    pub const INPUT_TOKENS: u32 = 1 << 12;
+    /// About reasoning; says nothing on when the metric exists.
+    pub const REASONING: u32 = 1 << 13;
+    /// Neither computed nor shown unless the hidden rows are asked for.
+    pub const EXPERIMENTAL: u32 = 1 << 14;
+    /// Not in runs that measure accuracy.
+    pub const NOT_ON_ACCURACY: u32 = 1 << 15;
+    /// Has a row beside it in which failed requests are infinite values.
+    pub const FAILED_AS_INFINITE: u32 = 1 << 16;
 }
 
 mod table;
 
 pub use table::METRICS;
 
-use flag::{FIXED_SCHEDULE, GOODPUT, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
+use flag::{EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
 
 /// How a metric comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,8 +299,12 @@ pub struct Scope {
     pub valid: u64,
     /// Failed requests.
     pub failed: u64,
-    /// Records that were lost on the way to the log.
-    pub lost: u64,
+    /// Of these, requests that were cut by the end of the run.
+    pub cut: u64,
+    /// Records that were lost on the way to the log; `None` if they cannot be told to belong to this part of the run.
+    pub lost: Option<u64>,
+    /// Credits that were never started, likewise.
+    pub unused: Option<u64>,
 }
 
 impl Scope {
@@ -418,6 +432,8 @@ impl Metric {
         let needs = |bit: u32, given: bool| !self.has(bit) || given;
         needs(STREAMING, to.streaming)
             && needs(TOKENS, to.tokens)
+            && needs(INPUT_TOKENS, to.tokenizes_input)
+            && needs(EXPERIMENTAL, to.hidden)
             && needs(USAGE_DIFF, !to.server_counts)
             && needs(FIXED_SCHEDULE, to.fixed_schedule)
             && needs(GOODPUT, to.goodput)
@@ -467,12 +483,16 @@ pub struct Applies {
     pub streaming: bool,
     /// The endpoint produces tokens.
     pub tokens: bool,
+    /// The endpoint tokenizes its input.
+    pub tokenizes_input: bool,
     /// Token counts are the server's.
     pub server_counts: bool,
     /// A fixed schedule is replayed.
     pub fixed_schedule: bool,
     /// Service levels were given.
     pub goodput: bool,
+    /// The rows are wanted that the reference keeps to itself: internal and experimental ones.
+    pub hidden: bool,
 }
 
 /// The row called `tag`.

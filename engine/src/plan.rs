@@ -255,7 +255,12 @@ mod tests {
         let mut builder = RequestsBuilder::new(dir.path()).unwrap();
         builder.push(b"alone").unwrap();
         builder.begin_session();
-        let turn = Turn { splice: Splice { at: 1, end: 2 }, history: History::Own, delay: 5, ..Turn::default() };
+        let turn = Turn {
+            splice: Splice { at: 1, end: 2, ..Splice::NONE },
+            history: History::Own,
+            delay: 5,
+            ..Turn::default()
+        };
         builder.push_turn(b"[1]", Turn { delay: 0, ..turn }).unwrap();
         builder.push_turn(b"[2]", turn).unwrap();
         let requests = builder.finish().unwrap();

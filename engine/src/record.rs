@@ -274,6 +274,21 @@ impl<'a> Payload<'a> {
         payload
     }
 
+    /// Whether a payload is made of whole parts.
+    pub fn is_whole(mut bytes: &[u8]) -> bool {
+        while let [_, rest @ ..] = bytes {
+            bytes = rest;
+            let Some(len) = take_leb128(&mut bytes) else {
+                return false;
+            };
+            let Some((_, rest)) = usize::try_from(len).ok().and_then(|len| bytes.split_at_checked(len)) else {
+                return false;
+            };
+            bytes = rest;
+        }
+        true
+    }
+
     /// The gaps between consecutive content responses, nanoseconds.
     pub fn gaps(&self) -> impl Iterator<Item = u64> + 'a {
         let mut bytes = self.gaps;

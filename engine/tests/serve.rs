@@ -11,6 +11,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "serve/dialects.rs"]
+mod dialects;
+
 /// A test that would wait for ever fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -266,7 +269,7 @@ fn other_paths_answer_on_the_same_connection() {
         let models = client.ask(&get("/v1/models?limit=3")).json();
         let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
         assert_eq!(ids, ["one", "a \"b\""]);
-        let nowhere = client.ask(&get("/v1/embeddings"));
+        let nowhere = client.ask(&get("/v1/nowhere"));
         assert_eq!((nowhere.status, &nowhere.json()["error"]["code"]), (404, &json!(404)));
         let method = client.ask(&get("/v1/chat/completions"));
         assert_eq!(method.status, 405);
@@ -496,7 +499,7 @@ fn a_client_that_leaves_in_mid_stream_is_logged() {
     let line = lines.iter().find(|l| l["rid"] == "a").unwrap();
     assert_eq!(said(line), (200, 1, "client_closed"));
     assert_eq!(line["ck"].as_array().unwrap().len(), 1);
-    assert_eq!((counts.chats, counts.client_closed), (1, 1));
+    assert_eq!((counts.inferences, counts.client_closed), (1, 1));
 }
 
 #[test]

@@ -314,12 +314,12 @@ fn golden_bodies_are_rebuilt_byte_for_byte() {
         }
         let mut body = Vec::new();
         let mut conversation = Conversation { turns: vec![turn], ..Conversation::default() };
-        Kind::Chat.body(&options, &conversation, 0, &mut body);
+        Kind::Chat.body(&options, &conversation, 0, &mut body).expect("a body");
         assert_eq!(String::from_utf8_lossy(&body), line);
 
         conversation.turns[0].payload = Some(parsed);
         body.clear();
-        Kind::Chat.body(&Options::default(), &conversation, 0, &mut body);
+        Kind::Chat.body(&Options::default(), &conversation, 0, &mut body).expect("a body");
         assert_eq!(String::from_utf8_lossy(&body), line);
     }
 }

@@ -2,191 +2,120 @@
 //!
 //! Reading is lenient where servers differ: the `object` field is not looked at (but for `"error"`), a `delta` and a
 //! `message` are read alike, reasoning is `reasoning_content` or `reasoning`, content may be a string or a list of parts.
-//! Only the first element of `choices` is read.
+//! Every element of `choices` counts as output (the reference reads the first alone); a session goes on with the first.
 
-use super::{Fragments, Options, Reading, Splice, Unreadable, Usage, latest, put_json};
-use crate::record::UNKNOWN;
+use super::body::{Body, Report};
+use super::content::{self, Audio, Forms, put_message, put_messages};
+use super::reply::{Call, Reply, put_raw};
+use super::{Facts, Fragments, Options, Reading, Splice, Unfit, Unreadable, latest, put_json, usage};
 use crate::wire::json::Scanner;
-use maser_datasets::{Conversation, Turn};
-use serde_json::{Map, Value};
+use maser_datasets::Conversation;
 
-const STREAM_OPTIONS: &str = "stream_options";
+pub(super) const FACTS: Facts = Facts {
+    name: "chat",
+    path: "/v1/chat/completions",
+    can_stream: true,
+    produces_tokens: true,
+    media: [true; 3],
+    holds_conversations: true,
+    body,
+    read,
+    reply,
+    message,
+    ..Facts::PLAIN
+};
+
+pub(super) const FORMS: Forms = Forms {
+    name: "chat",
+    tail: b"",
+    replays: |_| true,
+    text: |out, text| {
+        out.extend_from_slice(b"{\"type\":\"text\",\"text\":");
+        put_json(out, text);
+        out.push(b'}');
+    },
+    image: |out, url, key| {
+        out.extend_from_slice(b"{\"type\":\"image_url\",\"image_url\":{\"url\":");
+        put_json(out, url);
+        out.push(b'}');
+        if let Some(key) = key {
+            out.extend_from_slice(b",\"uuid\":");
+            put_json(out, key);
+        }
+        out.push(b'}');
+    },
+    audio: Some(put_audio),
+    video: Some(|out, url| {
+        out.extend_from_slice(b"{\"type\":\"video_url\",\"video_url\":{\"url\":");
+        put_json(out, url);
+        out.extend_from_slice(b"}}");
+    }),
+};
+
+pub(super) fn put_audio(out: &mut Vec<u8>, clip: Audio<'_>) {
+    out.extend_from_slice(b"{\"type\":\"input_audio\",\"input_audio\":{\"data\":");
+    put_json(out, clip.data);
+    out.extend_from_slice(b",\"format\":");
+    put_json(out, clip.format);
+    out.extend_from_slice(b"}}");
+}
 
 /// Field order: `messages`, `model`, `stream`, `tools`, the limit, the run's extras, the turn's extras, `stream_options`.
 /// An extra of the name of an earlier field replaces its value in its place.
-pub(super) fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Splice {
+///
+/// A session's system text goes before that of a first message which is a system message already.
+pub(super) fn body(
+    options: &Options,
+    conversation: &Conversation,
+    k: usize,
+    out: &mut Vec<u8>,
+) -> Result<Splice, Unfit> {
     let (start, turn) = (out.len(), &conversation.turns[k]);
-    let mut splice = Splice::NONE;
-    let mut body = Body::begin(options, turn, out);
+    let (mut splice, mut put) = (Splice::NONE, Ok(()));
+    let mut body = Body::begin(options, turn, Report::UsageOrEach, out);
     body.field("messages", |out| {
         out.push(b'[');
-        put_head(conversation, out);
+        let head = out.len();
+        let (begins, is_first) = content::own_system(conversation, k);
+        let system = conversation.system.as_deref();
+        put_head(system.filter(|_| !begins), conversation.user_context.as_deref(), out);
         let at = out.len();
-        put_messages(turn, out);
-        splice = Splice { at: (at - start) as u32, end: (out.len() - start) as u32 };
+        put = put_messages(&FORMS, turn, system.filter(|_| begins && is_first), out);
+        splice = Splice {
+            at: (at - start) as u32,
+            end: (out.len() - start) as u32,
+            head: (head - start) as u32,
+            ..Splice::NONE
+        };
         out.push(b']');
     });
-    body.field("model", |out| {
-        put_json(out, turn.model.as_ref().unwrap_or(&options.model));
-    });
-    body.field("stream", |out| put_json(out, &options.streaming));
+    body.model();
+    body.put("stream", &options.streaming);
     if let Some(tools) = latest(conversation, k, |turn| turn.tools.as_ref()) {
-        body.field("tools", |out| put_json(out, tools));
+        body.put("tools", tools);
     }
     if let Some(limit) = turn.max_tokens {
         let name = match options.use_legacy_max_tokens {
             true => "max_tokens",
             false => "max_completion_tokens",
         };
-        body.field(name, |out| put_json(out, &limit));
+        body.put(name, &limit);
     }
-    body.extras();
-    body.end();
-    splice
+    body.finish();
+    put.map(|()| splice)
 }
 
 /// The messages at the head of every request of a session.
-fn put_head(conversation: &Conversation, out: &mut Vec<u8>) {
-    for (role, text) in [("system", &conversation.system), ("user", &conversation.user_context)] {
+pub(super) fn put_head(system: Option<&str>, user_context: Option<&str>, out: &mut Vec<u8>) {
+    for (role, text) in [("system", system), ("user", user_context)] {
         if let Some(text) = text {
-            put_message(role, |out| put_json(out, text), out);
+            let content = |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+                put_json(out, text);
+                Ok(())
+            };
+            let _ = put_message(role, FORMS.tail, content, out);
             out.push(b',');
         }
-    }
-}
-
-/// The turn's own messages, commas between them.
-fn put_messages(turn: &Turn, out: &mut Vec<u8>) {
-    if let Some(messages) = &turn.messages {
-        for (n, message) in messages.as_array().into_iter().flatten().enumerate() {
-            if n > 0 {
-                out.push(b',');
-            }
-            put_json(out, message);
-        }
-        return;
-    }
-    let mut texts = turn.all_texts();
-    let content = |out: &mut Vec<u8>| match (texts.next(), texts.next()) {
-        (Some(text), None) => put_json(out, text),
-        _ => put_parts(turn, out),
-    };
-    put_message(turn.role.as_deref().unwrap_or("user"), content, out);
-}
-
-fn put_message(role: &str, content: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"role\":");
-    put_json(out, role);
-    out.extend_from_slice(b",\"content\":");
-    content(out);
-    out.push(b'}');
-}
-
-/// Several texts are parts of one content; empty ones are left out, and no part at all is the empty text.
-fn put_parts(turn: &Turn, out: &mut Vec<u8>) {
-    let mut lead: &[u8] = b"[{\"type\":\"text\",\"text\":";
-    for text in turn.all_texts().filter(|text| !text.is_empty()) {
-        out.extend_from_slice(lead);
-        put_json(out, text);
-        lead = b"},{\"type\":\"text\",\"text\":";
-    }
-    let none = turn.all_texts().all(str::is_empty);
-    out.extend_from_slice(if none { b"\"\"" } else { b"}]" });
-}
-
-/// A body being written. Extras are looked up, not merged into a tree: texts are large and must not be copied twice.
-struct Body<'t> {
-    options: &'t Options,
-    turn: &'t Turn,
-    out: &'t mut Vec<u8>,
-    /// Names written so far.
-    written: [&'static str; 5],
-    count: usize,
-}
-
-impl<'t> Body<'t> {
-    fn begin(options: &'t Options, turn: &'t Turn, out: &'t mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { options, turn, out, written: [""; 5], count: 0 }
-    }
-
-    /// What the extras say of a field: the turn's word counts over the run's.
-    fn extra(&self, name: &str) -> Option<&'t Value> {
-        let (turn, run) = (&self.turn.extra, &self.options.extra);
-        turn.get(name).or_else(|| run.get(name))
-    }
-
-    fn put_name(&mut self, name: &str) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        put_json(self.out, name);
-        self.out.push(b':');
-    }
-
-    fn field(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
-        self.put_name(name);
-        match self.extra(name) {
-            Some(extra) => put_json(self.out, extra),
-            None => value(self.out),
-        }
-        if let Some(slot) = self.written.get_mut(self.count) {
-            *slot = name;
-            self.count += 1;
-        }
-    }
-
-    fn extras(&mut self) {
-        let (turn, run) = (&self.turn.extra, &self.options.extra);
-        let late = turn.keys().filter(|name| !run.contains_key(*name));
-        for name in run.keys().chain(late) {
-            if self.written.contains(&name.as_str()) {
-                continue;
-            }
-            let Some(value) = self.extra(name) else {
-                continue;
-            };
-            self.put_name(name);
-            match value {
-                Value::Object(given) if name == STREAM_OPTIONS && self.streams() => {
-                    let merged = self.stream_options(given);
-                    put_json(self.out, &merged);
-                }
-                value => put_json(self.out, value),
-            }
-        }
-    }
-
-    /// Whether the body asks for a stream: the merged value of `stream`, by the reference's notion of truth.
-    fn streams(&self) -> bool {
-        match self.extra("stream") {
-            None => self.options.streaming,
-            Some(Value::Null) => false,
-            Some(Value::Bool(yes)) => *yes,
-            Some(Value::Number(n)) => n.as_f64() != Some(0.0),
-            Some(Value::String(text)) => !text.is_empty(),
-            Some(Value::Array(items)) => !items.is_empty(),
-            Some(Value::Object(members)) => !members.is_empty(),
-        }
-    }
-
-    /// A stream reports usage unless its author decided otherwise.
-    fn stream_options(&self, given: &Map<String, Value>) -> Map<String, Value> {
-        let mut merged = given.clone();
-        merged.entry("include_usage").or_insert(Value::Bool(true));
-        if self.options.per_chunk_usage {
-            merged.entry("continuous_usage_stats").or_insert(Value::Bool(true));
-        }
-        merged
-    }
-
-    fn end(mut self) {
-        if self.streams() && self.extra(STREAM_OPTIONS).is_none() {
-            let merged = self.stream_options(&Map::new());
-            self.put_name(STREAM_OPTIONS);
-            put_json(self.out, &merged);
-        }
-        self.out.push(b'}');
     }
 }
 
@@ -199,13 +128,12 @@ pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), 
     while let Some(key) = scanner.next_key() {
         match key {
             b"choices" => read_choices(&mut scanner, reading),
-            b"usage" => reading.usage = read_usage(&mut scanner).or(reading.usage),
-            b"error" => {
-                let raw = scanner.raw();
-                if raw != b"null" {
-                    reading.error = Some(raw);
-                }
-            }
+            b"usage" => reading.usage = usage::read(&mut scanner).or(reading.usage),
+            b"error" => reading.set_error(scanner.raw()),
+            b"metrics" => read_metrics(&mut scanner, reading),
+            // Vendors' wrappers of the same counts.
+            b"usageMetadata" => reading.usage = reading.usage.or(usage::read(&mut scanner)),
+            b"meta" => reading.usage = reading.usage.or(usage::read_meta(&mut scanner)),
             // vLLM's older form of an error within a stream.
             b"object" => {
                 if scanner.string() == Some(b"error") && reading.error.is_none() {
@@ -218,38 +146,64 @@ pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), 
     scanner.end()
 }
 
-#[inline]
-fn read_choices<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
-    if !scanner.open_array() || !scanner.next_element() {
-        return;
-    }
-    read_choice(scanner, reading);
-    while scanner.next_element() {
-        scanner.skip();
-    }
-}
-
-#[inline]
-fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+/// The server's account of its speculative decoding.
+#[cold]
+pub(super) fn read_metrics<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
     if !scanner.open_object() {
         return;
     }
     while let Some(key) = scanner.next_key() {
         match key {
-            b"delta" | b"message" => read_message(scanner, reading),
-            b"finish_reason" => reading.finish |= scanner.string().is_some(),
-            // Some providers report usage here.
-            b"usage" => {
-                let usage = read_usage(scanner);
-                reading.usage = reading.usage.or(usage);
-            }
+            b"speculative_decoding" => reading.speculation = scanner.raw(),
             _ => scanner.skip(),
         }
     }
 }
 
+/// The first choice gives the reading its number. What a reply cannot take as it stands is kept whole.
 #[inline]
-fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+fn read_choices<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    let start = scanner.position();
+    if !scanner.open_array() || !scanner.next_element() {
+        return;
+    }
+    let mut is_plain = true;
+    reading.choice = read_choice(scanner, reading, &mut is_plain);
+    is_plain &= reading.choice == 0;
+    while scanner.next_element() {
+        read_choice(scanner, reading, &mut is_plain);
+        is_plain = false;
+    }
+    if !is_plain {
+        reading.parts = scanner.since(start);
+    }
+}
+
+/// Returns the choice's number.
+#[inline]
+fn read_choice<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>, is_plain: &mut bool) -> u32 {
+    let mut number = 0;
+    if !scanner.open_object() {
+        return number;
+    }
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"delta" | b"message" => read_message(scanner, reading, is_plain),
+            b"finish_reason" => reading.finish |= scanner.string().is_some(),
+            b"index" => number = scanner.count().unwrap_or(0),
+            // Some providers report usage here.
+            b"usage" => {
+                let usage = usage::read(scanner);
+                reading.usage = reading.usage.or(usage);
+            }
+            _ => scanner.skip(),
+        }
+    }
+    number
+}
+
+#[inline]
+fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>, is_plain: &mut bool) {
     if !scanner.open_object() {
         return;
     }
@@ -260,8 +214,8 @@ fn read_message<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
             b"content" => read_content(scanner, reading),
             b"reasoning_content" => reasoning[0] = scanner.string().unwrap_or_default(),
             b"reasoning" => reasoning[1] = scanner.string().unwrap_or_default(),
-            b"tool_calls" => read_tool_calls(scanner, &mut reading.text),
-            b"function_call" => read_function(scanner, &mut reading.text),
+            b"tool_calls" => *is_plain &= !read_tool_calls(scanner, &mut reading.text),
+            b"function_call" => *is_plain &= !read_function(scanner, &mut reading.text),
             _ => scanner.skip(),
         }
     }
@@ -297,27 +251,33 @@ fn read_parts<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>, mut think
     }
 }
 
-fn read_tool_calls<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
+/// Whether there was any.
+fn read_tool_calls<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) -> bool {
     if !scanner.open_array() {
-        return;
+        return false;
     }
+    let mut any = false;
     while scanner.next_element() {
+        any = true;
         if !scanner.open_object() {
             continue;
         }
         while let Some(key) = scanner.next_key() {
             match key {
-                b"function" => read_function(scanner, text),
+                b"function" => {
+                    read_function(scanner, text);
+                }
                 _ => scanner.skip(),
             }
         }
     }
+    any
 }
 
-/// The name goes before the arguments, in whichever order they come.
-fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
+/// The name goes before the arguments, in whichever order they come. Whether it is a function at all.
+fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) -> bool {
     if !scanner.open_object() {
-        return;
+        return false;
     }
     let mut parts: [&[u8]; 2] = [&[]; 2];
     while let Some(key) = scanner.next_key() {
@@ -330,55 +290,138 @@ fn read_function<'a>(scanner: &mut Scanner<'a>, text: &mut Fragments<'a>) {
     for part in parts {
         text.push(part);
     }
+    true
 }
 
-/// `None` for anything but an object with members.
-fn read_usage(scanner: &mut Scanner<'_>) -> Option<Usage> {
-    if !scanner.open_object() {
-        return None;
+/// Takes the first choice of a `choices` array: its text as usual, its calls of tools by their index.
+fn reply(reply: &mut Reply, reading: &Reading<'_>) {
+    let mut scanner = Scanner::new(reading.parts);
+    if !scanner.open_array() {
+        return;
     }
-    let mut usage = Usage::default();
-    let mut any = false;
-    while let Some(key) = scanner.next_key() {
-        any = true;
-        match key {
-            b"prompt_tokens" => usage.prompt = count(scanner),
-            b"completion_tokens" => usage.completion = count(scanner),
-            b"total_tokens" => usage.total = count(scanner),
-            b"completion_tokens_details" => {
-                usage.reasoning = detail(scanner, b"reasoning_tokens");
+    while scanner.next_element() {
+        let (mut number, mut raw) = (0, &b"null"[..]);
+        if scanner.open_object() {
+            while let Some(key) = scanner.next_key() {
+                match key {
+                    b"index" => number = scanner.count().unwrap_or(0),
+                    b"delta" | b"message" => raw = scanner.raw(),
+                    _ => scanner.skip(),
+                }
             }
-            b"prompt_tokens_details" => usage.cached = detail(scanner, b"cached_tokens"),
+        }
+        if number == 0 {
+            reply_message(reply, raw);
+        }
+    }
+}
+
+fn reply_message(reply: &mut Reply, raw: &[u8]) {
+    let mut scanner = Scanner::new(raw);
+    if !scanner.open_object() {
+        return;
+    }
+    let mut plain = Reading::default();
+    let mut calls = (None, None);
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"content" => read_content(&mut scanner, &mut plain),
+            b"reasoning_content" | b"reasoning" if plain.reasoning.is_empty() => {
+                plain.reasoning.push(scanner.string().unwrap_or_default());
+            }
+            b"tool_calls" => calls.0 = Some(scanner.raw()),
+            b"function_call" => calls.1 = Some(scanner.raw()),
             _ => scanner.skip(),
         }
     }
-    any.then_some(usage)
-}
-
-fn count(scanner: &mut Scanner<'_>) -> u32 {
-    scanner.count().unwrap_or(UNKNOWN)
-}
-
-/// The count called `name` within an object of details.
-fn detail(scanner: &mut Scanner<'_>, name: &[u8]) -> u32 {
-    let mut found = UNKNOWN;
-    if scanner.open_object() {
-        while let Some(key) = scanner.next_key() {
-            if key == name {
-                found = count(scanner);
-            } else {
-                scanner.skip();
+    reply.add_plain(&plain);
+    if let Some(raw) = calls.0 {
+        let mut scanner = Scanner::new(raw);
+        if scanner.open_array() {
+            while scanner.next_element() {
+                reply_call(reply, &mut scanner);
             }
         }
     }
-    found
+    if let Some(raw) = calls.1 {
+        // The legacy form has one call.
+        reply_function(reply.call(Some(0)), raw);
+    }
+}
+
+fn reply_call(reply: &mut Reply, scanner: &mut Scanner<'_>) {
+    let (mut index, mut id, mut kind, mut function) = (None, None, None, &b"null"[..]);
+    if !scanner.open_object() {
+        return;
+    }
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"index" => index = scanner.count(),
+            b"id" => id = scanner.string(),
+            b"type" => kind = scanner.string(),
+            b"function" => function = scanner.raw(),
+            _ => scanner.skip(),
+        }
+    }
+    let call = reply.call(index);
+    Call::set(&mut call.id, id);
+    Call::set(&mut call.kind, kind);
+    reply_function(call, function);
+}
+
+fn reply_function(call: &mut Call, raw: &[u8]) {
+    let mut scanner = Scanner::new(raw);
+    if !scanner.open_object() {
+        return;
+    }
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"name" => Call::set(&mut call.name, scanner.string()),
+            b"arguments" => call.arguments.extend_from_slice(scanner.string().unwrap_or_default()),
+            _ => scanner.skip(),
+        }
+    }
+}
+
+/// `{"role":"assistant","content":…}`, and the calls of tools if there are any.
+pub(super) fn message(reply: &Reply, out: &mut Vec<u8>) -> bool {
+    let text = match reply.calls() {
+        [] => reply.plain(),
+        _ => reply.text.as_slice(),
+    };
+    if text.is_empty() && reply.calls().is_empty() {
+        return false;
+    }
+    out.extend_from_slice(b"{\"role\":\"assistant\",\"content\":");
+    match text {
+        [] => out.extend_from_slice(b"null"),
+        text => put_raw(out, text),
+    }
+    for (n, call) in reply.calls().iter().enumerate() {
+        out.extend_from_slice(if n == 0 { b",\"tool_calls\":[" } else { b"," });
+        out.extend_from_slice(b"{\"id\":");
+        put_raw(out, &call.id);
+        out.extend_from_slice(b",\"type\":");
+        put_raw(out, if call.kind.is_empty() { b"function" } else { &call.kind });
+        out.extend_from_slice(b",\"function\":{\"name\":");
+        put_raw(out, &call.name);
+        out.extend_from_slice(b",\"arguments\":");
+        put_raw(out, &call.arguments);
+        out.extend_from_slice(b"}}");
+    }
+    if !reply.calls().is_empty() {
+        out.push(b']');
+    }
+    out.push(b'}');
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Kind;
-    use serde_json::json;
+    use crate::endpoint::{Kind, Usage};
+    use maser_datasets::Turn;
+    use serde_json::{Map, Value, json};
 
     fn map(value: Value) -> Map<String, Value> {
         value.as_object().cloned().unwrap_or_default()
@@ -387,7 +430,7 @@ mod tests {
     fn written(options: &Options, turn: &Turn) -> String {
         let mut out = b"before".to_vec();
         let conversation = Conversation { turns: vec![turn.clone()], ..Conversation::default() };
-        Kind::Chat.body(options, &conversation, 0, &mut out);
+        Kind::Chat.body(options, &conversation, 0, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         text.strip_prefix("before").unwrap().to_owned()
     }
@@ -547,9 +590,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_choice_counts() {
+    fn every_choice_counts() {
         let json = r#"{"choices":[{"index":1,"delta":{"content":"a"},"finish_reason":null},{"index":0,"delta":{"content":"b"},"finish_reason":"stop"}]}"#;
-        assert_eq!(seen(json), (vec!["a"], vec![], false));
+        assert_eq!(seen(json), (vec!["a", "b"], vec![], true));
+        assert_eq!(Kind::Chat.read(json.as_bytes()).unwrap().choice, 1);
         for json in [r#"{"choices":[]}"#, r#"{"choices":null}"#, r#"{"choices":[3]}"#, "{}"] {
             assert_eq!(seen(json), (vec![], vec![], false));
         }

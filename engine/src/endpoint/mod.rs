@@ -2,20 +2,153 @@
 //!
 //! One file per endpoint type and one arm of [`Kind`] each.
 
+mod audio_transcription;
+mod body;
 mod chat;
+mod chat_embeddings;
+mod completions;
+mod content;
+mod embeddings;
+mod found;
+mod huggingface_generate;
+mod image_edit;
+mod image_generation;
+mod image_retrieval;
+mod kserve;
+mod messages;
+mod multipart;
+mod nim_embeddings;
+mod rankings;
+mod raw;
+mod reply;
+mod responses;
+mod solido_rag;
+mod template;
+mod usage;
+mod video_generation;
 
 pub use crate::wire::json::Unreadable;
 pub use crate::wire::sse::is_done;
+pub use reply::Reply;
+pub use usage::Usage;
 
-use crate::record::UNKNOWN;
-use maser_datasets::{Conversation, Turn};
+use maser_datasets::{Context, Conversation, Turn};
 use serde_json::{Map, Value};
+use std::fmt;
 
 /// The endpoint types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// OpenAI chat completions.
     Chat,
+    /// OpenAI completions.
+    Completions,
+    /// OpenAI Responses.
+    Responses,
+    /// Anthropic messages.
+    Messages,
+    /// OpenAI embeddings.
+    Embeddings,
+    /// Embeddings of chat messages, as vLLM has them.
+    ChatEmbeddings,
+    /// NVIDIA NIM embeddings of texts, images, or pairs.
+    NimEmbeddings,
+    /// Rankings of Hugging Face's text-embeddings-inference.
+    HfTeiRankings,
+    /// NVIDIA NIM rankings.
+    NimRankings,
+    /// Cohere rankings.
+    CohereRankings,
+    /// Generation of Hugging Face's text-generation-inference.
+    HuggingfaceGenerate,
+    /// OpenAI image generation.
+    ImageGeneration,
+    /// OpenAI image edits.
+    ImageEdit,
+    /// OpenAI videos: submitted, then asked for until done.
+    VideoGeneration,
+    /// NVIDIA NIM object detection and its like.
+    ImageRetrieval,
+    /// OpenAI audio transcription.
+    AudioTranscription,
+    /// SOLIDO retrieval-augmented generation.
+    SolidoRag,
+    /// Ready-made bodies, sent as they are.
+    Raw,
+    /// Bodies made from a template of the user's.
+    Template,
+    /// KServe v2 inference: tensors of text.
+    KserveInfer,
+    /// KServe v2 generate extension.
+    KserveGenerate,
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    Json,
+    /// `multipart/form-data`, parts divided by [`BOUNDARY`].
+    Multipart,
+}
+
+/// How a key is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// `x-api-key: KEY` and `anthropic-version`.
+    ApiKey,
+}
+
+pub use multipart::BOUNDARY;
+
+/// Everything that is fixed about an endpoint type: one constant a file.
+struct Facts {
+    name: &'static str,
+    /// Below the server's base URL; `{model}` stands for the model.
+    path: &'static str,
+    /// The path of a stream, if it is another one.
+    streaming_path: &'static str,
+    can_stream: bool,
+    produces_tokens: bool,
+    tokenizes_input: bool,
+    /// Images, audio, video.
+    media: [bool; 3],
+    holds_conversations: bool,
+    title: &'static str,
+    encoding: Encoding,
+    auth: Auth,
+    body: Write,
+    read: Read,
+    /// Takes from a payload what is more than text.
+    reply: fn(&mut Reply, &Reading<'_>),
+    /// Writes the collected answer.
+    message: fn(&Reply, &mut Vec<u8>) -> bool,
+}
+
+type Write = fn(&Options, &Conversation, usize, &mut Vec<u8>) -> Result<Splice, Unfit>;
+type Read = for<'a> fn(&'a [u8], &mut Reading<'a>) -> Result<(), Unreadable>;
+
+impl Facts {
+    /// What most endpoints have in common: JSON in and out, no stream, nothing to carry on.
+    const PLAIN: Self = Self {
+        name: "",
+        path: "",
+        streaming_path: "",
+        can_stream: false,
+        produces_tokens: false,
+        tokenizes_input: true,
+        media: [false; 3],
+        holds_conversations: false,
+        title: "LLM Metrics",
+        encoding: Encoding::Json,
+        auth: Auth::Bearer,
+        body: raw::body,
+        read: found::read,
+        reply: reply::plain,
+        message: reply::no_message,
+    };
 }
 
 /// What all request bodies of a run have in common.
@@ -29,19 +162,88 @@ pub struct Options {
     pub use_legacy_max_tokens: bool,
     /// Ask for usage counts with every event of a stream.
     pub per_chunk_usage: bool,
+    /// The results count tokens as the server does: Responses must be asked for usage.
+    pub use_server_token_count: bool,
     /// Fields merged over every body, before the turn's own.
     pub extra: Map<String, Value>,
+    /// Source of the template of [`Kind::Template`].
+    pub template: Option<String>,
 }
+
+/// Why a turn cannot become a body of this endpoint type: a sentence for the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit(pub String);
+
+impl Unfit {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
 
 impl Kind {
     /// Every endpoint type.
-    pub const ALL: &'static [Self] = &[Self::Chat];
+    pub const ALL: &'static [Self] = &[
+        Self::Chat,
+        Self::Completions,
+        Self::Responses,
+        Self::Messages,
+        Self::Embeddings,
+        Self::ChatEmbeddings,
+        Self::NimEmbeddings,
+        Self::HfTeiRankings,
+        Self::NimRankings,
+        Self::CohereRankings,
+        Self::HuggingfaceGenerate,
+        Self::ImageGeneration,
+        Self::ImageEdit,
+        Self::VideoGeneration,
+        Self::ImageRetrieval,
+        Self::AudioTranscription,
+        Self::SolidoRag,
+        Self::Raw,
+        Self::Template,
+        Self::KserveInfer,
+        Self::KserveGenerate,
+    ];
 
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    #[inline]
+    fn facts(self) -> &'static Facts {
         match self {
-            Self::Chat => "chat",
+            Self::Chat => &chat::FACTS,
+            Self::Completions => &completions::FACTS,
+            Self::Responses => &responses::FACTS,
+            Self::Messages => &messages::FACTS,
+            Self::Embeddings => &embeddings::FACTS,
+            Self::ChatEmbeddings => &chat_embeddings::FACTS,
+            Self::NimEmbeddings => &nim_embeddings::FACTS,
+            Self::HfTeiRankings => &rankings::HF_TEI,
+            Self::NimRankings => &rankings::NIM,
+            Self::CohereRankings => &rankings::COHERE,
+            Self::HuggingfaceGenerate => &huggingface_generate::FACTS,
+            Self::ImageGeneration => &image_generation::FACTS,
+            Self::ImageEdit => &image_edit::FACTS,
+            Self::VideoGeneration => &video_generation::FACTS,
+            Self::ImageRetrieval => &image_retrieval::FACTS,
+            Self::AudioTranscription => &audio_transcription::FACTS,
+            Self::SolidoRag => &solido_rag::FACTS,
+            Self::Raw => &raw::FACTS,
+            Self::Template => &template::FACTS,
+            Self::KserveInfer => &kserve::INFER,
+            Self::KserveGenerate => &kserve::GENERATE,
         }
+    }
+
+    /// The name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        self.facts().name
     }
 
     /// The type of that name, in any case, with hyphens or underscores.
@@ -53,62 +255,95 @@ impl Kind {
         Self::ALL.iter().copied().find(|kind| kind.name().chars().eq(name.chars().map(plain)))
     }
 
-    /// The path below the server's base URL.
+    /// The path below the server's base URL, empty where the URL is the whole address; `{model}` stands for the model.
     pub fn path(self, streaming: bool) -> &'static str {
-        match (self, streaming) {
-            (Self::Chat, _) => "/v1/chat/completions",
-        }
+        let facts = self.facts();
+        if streaming && !facts.streaming_path.is_empty() { facts.streaming_path } else { facts.path }
     }
 
     /// Title of the console table.
     pub fn metrics_title(self) -> &'static str {
-        match self {
-            Self::Chat => "LLM Metrics",
-        }
+        self.facts().title
     }
 
     /// Whether it can answer with a stream of events.
     pub fn can_stream(self) -> bool {
-        match self {
-            Self::Chat => true,
-        }
+        self.facts().can_stream
     }
 
     /// Whether its answers are counted in tokens.
     pub fn produces_tokens(self) -> bool {
-        match self {
-            Self::Chat => true,
-        }
+        self.facts().produces_tokens
     }
 
     /// Whether its inputs are counted in tokens.
     pub fn tokenizes_input(self) -> bool {
-        match self {
-            Self::Chat => true,
-        }
+        self.facts().tokenizes_input
+    }
+
+    /// Whether its requests carry images.
+    pub fn takes_images(self) -> bool {
+        self.facts().media[0]
+    }
+
+    /// Whether its requests carry audio.
+    pub fn takes_audio(self) -> bool {
+        self.facts().media[1]
+    }
+
+    /// Whether its requests carry video.
+    pub fn takes_video(self) -> bool {
+        self.facts().media[2]
+    }
+
+    /// Whether a conversation of several turns can be held with it.
+    pub fn holds_conversations(self) -> bool {
+        self.facts().holds_conversations
+    }
+
+    /// How its bodies are written.
+    pub fn encoding(self) -> Encoding {
+        self.facts().encoding
+    }
+
+    /// How a key is sent to it.
+    pub fn auth(self) -> Auth {
+        self.facts().auth
     }
 
     /// Appends the request body of the conversation's turn `k` (which must exist), history left out: compact JSON, fields
     /// in the endpoint's order. A turn with a ready-made payload is that payload and nothing else. Says where the history
     /// goes, counted from where `out` ended before.
-    pub fn body(self, options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Splice {
+    ///
+    /// # Errors
+    /// The turn has what the endpoint cannot carry, or lacks what it needs. What was appended is of no use.
+    pub fn body(
+        self,
+        options: &Options,
+        conversation: &Conversation,
+        k: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Splice, Unfit> {
+        let facts = self.facts();
         if let Some(payload) = &conversation.turns[k].payload {
             put_json(out, payload);
-            return Splice::NONE;
+            return Ok(Splice::NONE);
         }
-        match self {
-            Self::Chat => chat::body(options, conversation, k, out),
+        if !facts.holds_conversations && conversation.turns.len() > 1 && conversation.context != Context::MessageArray {
+            return Err(Unfit(format!(
+                "--endpoint-type {}: a request has no place for earlier turns, and session {} has {} turns",
+                facts.name,
+                conversation.session_id,
+                conversation.turns.len()
+            )));
         }
-    }
-
-    /// Whether a conversation of several turns can be held with it.
-    pub fn holds_conversations(self) -> bool {
-        match self {
-            Self::Chat => true,
-        }
+        (facts.body)(options, conversation, k, out)
     }
 
     /// Reads one JSON payload: the data of an event, or a whole response body.
+    ///
+    /// # Errors
+    /// It cannot be read.
     #[inline]
     pub fn read<'a>(self, json: &'a [u8]) -> Result<Reading<'a>, Unreadable> {
         // Filled where it lies: a reading is some hundred bytes, and moving it costs as much as reading a short event.
@@ -116,6 +351,7 @@ impl Kind {
         if let Ok(reading) = &mut result {
             let read = match self {
                 Self::Chat => chat::read(json, reading),
+                other => (other.facts().read)(json, reading),
             };
             if let Err(unreadable) = read {
                 result = Err(unreadable);
@@ -127,21 +363,34 @@ impl Kind {
 
 /// Where a session's history goes into a body. The history is a run of JSON values with a comma after each; it stands
 /// right before the turn's own values, `body[at..end]`, which have commas between them and none after.
+///
+/// Where a request can continue the server's own copy of the session instead of carrying the history (Responses), it is
+/// made from the same body: `body[..head]`, then `body[at..chain]`, then `,"previous_response_id":"<id>"` with the id as
+/// [`Reply::id`] has it, then `body[chain..]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Splice {
     /// Offset of the turn's own values.
     pub at: u32,
     /// Where they end.
     pub end: u32,
+    /// Where the values at the head of every request begin; the turn's own follow them.
+    pub head: u32,
+    /// Where the name of the answer that is continued goes; [`u32::MAX`] where nothing is continued.
+    pub chain: u32,
 }
 
 impl Splice {
     /// The body holds all it needs.
-    pub const NONE: Self = Self { at: u32::MAX, end: u32::MAX };
+    pub const NONE: Self = Self { at: u32::MAX, end: u32::MAX, head: u32::MAX, chain: u32::MAX };
 
     /// Whether history can go into the body.
     pub fn is_some(self) -> bool {
-        self != Self::NONE
+        self.at != u32::MAX
+    }
+
+    /// Whether the request can continue an answer by its name.
+    pub fn chains(self) -> bool {
+        self.chain != u32::MAX
     }
 }
 
@@ -174,34 +423,30 @@ pub struct Reading<'a> {
     pub error: Option<&'a [u8]>,
     /// The answer says that it is complete: it gives a reason for its end.
     pub finish: bool,
+    /// Results that are no text: embeddings, rankings, images, detections.
+    pub units: u32,
+    /// It says again what earlier payloads said in pieces: it counts as content only if none of those came.
+    pub repeats: bool,
+    /// Which of several answers to one request this is of, from 0.
+    pub choice: u32,
+    /// Raw JSON of what a reply must look at beyond text, see [`Reply`]; empty for most payloads.
+    pub parts: &'a [u8],
+    /// Raw JSON of the server's account of its speculative decoding; empty for most payloads.
+    pub speculation: &'a [u8],
 }
 
-impl Reading<'_> {
-    /// Whether it carries output or reasoning: whether it counts as a response with content.
-    pub fn has_content(&self) -> bool {
-        !self.text.is_empty() || !self.reasoning.is_empty()
+impl<'a> Reading<'a> {
+    /// Notes the value of an `error` field; `null` is none.
+    fn set_error(&mut self, raw: &'a [u8]) {
+        if raw != b"null" {
+            self.error = Some(raw);
+        }
     }
-}
 
-/// Token counts as a server reports them; [`UNKNOWN`] where it does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens of the input.
-    pub prompt: u32,
-    /// Tokens of the output, reasoning included.
-    pub completion: u32,
-    /// Tokens of reasoning.
-    pub reasoning: u32,
-    /// Tokens of the input that were had from a cache.
-    pub cached: u32,
-    /// All tokens.
-    pub total: u32,
-}
-
-impl Default for Usage {
-    /// Nothing known.
-    fn default() -> Self {
-        Self { prompt: UNKNOWN, completion: UNKNOWN, reasoning: UNKNOWN, cached: UNKNOWN, total: UNKNOWN }
+    /// Whether it carries output or reasoning: whether it counts as a response with content.
+    #[inline]
+    pub fn has_content(&self) -> bool {
+        !self.text.is_empty() || !self.reasoning.is_empty() || self.units > 0
     }
 }
 
@@ -243,33 +488,4 @@ impl<'a> Fragments<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_found_in_any_spelling() {
-        for name in ["chat", "CHAT", "Chat"] {
-            assert_eq!(Kind::from_name(name), Some(Kind::Chat));
-        }
-        assert_eq!(Kind::from_name("chats"), None);
-        assert_eq!(Kind::from_name(""), None);
-        for &kind in Kind::ALL {
-            assert_eq!(Kind::from_name(kind.name()), Some(kind));
-            assert!(kind.path(kind.can_stream()).starts_with('/'));
-        }
-    }
-
-    #[test]
-    fn fragments_keep_their_order_beyond_the_inline_room() {
-        let all: Vec<String> = (0..20).map(|n| n.to_string()).collect();
-        let mut fragments = Fragments::default();
-        assert!(fragments.is_empty());
-        for text in &all {
-            fragments.push(text.as_bytes());
-            fragments.push(b"");
-        }
-        assert!(!fragments.is_empty());
-        let back: Vec<_> = fragments.iter().collect();
-        assert_eq!(back, all.iter().map(String::as_bytes).collect::<Vec<_>>());
-    }
-}
+mod tests;

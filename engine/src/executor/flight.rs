@@ -2,7 +2,7 @@
 
 use crate::clock::Instant;
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading};
+use crate::endpoint::{self, Reading, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, flag, part, put_leb128, put_part};
@@ -255,15 +255,29 @@ impl Fold<'_> {
             self.fail(Outcome::InStream, error);
         }
         if let Some(usage) = reading.usage {
-            self.record.usage_prompt = usage.prompt;
-            self.record.usage_completion = usage.completion;
-            self.record.usage_reasoning = usage.reasoning;
-            self.record.usage_cached = usage.cached;
-            self.record.usage_total = usage.total;
+            self.usage(&usage);
         }
-        if reading.has_content() {
+        if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);
         }
+    }
+
+    /// Counts of one answer come piece by piece with some servers.
+    fn usage(&mut self, said: &Usage) {
+        let record = &mut *self.record;
+        let mut usage = Usage {
+            prompt: record.usage_prompt,
+            completion: record.usage_completion,
+            reasoning: record.usage_reasoning,
+            cached: record.usage_cached,
+            total: record.usage_total,
+        };
+        usage.update(said);
+        record.usage_prompt = usage.prompt;
+        record.usage_completion = usage.completion;
+        record.usage_reasoning = usage.reasoning;
+        record.usage_cached = usage.cached;
+        record.usage_total = usage.total;
     }
 
     fn content(&mut self, reading: &Reading<'_>) {

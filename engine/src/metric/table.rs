@@ -839,7 +839,7 @@ pub static METRICS: &[Metric] = &[
     count(
         "lost_record_count",
         "Lost Records",
-        Value::Run(|r| Some(r.lost as f64)),
+        Value::Run(|r| r.lost.map(|n| n as f64)),
         "Requests whose record found the ring to the collector full.",
     )
     .at(Group::Client, 50)

@@ -4,6 +4,7 @@
 //! simulator's. A read yields its bytes and the time they were had; where the kernel stamps arrivals, its stamps will
 //! come through the same argument.
 
+pub mod direct;
 pub mod probe;
 pub mod reactor;
 pub mod socket;

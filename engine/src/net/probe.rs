@@ -5,6 +5,8 @@ use std::fmt;
 /// What carries the sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
+    /// An io_uring of our own: multishot receives, shared buffers; kernel 6.1 and later.
+    Direct,
     /// io_uring, with these set-up flags.
     Uring(RingFlags),
     /// Readiness through epoll.
@@ -23,6 +25,7 @@ pub enum RingFlags {
 impl fmt::Display for Io {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Direct => "io_uring (direct, multishot)",
             Self::Uring(RingFlags::Cooperative) => "io_uring (single issuer, cooperative)",
             Self::Uring(RingFlags::Plain) => "io_uring",
             Self::Epoll => "epoll",
@@ -45,6 +48,14 @@ pub fn ring_builder(flags: RingFlags) -> io_uring::Builder {
 
 /// The best I/O this process may use now, by trying: seccomp, the sysctl and RLIMIT_MEMLOCK all show here.
 pub fn best() -> Io {
+    if super::direct::refusal().is_none() {
+        return Io::Direct;
+    }
+    best_of_runtime()
+}
+
+/// The best that the runtime may use, which has the server's sockets.
+pub fn best_of_runtime() -> Io {
     for flags in [RingFlags::Cooperative, RingFlags::Plain] {
         if ring_builder(flags).build(RING_ENTRIES).is_ok() {
             return Io::Uring(flags);

@@ -58,12 +58,16 @@ impl Doorbell {
         }
     }
 
-    fn settle(&self) {
+    pub(super) fn fd(&self) -> i32 {
+        self.event.as_raw_fd()
+    }
+
+    pub(super) fn settle(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.asleep.store(false, Ordering::Relaxed);
         let mut count = 0u64;
         // SAFETY: eight bytes are written to a live u64; the descriptor does not block.
@@ -124,6 +128,7 @@ pub fn run(
     let parts = build(&kick)?;
     clock::sharpen_sleeps();
     match io {
+        Io::Direct => Err(io::Error::other("the direct ring has a loop of its own")),
         Io::Uring(flags) => RuntimeBuilder::<IoUringDriver>::new()
             .with_entries(RING_ENTRIES)
             .uring_builder(ring_builder(flags))
@@ -179,11 +184,11 @@ async fn drive(parts: Vec<SharedPart>, kick: Kick, spin: bool, bell: Option<Arc<
     }
 }
 
-fn is_near(at: Instant) -> bool {
+pub(super) fn is_near(at: Instant) -> bool {
     at != Instant::NEVER && at <= clock::now().after(LEAD)
 }
 
-fn turn_all(parts: &[SharedPart]) -> Next {
+pub(super) fn turn_all(parts: &[SharedPart]) -> Next {
     let mut all = Next::ENDED;
     for part in parts {
         let next = part.borrow_mut().turn(clock::now());

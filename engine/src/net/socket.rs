@@ -216,10 +216,10 @@ impl ServerWire for SocketWire {
 
 /// Requests up to this size are put together before they are sent: copying them costs less than the kernel's work on two
 /// pieces.
-const JOIN: usize = 8 * 1024;
+pub(super) const JOIN: usize = 8 * 1024;
 
 /// Hands both parts to the kernel in one call; returns how many bytes it took.
-fn send_now(fd: RawFd, head: &[u8], body: &[u8], joined: &mut Vec<u8>) -> io::Result<usize> {
+pub(super) fn send_now(fd: RawFd, head: &[u8], body: &[u8], joined: &mut Vec<u8>) -> io::Result<usize> {
     if body.is_empty() {
         return send_retrying(|| send_one(fd, head));
     }

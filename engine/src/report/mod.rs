@@ -5,21 +5,29 @@
 //! are exact.
 
 mod errors;
+mod parts;
+mod ranks;
+mod rows;
 mod section;
 mod statistics;
 mod sweep;
 mod tokens;
+mod verify;
 
 pub use errors::{ErrorDetails, ErrorGroup};
+pub use parts::{PhaseReport, Slice, Slices};
 pub use section::{Entry, ServiceLevel};
+pub use statistics::{QUANTILES, Quantile};
 pub use tokens::{CountTokens, TokenColumns, TokenSource};
+pub use verify::{Verification, verify};
 
 use crate::clock::{Instant, Nanos};
 use crate::endpoint::Kind;
 use crate::log::{Header, Log, PhaseMark};
 use crate::metric::{Applies, Sample};
-use crate::record::{Payload, Record, UNKNOWN};
-use section::Section;
+use crate::record::Record;
+use rows::{Class, Reader, Rows, Window};
+use section::{Method, Section, Survey, Unrecorded};
 
 /// Everything there is to say about a run.
 #[derive(Debug)]
@@ -34,6 +42,11 @@ pub struct Report {
     pub valid: u64,
     /// Failed requests of the profiling phases.
     pub failed: u64,
+    /// Of these, requests that were in flight when the run ended and were cut. Their latencies are not known, only that
+    /// they are longer than these requests had run: no distribution but the error-adjusted ones has them.
+    pub censored: u64,
+    /// The part of the run that the results cover, see [`Options::window`]; `None` for all of it.
+    pub window: Option<(Nanos, Nanos)>,
     /// An interrupt ended the run early.
     pub was_cancelled: bool,
     /// Why the results do not cover the whole plan; `None` if they do.
@@ -75,12 +88,23 @@ pub struct RunInfo {
 }
 
 /// How to build a report.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Options<'a> {
     /// Counts the tokens of captured texts; without it the server's counts are used.
     pub count_tokens: Option<&'a CountTokens<'a>>,
     /// Threads for tokenizing and reducing; 0 for one.
     pub threads: usize,
+    /// Service levels instead of the run's own.
+    pub slos: Option<Vec<ServiceLevel>>,
+    /// Only requests started in this part of the run: nanoseconds from the start of the first profiling phase, the end
+    /// not included. Rates divide by the length of the part as far as a phase was running in it; curves over time see the
+    /// requests that reach into it from before. There is no warm-up then.
+    pub window: Option<(Nanos, Nanos)>,
+    /// Percentiles of [`Entry::quantiles`], in per cent; [`QUANTILES`] if empty. Those beyond the 99th are given only
+    /// where the sample supports them.
+    pub percentiles: Vec<f64>,
+    /// Compute and show as well what the reference keeps to itself: its internal and experimental metrics.
+    pub hidden: bool,
 }
 
 impl std::fmt::Debug for Options<'_> {
@@ -88,6 +112,10 @@ impl std::fmt::Debug for Options<'_> {
         f.debug_struct("Options")
             .field("count_tokens", &self.count_tokens.is_some())
             .field("threads", &self.threads)
+            .field("slos", &self.slos)
+            .field("window", &self.window)
+            .field("percentiles", &self.percentiles)
+            .field("hidden", &self.hidden)
             .finish()
     }
 }
@@ -99,13 +127,22 @@ impl Report {
         let counter = options.count_tokens.filter(|_| !log.header.use_server_token_count);
         let (tokens, token_source) = match counter {
             Some(count) => (TokenColumns::by_tokenizer(log, count, threads), TokenSource::Client),
-            None => (TokenColumns::from_usage(log), TokenSource::Server),
+            None => (TokenColumns::default(), TokenSource::Server),
         };
-        let service_levels = section::service_levels(&log.header.input_config);
-        let reader = Reader { log, tokens: &tokens, source: token_source };
-        let applies = applies(&log.header, token_source, &service_levels);
-        let main = Section::compute(&reader, &applies, &service_levels, false, threads);
-        let warmup = Section::compute(&reader, &applies, &service_levels, true, threads);
+        let service_levels = options.slos.clone().unwrap_or_else(|| section::service_levels(&log.header.input_config));
+        let reader = reader(log, &tokens, token_source);
+        let percents = if options.percentiles.is_empty() { QUANTILES.to_vec() } else { options.percentiles.clone() };
+        let method = Method {
+            reader: &reader,
+            applies: Applies { hidden: options.hidden, ..applies(&log.header, token_source, &service_levels) },
+            levels: &service_levels,
+            percents: &percents,
+            threads,
+        };
+        let limits = limits(&reader, options.window);
+        let (main, curves_follow_chunks) = part(&method, Class::Profiling, limits);
+        let has_warmup = options.window.is_none() && log.header.phases.iter().any(|p| p.warmup);
+        let warmup = has_warmup.then(|| part(&method, Class::Warmup, ALWAYS).0);
         let anchor = log.header.anchor;
         Self {
             was_cancelled: was_cancelled(log),
@@ -116,11 +153,13 @@ impl Report {
             sending: main.starts.map(|(first, last)| last.since(first)),
             valid: main.valid,
             failed: main.failed,
+            censored: main.cut,
+            window: options.window,
             metrics: main.entries,
-            warmup: if warmup.valid + warmup.failed > 0 { warmup.entries } else { Vec::new() },
+            warmup: warmup.map_or_else(Vec::new, |w| w.entries),
             errors: main.errors,
             token_source,
-            curves_follow_chunks: main.curves_follow_chunks,
+            curves_follow_chunks,
             service_levels,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
             tokens,
@@ -131,6 +170,38 @@ impl Report {
                 records: log.len() as u64,
             },
         }
+    }
+
+    /// The results phase by phase, warm-up included, in the order of the plan. `log` is the one the report was built of.
+    pub fn phases(&self, log: &Log, options: &Options<'_>) -> Vec<PhaseReport> {
+        parts::phases(self, log, options)
+    }
+
+    /// The results in slices of a given duration, see [`Slices`]. `log` is the one the report was built of.
+    pub fn slices<'a>(&'a self, log: &'a Log, duration: Nanos, options: &Options<'_>) -> Slices<'a> {
+        Slices::new(self, log, duration, options)
+    }
+
+    /// What a reader of the results must know about requests that are not in them, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.censored > 0 {
+            notes.push(format!(
+                "{} requests were still in flight when the run ended and were cut: they count as failed, and their \
+                 latencies, longer than they had run, are in no distribution but the error-adjusted ones.",
+                self.censored
+            ));
+        }
+        if let Some(lost) = self.run.end.as_ref().map(|e| e.lost).filter(|n| *n > 0) {
+            notes.push(format!("{lost} requests left no record: the ring to the collector was full."));
+        }
+        if self.run.end.is_none() {
+            notes.push("Requests that were in flight when the run was killed left no record.".to_owned());
+        }
+        if !self.curves_follow_chunks {
+            notes.push("With so many chunks, curves over time spread each request's tokens evenly.".to_owned());
+        }
+        notes
     }
 
     /// The profiling result called `tag`.
@@ -156,8 +227,7 @@ impl Report {
 
     /// One record as the rows of the table see it; `at` is its place in the log.
     pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record) -> Sample<'a> {
-        let reader = Reader { log, tokens: &self.tokens, source: self.token_source };
-        reader.sample(at, record)
+        reader(log, &self.tokens, self.token_source).sample(at, record)
     }
 
     /// Which rows of the table exist for this run.
@@ -180,78 +250,59 @@ fn applies(header: &Header, source: TokenSource, levels: &[ServiceLevel]) -> App
     Applies {
         streaming: header.streaming,
         tokens: endpoint(header).produces_tokens(),
+        tokenizes_input: endpoint(header).tokenizes_input(),
         server_counts: source == TokenSource::Server,
         fixed_schedule: header.fixed_schedule,
         goodput: !levels.is_empty(),
+        hidden: false,
     }
 }
 
-/// A log with the token counts beside it.
-struct Reader<'a> {
-    log: &'a Log,
-    tokens: &'a TokenColumns,
-    source: TokenSource,
+fn reader<'a>(log: &'a Log, tokens: &'a TokenColumns, source: TokenSource) -> Reader<'a> {
+    let streams = log.header.streaming && endpoint(&log.header).produces_tokens();
+    Reader { log, tokens, source, streams }
 }
 
-impl<'a> Reader<'a> {
-    fn sample<'r>(&self, at: usize, record: &'r Record) -> Sample<'r> {
-        let request = self.log.request(record.request);
-        let (output, reasoning) = self.tokens.of(at);
-        let input = match self.source {
-            TokenSource::Client => request.and_then(|r| r.input_tokens),
-            TokenSource::Server => Some(record.usage_prompt).filter(|n| *n != UNKNOWN),
-        };
-        Sample { record, input, requested: request.and_then(|r| r.max_tokens), output, reasoning }
-    }
+/// No limits.
+const ALWAYS: (Instant, Instant) = (Instant(0), Instant::NEVER);
 
-    fn is_warmup(&self, phase: u8) -> bool {
-        let phase = self.log.header.phases.get(usize::from(phase));
-        phase.is_some_and(|p| p.warmup)
-    }
-
-    /// Every record of the warm-up or of the profiling phases.
-    fn rows(&self, warmup: bool) -> impl Iterator<Item = (usize, Record, Payload<'a>)> + '_ {
-        self.log
-            .records()
-            .enumerate()
-            .filter(move |(_, (record, _))| self.is_warmup(record.phase) == warmup)
-            .map(|(at, (record, payload))| (at, record, payload))
-    }
+/// A window's ends on the records' axis.
+fn limits(reader: &Reader<'_>, window: Option<(Nanos, Nanos)>) -> (Instant, Instant) {
+    let Some((from, to)) = window else {
+        return ALWAYS;
+    };
+    let zero = zero(reader);
+    (zero.after(from), zero.after(to))
 }
 
-/// The time that results cover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
-    from: Instant,
-    to: Instant,
-    /// Nanoseconds of it in which a phase was running.
-    running: u64,
+/// The start of the first profiling phase; of a killed run that left no mark of it, its first due time.
+fn zero(reader: &Reader<'_>) -> Instant {
+    let marks = reader.log.phases.iter().filter(|m| reader.holds(Class::Profiling, m.phase));
+    let records = || {
+        let records = reader.log.records().filter(|(record, _)| reader.holds(Class::Profiling, record.phase));
+        records.map(|(record, _)| record.due).min()
+    };
+    marks.map(|m| m.start).min().or_else(records).unwrap_or(reader.log.header.anchor.mono)
 }
 
-impl Window {
-    /// From the marks of the phases; of a killed run, whose last phase left none, from its records.
-    fn of(reader: &Reader<'_>, warmup: bool, seen: Option<(Instant, Instant)>) -> Self {
-        let marks = reader.log.phases.iter().filter(|m| reader.is_warmup(m.phase) == warmup);
-        let phases = reader.log.header.phases.iter();
-        let planned = phases.filter(|p| p.warmup == warmup).count();
-        let mut spans: Vec<_> = marks.map(|m| (m.start, m.end)).collect();
-        if spans.len() < planned {
-            let from = spans.iter().map(|s| s.1).max();
-            let rest = seen.map(|(first, last)| (from.unwrap_or(first).max(first), last));
-            spans.extend(rest.filter(|(first, last)| last > first));
-        }
-        let least = spans.iter().map(|s| s.0).min();
-        let greatest = spans.iter().map(|s| s.1).max();
-        Self {
-            from: least.unwrap_or(reader.log.header.anchor.mono),
-            to: greatest.unwrap_or(reader.log.header.anchor.mono),
-            running: spans.iter().map(|(a, b)| b.since(*a)).sum(),
-        }
-    }
-
-    fn seconds(&self) -> f64 {
-        self.running as f64 * 1e-9
-    }
+/// The section of a class, and whether its curves follow the gaps between chunks.
+fn part(method: &Method<'_>, class: Class, limits: (Instant, Instant)) -> (Section, bool) {
+    let reader = method.reader;
+    let rows = Rows::Scan(class, limits.0, limits.1);
+    let survey = Survey::of(reader, &rows);
+    let follows = !survey.too_many_gaps();
+    let window = Window::of(reader, class, survey.span, limits);
+    let whole = limits == ALWAYS;
+    let marks = || reader.log.phases.iter().filter(|m| reader.holds(class, m.phase));
+    let unrecorded = Unrecorded {
+        // One lost record cannot be told to belong to a phase or a window.
+        lost: reader.log.end.as_ref().map(|e| e.lost).filter(|_| whole && class == Class::Profiling),
+        unused: whole.then(|| marks().map(|m| m.unused).sum()),
+    };
+    let section = method.section(&rows, survey, window, unrecorded, |survey| {
+        reader.flights(class, &window, survey.valid + survey.failed, survey.follows_gaps())
+    });
+    (section, follows)
 }
 
 fn was_cancelled(log: &Log) -> bool {

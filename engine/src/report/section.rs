@@ -1,20 +1,30 @@
-//! The metrics of one class of phases: all profiling phases together, or all of the warm-up.
+//! The metrics of one selection of records: all profiling phases together, the warm-up, one phase, a window, a slice.
 
 use super::errors::{ErrorDetails, ErrorGroup, ErrorTally};
-use super::statistics;
-use super::sweep::{self, Flight};
-use super::{Reader, Window};
+use super::rows::{Reader, Rows, Window};
+use super::statistics::{self, Column, Quantile};
+use super::sweep::{self, Flights, GAPS_MAX};
 use crate::clock::Instant;
-use crate::metric::{Applies, METRICS, Metric, Sample, Scope, Summary, Value, flag, index};
-use crate::record::{Outcome, Record, flag as record_flag};
+use crate::metric::{Applies, METRICS, Metric, Sample, Scope, Summary, Value, flag};
+use crate::record::Outcome;
 
 /// One metric of a report, in its display unit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The row of the table.
     pub metric: &'static Metric,
     /// Its figures.
     pub summary: Summary,
+    /// The percentiles that were asked for, each with its confidence interval; of metrics with a value a request (and of
+    /// gaps between chunks) alone. Empty in slices.
+    pub quantiles: Vec<Quantile>,
+}
+
+impl Entry {
+    /// The quantile at so many per cent, if it was asked for and the sample supports it.
+    pub fn quantile(&self, percent: f64) -> Option<&Quantile> {
+        self.quantiles.iter().find(|q| q.percent == percent)
+    }
 }
 
 /// A service level: a request is good only if this metric keeps to it.
@@ -26,19 +36,21 @@ pub struct ServiceLevel {
     pub threshold: f64,
 }
 
+impl ServiceLevel {
+    /// The level of the metric `tag`; `None` if that is no metric with one value for each successful request.
+    pub fn new(tag: &str, threshold: f64) -> Option<Self> {
+        let metric = crate::metric::find(tag).filter(|m| matches!(m.value, Value::Valid(_)))?;
+        Some(Self { metric, threshold })
+    }
+}
+
 /// The service levels of a resolved configuration, `slos: {tag: threshold}`. Tags that are no metric of single requests
 /// were refused before the run.
 pub(super) fn service_levels(config: &serde_json::Value) -> Vec<ServiceLevel> {
     let Some(levels) = config["slos"].as_object() else {
         return Vec::new();
     };
-    let level = |(tag, threshold): (&String, &serde_json::Value)| {
-        Some(ServiceLevel {
-            metric: crate::metric::find(tag).filter(|m| matches!(m.value, Value::Valid(_)))?,
-            threshold: threshold.as_f64()?,
-        })
-    };
-    levels.iter().filter_map(level).collect()
+    levels.iter().filter_map(|(tag, threshold)| ServiceLevel::new(tag, threshold.as_f64()?)).collect()
 }
 
 impl ServiceLevel {
@@ -52,149 +64,180 @@ impl ServiceLevel {
     }
 }
 
-/// The results of one class of phases.
+/// The results of one selection.
 pub(super) struct Section {
     pub(super) entries: Vec<Entry>,
     pub(super) errors: Vec<ErrorGroup>,
     pub(super) valid: u64,
     pub(super) failed: u64,
+    pub(super) cut: u64,
     pub(super) window: Window,
     pub(super) starts: Option<(Instant, Instant)>,
-    pub(super) curves_follow_chunks: bool,
 }
 
-/// Counts of one class, taken in a first pass.
+/// Counts of one selection, taken in a first pass.
 #[derive(Default)]
-struct Survey {
-    valid: u64,
-    failed: u64,
-    span: Option<(Instant, Instant)>,
+pub(super) struct Survey {
+    pub(super) valid: u64,
+    pub(super) failed: u64,
+    cut: u64,
+    gaps: u64,
+    /// First start and last end.
+    pub(super) span: Option<(Instant, Instant)>,
     last_start: Instant,
     errors: ErrorTally,
 }
 
 impl Survey {
-    fn of(reader: &Reader<'_>, warmup: bool) -> Self {
+    pub(super) fn of(reader: &Reader<'_>, rows: &Rows<'_>) -> Self {
         let mut survey = Self::default();
-        for (_, record, payload) in reader.rows(warmup) {
+        rows.each(reader, |_, record, payload| {
             let (first, last) = survey.span.unwrap_or((record.start, record.done));
             survey.span = Some((first.min(record.start), last.max(record.done)));
             survey.last_start = survey.last_start.max(record.start);
-            match ErrorDetails::of(&record, &payload) {
+            survey.cut += u64::from(record.outcome() == Outcome::Cancelled);
+            if survey.gaps <= GAPS_MAX {
+                survey.gaps += u64::from(sweep::count(payload.gaps));
+            }
+            match ErrorDetails::of(record, &payload) {
                 None => survey.valid += 1,
                 Some(details) => {
                     survey.failed += 1;
                     survey.errors.add(details);
                 }
             }
-        }
+        });
         survey
+    }
+
+    /// Whether decode curves are to follow the gaps between chunks: there are some, and not too many.
+    pub(super) fn follows_gaps(&self) -> bool {
+        (1..=GAPS_MAX).contains(&self.gaps)
+    }
+
+    /// Whether tokens are spread evenly although there are gaps.
+    pub(super) fn too_many_gaps(&self) -> bool {
+        self.gaps > GAPS_MAX
     }
 }
 
-impl Section {
-    pub(super) fn compute(
-        reader: &Reader<'_>,
-        applies: &Applies,
-        levels: &[ServiceLevel],
-        warmup: bool,
-        threads: usize,
-    ) -> Self {
-        let survey = Survey::of(reader, warmup);
-        let window = Window::of(reader, warmup, survey.span);
-        let mut scope = Scope {
+/// Credits that left no record; `None` where they cannot be told to belong to the selection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unrecorded {
+    pub(super) lost: Option<u64>,
+    pub(super) unused: Option<u64>,
+}
+
+/// How sections are computed.
+pub(super) struct Method<'a> {
+    pub(super) reader: &'a Reader<'a>,
+    pub(super) applies: Applies,
+    pub(super) levels: &'a [ServiceLevel],
+    pub(super) percents: &'a [f64],
+    pub(super) threads: usize,
+}
+
+impl Method<'_> {
+    /// Computes the metrics of `rows`. `flights` is called once the columns are gone: both are large.
+    pub(super) fn section<'f>(
+        &self,
+        rows: &Rows<'_>,
+        survey: Survey,
+        window: Window,
+        unrecorded: Unrecorded,
+        flights: impl FnOnce(&Survey) -> Flights<'f>,
+    ) -> Section {
+        let scope = Scope {
             rows: vec![None; METRICS.len()],
             seconds: window.seconds(),
             valid: survey.valid,
             failed: survey.failed,
-            lost: reader.log.end.as_ref().map_or(0, |e| e.lost),
+            cut: survey.cut,
+            lost: unrecorded.lost,
+            unused: unrecorded.unused,
         };
-        let mut section = Self {
-            entries: Vec::new(),
-            errors: survey.errors.finish(),
+        let mut pass = Pass { method: self, rows, scope, quantiles: vec![Vec::new(); METRICS.len()] };
+        let mut entries = Vec::new();
+        if survey.valid + survey.failed > 0 {
+            pass.columns();
+            pass.folds();
+            pass.gaps();
+            pass.curves(&flights(&survey), &window);
+            pass.derived();
+            entries = pass.exported();
+        }
+        Section {
+            entries,
             valid: survey.valid,
             failed: survey.failed,
+            cut: survey.cut,
             window,
             starts: survey.span.map(|(first, _)| (first, survey.last_start)),
-            curves_follow_chunks: true,
-        };
-        if scope.valid + scope.failed == 0 {
-            return section;
+            errors: survey.errors.finish(),
         }
-        let pass = Pass { reader, applies, warmup };
-        pass.columns(&mut scope, threads);
-        pass.folds(&mut scope, levels);
-        pass.gaps(&mut scope);
-        section.curves_follow_chunks = pass.curves(&mut scope, &window, threads);
-        pass.derived(&mut scope);
-        section.entries = exported(&scope);
-        section
     }
-}
-
-/// What leaves the scope: everything but what only other rows need, in display units.
-fn exported(scope: &Scope) -> Vec<Entry> {
-    METRICS
-        .iter()
-        .zip(&scope.rows)
-        .filter(|(metric, _)| !metric.has(flag::INTERNAL))
-        .filter_map(|(metric, row)| Some(Entry { metric, summary: row.as_ref()?.scaled(metric.factor()) }))
-        .collect()
 }
 
 /// Memory for columns being filled: enough for a handful at any size, for many when runs are small.
 fn columns_at_once(requests: u64) -> usize {
     const FLOOR: u64 = 16 << 20;
-    const FULL_COLUMNS: u64 = 5;
+    const FULL_COLUMNS: u64 = 6;
     let column = 8 * requests.max(1);
     ((FLOOR + FULL_COLUMNS * column) / column).min(24) as usize
 }
 
-/// The passes over one class of phases.
+/// The passes over one selection.
 struct Pass<'a> {
-    reader: &'a Reader<'a>,
-    applies: &'a Applies,
-    warmup: bool,
+    method: &'a Method<'a>,
+    rows: &'a Rows<'a>,
+    scope: Scope,
+    quantiles: Vec<Vec<Quantile>>,
 }
 
 impl Pass<'_> {
-    fn rows(&self) -> impl Iterator<Item = (usize, &'static Metric)> {
-        METRICS.iter().enumerate().filter(|(_, metric)| metric.applies(self.applies))
+    fn metrics(&self) -> impl Iterator<Item = (usize, &'static Metric)> + use<> {
+        let applies = self.method.applies;
+        METRICS.iter().enumerate().filter(move |(_, metric)| metric.applies(&applies))
     }
 
-    /// Rows with a value a request.
-    fn columns(&self, scope: &mut Scope, threads: usize) {
-        let rows: Vec<_> = self
-            .rows()
+    /// Metrics with a value a request.
+    fn columns(&mut self) {
+        let wanted: Vec<_> = self
+            .metrics()
             .filter(|(_, m)| matches!(m.value, Value::Valid(_) | Value::Failed(_) | Value::Every(_)))
             .collect();
-        let requests = scope.valid + scope.failed;
-        for batch in rows.chunks(columns_at_once(requests)) {
-            let mut columns = self.fill(batch, requests);
-            let failed = scope.failed;
-            let results = reduce(&mut columns, failed, threads);
-            for ((row, metric), result) in batch.iter().zip(results) {
-                let Some((plain, adjusted)) = result else {
+        let requests = self.scope.valid + self.scope.failed;
+        let failed = self.scope.failed;
+        for batch in wanted.chunks(columns_at_once(requests)) {
+            let columns = self.fill(batch, requests);
+            for ((row, metric), result) in batch.iter().zip(self.reduce(&columns)) {
+                let Some(column) = result else {
                     continue;
                 };
-                scope.rows[*row] = Some(plain);
+                self.scope.rows[*row] = Some(column.plain);
+                self.quantiles[*row] = column.quantiles;
                 if failed > 0
                     && let Some(of) = self.adjusted(metric.tag)
                 {
-                    scope.rows[of] = Some(adjusted);
+                    self.scope.rows[of] = Some(column.adjusted);
                 }
             }
         }
     }
 
     fn adjusted(&self, tag: &str) -> Option<usize> {
-        self.rows().find(|(_, m)| matches!(m.value, Value::Adjusted(of) if of == tag)).map(|(row, _)| row)
+        self.metrics().find(|(_, m)| matches!(m.value, Value::Adjusted(of) if of == tag)).map(|(row, _)| row)
     }
 
     fn fill(&self, batch: &[(usize, &'static Metric)], requests: u64) -> Vec<Vec<f64>> {
-        let mut columns: Vec<Vec<f64>> = batch.iter().map(|_| Vec::with_capacity(requests as usize)).collect();
-        for (at, record, _) in self.reader.rows(self.warmup) {
-            let sample = self.reader.sample(at, &record);
+        let room = |m: &Metric| match m.value {
+            Value::Failed(_) => self.scope.failed,
+            _ => requests,
+        };
+        let mut columns: Vec<Vec<f64>> = batch.iter().map(|(_, m)| Vec::with_capacity(room(m) as usize)).collect();
+        let reader = self.method.reader;
+        self.rows.each(reader, |at, record, _| {
+            let sample = reader.sample(at, record);
             let valid = record.outcome() == Outcome::Ok;
             for ((_, metric), column) in batch.iter().zip(&mut columns) {
                 let value = match metric.value {
@@ -205,17 +248,27 @@ impl Pass<'_> {
                 };
                 column.extend(value);
             }
-        }
+        });
         columns
     }
 
-    /// Rows with one number folded over the requests.
-    fn folds(&self, scope: &mut Scope, levels: &[ServiceLevel]) {
-        let rows: Vec<_> = self.rows().collect();
-        for (at, record, _) in self.reader.rows(self.warmup) {
-            let sample = self.reader.sample(at, &record);
+    /// Reduces columns, one a thread at a time.
+    fn reduce(&self, columns: &[Vec<f64>]) -> Vec<Option<Column>> {
+        let (failed, percents) = (self.scope.failed, self.method.percents);
+        let total: usize = columns.iter().map(Vec::len).sum();
+        let threads = if total < 100_000 { 1 } else { self.method.threads };
+        in_parallel(columns, threads, |column| statistics::column(column, failed, percents))
+    }
+
+    /// Metrics with one number folded over the requests.
+    fn folds(&mut self) {
+        let metrics: Vec<_> = self.metrics().collect();
+        let (reader, levels) = (self.method.reader, self.method.levels);
+        let scope = &mut self.scope;
+        self.rows.each(reader, |at, record, _| {
+            let sample = reader.sample(at, record);
             let valid = record.outcome() == Outcome::Ok;
-            for (row, metric) in &rows {
+            for (row, metric) in &metrics {
                 let (value, fold): (_, fn(f64, f64) -> f64) = match metric.value {
                     Value::SumValid(f) if valid => (f(&sample), |a, b| a + b),
                     Value::SumEvery(f) => (f(&sample), |a, b| a + b),
@@ -233,29 +286,29 @@ impl Pass<'_> {
                     scope.rows[*row] = Some(Summary::number(folded));
                 }
             }
-        }
-    }
-
-    fn gaps(&self, scope: &mut Scope) {
-        let row = self.rows().find(|(_, m)| matches!(m.value, Value::Gaps));
-        let Some((row, _)) = row else { return };
-        scope.rows[row] = statistics::streamed(&|see| {
-            for (_, record, payload) in self.reader.rows(self.warmup) {
-                if record.outcome() == Outcome::Ok {
-                    payload.gaps().for_each(&mut *see);
-                }
-            }
         });
     }
 
-    /// Rows over time; says whether decode follows the real gaps.
-    fn curves(&self, scope: &mut Scope, window: &Window, threads: usize) -> bool {
-        let mut flights = Vec::with_capacity((scope.valid + scope.failed) as usize);
-        for (at, record, payload) in self.reader.rows(self.warmup) {
-            flights.push(self.flight(at, &record, payload.gaps));
+    fn gaps(&mut self) {
+        let row = self.metrics().find(|(_, m)| matches!(m.value, Value::Gaps));
+        let Some((row, _)) = row else { return };
+        let show = |see: &mut statistics::See<'_>| {
+            self.rows.each(self.method.reader, |_, record, payload| {
+                if record.outcome() == Outcome::Ok {
+                    payload.gaps().for_each(&mut *see);
+                }
+            });
+        };
+        if let Some((summary, quantiles)) = statistics::streamed(&show, self.method.percents) {
+            self.scope.rows[row] = Some(summary);
+            self.quantiles[row] = quantiles;
         }
+    }
+
+    /// Metrics over time.
+    fn curves(&mut self, flights: &Flights<'_>, window: &Window) {
         let rows: Vec<_> = self
-            .rows()
+            .metrics()
             .filter_map(|(row, metric)| match metric.value {
                 Value::Effective(curve) => Some((row, (curve, false))),
                 Value::Active(curve) => Some((row, (curve, true))),
@@ -263,60 +316,46 @@ impl Pass<'_> {
             })
             .collect();
         let wanted: Vec<_> = rows.iter().map(|(_, curve)| *curve).collect();
-        let over = (window.from.0, window.to.0);
-        let (summaries, follows) = sweep::curves(&mut flights, over, &wanted, threads);
+        let summaries = sweep::curves(flights, (window.from.0, window.to.0), &wanted, self.method.threads);
         for ((row, _), summary) in rows.iter().zip(summaries) {
-            scope.rows[*row] = summary;
-        }
-        follows
-    }
-
-    /// A failed request, or one without a stream of tokens, counts towards concurrency alone.
-    fn flight<'p>(&self, at: usize, record: &Record, gaps: &'p [u8]) -> Flight<'p> {
-        let sample = self.reader.sample(at, record);
-        let streams = self.applies.streaming && self.applies.tokens;
-        let ok = record.outcome() == Outcome::Ok && record.first_token.is_set();
-        let gaps = if record.has(record_flag::PAYLOAD_LOST) { &[] } else { gaps };
-        Flight {
-            start: record.start.0,
-            first: if ok && streams { record.first_token.0 } else { 0 },
-            end: record.done.0.max(record.start.0),
-            input: sample.input.unwrap_or(0),
-            output: sample.osl().unwrap_or(0),
-            gaps,
-            pieces: sweep::count(gaps),
+            self.scope.rows[*row] = summary;
         }
     }
 
-    fn derived(&self, scope: &mut Scope) {
-        for (row, metric) in self.rows() {
+    fn derived(&mut self) {
+        for (row, metric) in self.metrics() {
             if let Value::Run(value) = metric.value {
-                scope.rows[row] = value(scope).filter(|x| x.is_finite()).map(Summary::number);
+                self.scope.rows[row] = value(&self.scope).filter(|x| x.is_finite()).map(Summary::number);
             }
         }
-        // One lost record cannot be told to belong to the warm-up.
-        if self.warmup
-            && let Some(row) = index("lost_record_count")
-        {
-            scope.rows[row] = None;
-        }
+    }
+
+    /// What leaves the pass: everything but what only other rows need, in display units.
+    fn exported(self) -> Vec<Entry> {
+        let hidden = self.method.applies.hidden;
+        let rows = METRICS.iter().zip(self.scope.rows).zip(self.quantiles);
+        let entry = |((metric, row), mut quantiles): ((&'static Metric, Option<Summary>), Vec<Quantile>)| {
+            let factor = metric.factor();
+            for q in &mut quantiles {
+                q.value *= factor;
+                q.interval = q.interval.map(|(low, high)| (low * factor, high * factor));
+            }
+            Some(Entry { metric, summary: row?.scaled(factor), quantiles })
+        };
+        rows.filter(|((metric, _), _)| hidden || !metric.has(flag::INTERNAL)).filter_map(entry).collect()
     }
 }
 
-type Reduced = Option<(Summary, Summary)>;
-
-/// Reduces columns, several at a time.
-fn reduce(columns: &mut [Vec<f64>], failed: u64, threads: usize) -> Vec<Reduced> {
-    let share = columns.len().div_ceil(threads.max(1)).max(1);
+/// `work` over all items in their order, on so many threads.
+fn in_parallel<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let share = items.len().div_ceil(threads.max(1)).max(1);
+    if share >= items.len() {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
     std::thread::scope(|scope| {
-        let parts: Vec<_> = columns
-            .chunks_mut(share)
-            .map(|part| {
-                scope.spawn(move || -> Vec<Reduced> {
-                    part.iter_mut().map(|column| statistics::column(column, failed)).collect()
-                })
-            })
-            .collect();
+        let parts: Vec<_> =
+            items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
         parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
     })
 }

@@ -1,11 +1,45 @@
 //! Statistics of one column, exactly.
 
+use super::ranks::{Ranked, interval};
 use crate::metric::{PERCENTILES, Summary};
 
-/// Statistics of a column, and the same with `failed` more values that are infinite. Reorders `values`; `None` for an
-/// empty column. Percentiles interpolate linearly between closest ranks at `q·(n − 1)`; those of the second summary take
-/// the nearest rank, ties to even, and are absent where that rank is infinite.
-pub(super) fn column(values: &mut [f64], failed: u64) -> Option<(Summary, Summary)> {
+/// A percentile with what the sample says about its certainty.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantile {
+    /// Which, in per cent: 99.9 for p99.9.
+    pub percent: f64,
+    /// Its value, interpolated linearly between the closest ranks at `percent / 100 · (n − 1)`.
+    pub value: f64,
+    /// Two values of the sample between which the true percentile lies with at least 95 % confidence, by order
+    /// statistics, requests taken as independent of each other. `None` where the sample is too small, and for gaps
+    /// between chunks: those of one request are not independent.
+    pub interval: Option<(f64, f64)>,
+}
+
+/// What [`Quantile`]s are given at unless others are asked for.
+pub const QUANTILES: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
+
+/// Percentiles beyond this one are given only where the sample supports them: where it is large enough for an upper
+/// bound at 95 % confidence (3,688 values for p99.9, 36,887 for p99.99).
+const SUPPORT_NEEDED_BEYOND: f64 = 99.0;
+
+fn supported(percent: f64, n: u64) -> bool {
+    percent <= SUPPORT_NEEDED_BEYOND || percent >= 100.0 || interval(n, percent).1.is_some()
+}
+
+/// What is known of one column.
+#[derive(Debug)]
+pub(super) struct Column {
+    /// Its statistics; percentiles interpolate linearly between closest ranks at `q·(n − 1)`.
+    pub(super) plain: Summary,
+    /// The same with failed requests as infinite values: nearest rank, ties to even; absent where that is infinite.
+    pub(super) adjusted: Summary,
+    /// The wanted percentiles with their intervals.
+    pub(super) quantiles: Vec<Quantile>,
+}
+
+/// Statistics of a column; `failed` more values are infinite in the adjusted ones. `None` for an empty column.
+pub(super) fn column(values: &[f64], failed: u64, percents: &[f64]) -> Option<Column> {
     if values.is_empty() {
         return None;
     }
@@ -13,39 +47,49 @@ pub(super) fn column(values: &mut [f64], failed: u64) -> Option<(Summary, Summar
     let sum = sum(values.iter().copied());
     let avg = sum / n as f64;
     let std = (self::sum(values.iter().map(|x| (x - avg) * (x - avg))) / n as f64).sqrt();
-    let between = PERCENTILES.map(|p| position(p, n as u64));
+    let between = PERCENTILES.map(|p| position(f64::from(p), n as u64));
     let nearest = PERCENTILES.map(|p| {
-        let (low, share) = position(p, n as u64 + failed);
-        ((low as f64 + share).round_ties_even() as usize, 0.0)
+        let (low, share) = position(f64::from(p), n as u64 + failed);
+        (low as f64 + share).round_ties_even() as usize
     });
-    let mut ranks: Vec<usize> = between.iter().flat_map(|(k, _)| [*k, k + 1]).collect();
-    ranks.extend(nearest.iter().map(|(k, _)| *k));
-    ranks.extend([0, n - 1]);
-    ranks.retain(|k| *k < n);
-    ranks.sort_unstable();
-    ranks.dedup();
-    select(values, 0, &ranks);
+    let percents: Vec<f64> = percents.iter().copied().filter(|p| supported(*p, n as u64)).collect();
+    let mut ranks = vec![0, n - 1];
+    let positions = between.iter().copied().chain(percents.iter().map(|p| position(*p, n as u64)));
+    ranks.extend(positions.flat_map(|(k, _)| [k, k + 1]));
+    ranks.extend(nearest);
+    let bounds: Vec<_> = percents.iter().map(|p| interval(n as u64, *p)).collect();
+    ranks.extend(bounds.iter().flat_map(|(low, high)| [*low, *high]).flatten().map(|k| k as usize));
+    let ranked = Ranked::find(values, ranks);
+    let value = |(k, share): (usize, f64)| {
+        let low = ranked.at(k)?;
+        Some(interpolate(low, ranked.at(k + 1).unwrap_or(low), share))
+    };
+    let bound = |(low, high): (Option<u64>, Option<u64>)| Some((ranked.at(low? as usize)?, ranked.at(high? as usize)?));
+    let quantile = |(percent, bounds): (&f64, &(Option<u64>, Option<u64>))| {
+        let value = value(position(*percent, n as u64))?;
+        Some(Quantile { percent: *percent, value, interval: bound(*bounds) })
+    };
     let plain = Summary {
         avg: Some(avg),
-        min: Some(values[0]),
-        max: Some(values[n - 1]),
+        min: ranked.at(0),
+        max: ranked.at(n - 1),
         sum: Some(sum),
         std: Some(std),
-        percentiles: between.map(|(k, share)| Some(interpolate(values[k], values[(k + 1).min(n - 1)], share))),
+        percentiles: between.map(value),
         count: Some(n as u64),
     };
     let adjusted = Summary {
         min: plain.min,
-        percentiles: nearest.map(|(k, _)| values.get(k).copied()),
+        percentiles: nearest.map(|k| ranked.at(k)),
         count: Some(n as u64 + failed),
         ..Summary::default()
     };
-    Some((plain, adjusted))
+    Some(Column { plain, adjusted, quantiles: percents.iter().zip(&bounds).filter_map(quantile).collect() })
 }
 
-/// Where percentile `p` of `n` values lies: the rank below and the share of the way to the next.
-pub(super) fn position(p: u8, n: u64) -> (usize, f64) {
-    let at = f64::from(p) / 100.0 * n.saturating_sub(1) as f64;
+/// Where a percentile of `n` values lies: the rank below and the share of the way to the next.
+pub(super) fn position(percent: f64, n: u64) -> (usize, f64) {
+    let at = (percent / 100.0).clamp(0.0, 1.0) * n.saturating_sub(1) as f64;
     (at.floor() as usize, at.fract())
 }
 
@@ -65,29 +109,16 @@ pub(super) fn sum(values: impl Iterator<Item = f64>) -> f64 {
     total + lost
 }
 
-/// Puts the values of these ranks (sorted, distinct) in their places, the others on their sides.
-fn select(values: &mut [f64], base: usize, ranks: &[usize]) {
-    if ranks.is_empty() || values.len() < 2 {
-        return;
-    }
-    let middle = ranks.len() / 2;
-    let at = ranks[middle] - base;
-    let (below, _, above) = values.select_nth_unstable_by(at, f64::total_cmp);
-    select(below, base, &ranks[..middle]);
-    select(above, base + at + 1, &ranks[middle + 1..]);
-}
-
 /// Exact order statistics of a weighted multiset of `u64` keys in bounded memory: the multiset is shown several times,
-/// each time the key of every wanted rank is known to [`DIGIT`] more bits.
+/// each time the key of every wanted rank is known to one more digit.
 #[derive(Debug)]
 pub(super) struct Descent {
+    /// Bits of the digits that are still to be found, the next one first.
+    digits: &'static [u32],
     shift: u32,
     targets: Vec<Target>,
     bins: Vec<(u64, Vec<u64>)>,
 }
-
-/// Bits of a key that one showing settles.
-pub(super) const DIGIT: u32 = 13;
 
 #[derive(Debug, Clone, Copy)]
 struct Target {
@@ -97,37 +128,40 @@ struct Target {
 }
 
 impl Descent {
-    /// Looks for the smallest keys whose cumulative weight is greater than each of `ranks`, among keys of at most `bits`
-    /// bits.
-    pub(super) fn new(ranks: impl Iterator<Item = u64>, bits: u32) -> Self {
-        let digits = bits.div_ceil(DIGIT).max(1);
-        let mut descent = Self {
-            shift: digits * DIGIT,
-            targets: ranks.map(|rank| Target { rank, prefix: 0 }).collect(),
-            bins: Vec::new(),
-        };
+    /// Over keys that fit the digits (of so many bits each) together.
+    pub(super) fn new(digits: &'static [u32]) -> Self {
+        let mut descent = Self { digits, shift: digits.iter().sum(), targets: Vec::new(), bins: Vec::new() };
         descent.open_bins();
         descent
     }
 
+    /// Says for which ranks the smallest keys are wanted whose cumulative weight is greater. Before the first
+    /// [`Descent::settle`].
+    pub(super) fn aim(&mut self, ranks: impl Iterator<Item = u64>) {
+        self.targets = ranks.map(|rank| Target { rank, prefix: 0 }).collect();
+    }
+
     /// Whether the multiset has to be shown (again).
     pub(super) fn unfinished(&self) -> bool {
-        self.shift > 0
+        !self.digits.is_empty()
     }
 
     /// Shows one key.
+    #[inline]
     pub(super) fn add(&mut self, key: u64, weight: u64) {
+        let [bits, ..] = self.digits else { return };
         let prefix = key.checked_shr(self.shift).unwrap_or(0);
         for (wanted, bins) in &mut self.bins {
             if *wanted == prefix {
-                let digit = (key >> (self.shift - DIGIT)) as usize & ((1 << DIGIT) - 1);
-                bins[digit] += weight;
+                bins[(key >> (self.shift - bits)) as usize & ((1 << bits) - 1)] += weight;
+                return;
             }
         }
     }
 
     /// Ends one showing.
     pub(super) fn settle(&mut self) {
+        let [bits, rest @ ..] = self.digits else { return };
         for target in &mut self.targets {
             let Some((_, bins)) = self.bins.iter().find(|(p, _)| *p == target.prefix) else {
                 continue;
@@ -140,9 +174,10 @@ impl Descent {
                 }
                 target.rank -= weight;
             }
-            target.prefix = target.prefix << DIGIT | digit;
+            target.prefix = target.prefix << bits | digit;
         }
-        self.shift -= DIGIT;
+        self.shift -= bits;
+        self.digits = rest;
         self.open_bins();
     }
 
@@ -151,24 +186,31 @@ impl Descent {
         self.targets.iter().map(|t| t.prefix)
     }
 
+    /// One set of bins for each prefix that a target has; before there are targets, one for all keys.
     fn open_bins(&mut self) {
         self.bins.clear();
-        if self.shift == 0 {
-            return;
-        }
-        for target in &self.targets {
-            if !self.bins.iter().any(|(p, _)| *p == target.prefix) {
-                self.bins.push((target.prefix, vec![0; 1 << DIGIT]));
+        let [bits, ..] = self.digits else { return };
+        let prefixes = self.targets.iter().map(|t| t.prefix).chain(self.targets.is_empty().then_some(0));
+        for prefix in prefixes {
+            if !self.bins.iter().any(|(p, _)| *p == prefix) {
+                self.bins.push((prefix, vec![0; 1 << bits]));
             }
         }
     }
+}
+
+/// Digits for keys of so many bits, as few as reach.
+fn digits(bits: u32) -> &'static [u32] {
+    const ALL: [u32; 5] = [13; 5];
+    &ALL[..bits.div_ceil(13).clamp(1, 5) as usize]
 }
 
 /// Takes one value of a column that is being shown.
 pub(super) type See<'a> = dyn FnMut(u64) + 'a;
 
 /// Statistics of a column too long to keep: `show` calls its argument with every value, and is called several times.
-pub(super) fn streamed(show: &dyn Fn(&mut See<'_>)) -> Option<Summary> {
+/// The percentiles carry no intervals.
+pub(super) fn streamed(show: &dyn Fn(&mut See<'_>), percents: &[f64]) -> Option<(Summary, Vec<Quantile>)> {
     let (mut n, mut total, mut min, mut max) = (0u64, 0u128, u64::MAX, 0u64);
     show(&mut |x| {
         n += 1;
@@ -180,9 +222,11 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>)) -> Option<Summary> {
         return None;
     }
     let avg = total as f64 / n as f64;
-    let between = PERCENTILES.map(|p| position(p, n));
-    let ranks = between.iter().flat_map(|(k, _)| [*k as u64, (*k as u64 + 1).min(n - 1)]);
-    let mut descent = Descent::new(ranks, 64 - max.leading_zeros());
+    let percents: Vec<f64> = percents.iter().copied().filter(|p| supported(*p, n)).collect();
+    let wanted = PERCENTILES.iter().map(|p| f64::from(*p)).chain(percents.iter().copied());
+    let between: Vec<_> = wanted.map(|p| position(p, n)).collect();
+    let mut descent = Descent::new(digits(64 - max.leading_zeros()));
+    descent.aim(between.iter().flat_map(|(k, _)| [*k as u64, (*k as u64 + 1).min(n - 1)]));
     let mut squares = None;
     while descent.unfinished() {
         let mut sum = 0.0;
@@ -194,11 +238,13 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>)) -> Option<Summary> {
         squares.get_or_insert(sum);
     }
     let keys: Vec<f64> = descent.keys().map(|k| k as f64).collect();
+    let values: Vec<f64> =
+        keys.chunks_exact(2).zip(between).map(|(pair, (_, share))| interpolate(pair[0], pair[1], share)).collect();
     let mut percentiles = [None; 9];
-    for (k, (pair, (_, share))) in keys.chunks_exact(2).zip(between).enumerate() {
-        percentiles[k] = Some(interpolate(pair[0], pair[1], share));
-    }
-    Some(Summary {
+    percentiles.iter_mut().zip(&values).for_each(|(slot, value)| *slot = Some(*value));
+    let quantiles = percents.iter().zip(&values[PERCENTILES.len()..]);
+    let quantiles = quantiles.map(|(percent, value)| Quantile { percent: *percent, value: *value, interval: None });
+    let summary = Summary {
         avg: Some(avg),
         min: Some(min as f64),
         max: Some(max as f64),
@@ -206,7 +252,8 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>)) -> Option<Summary> {
         std: squares.map(|s| (s / n as f64).sqrt()),
         percentiles,
         count: Some(n),
-    })
+    };
+    Some((summary, quantiles.collect()))
 }
 
 #[cfg(test)]
@@ -214,10 +261,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn naive(values: &[f64], p: u8) -> f64 {
+    fn naive(values: &[f64], percent: f64) -> f64 {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let at = f64::from(p) / 100.0 * (sorted.len() - 1) as f64;
+        let at = percent / 100.0 * (sorted.len() - 1) as f64;
         let low = at.floor() as usize;
         let high = (low + 1).min(sorted.len() - 1);
         sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
@@ -230,9 +277,14 @@ mod tests {
     proptest! {
         #[test]
         fn percentiles_equal_a_naive_implementation(values in prop::collection::vec(-1e9..1e9f64, 1..400)) {
-            let (summary, _) = column(&mut values.clone(), 0).unwrap();
+            let Column { plain: summary, quantiles, .. } = column(&values, 0, &[0.0, 33.3, 97.5, 100.0]).unwrap();
             for (k, p) in PERCENTILES.into_iter().enumerate() {
-                prop_assert!(close(summary.percentiles[k].unwrap(), naive(&values, p)));
+                prop_assert!(close(summary.percentiles[k].unwrap(), naive(&values, f64::from(p))));
+            }
+            prop_assert_eq!(quantiles.len(), 4);
+            for q in quantiles {
+                prop_assert!(close(q.value, naive(&values, q.percent)), "{:?}", q);
+                prop_assert!(q.interval.is_none_or(|(low, high)| low <= q.value && q.value <= high), "{:?}", q);
             }
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             let var = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
@@ -244,9 +296,10 @@ mod tests {
         fn a_streamed_column_has_the_statistics_of_a_kept_one(
             values in prop::collection::vec(prop_oneof![0..5u64, 9_990_000..10_010_000u64, 0..1u64 << 45], 1..400)
         ) {
-            let streamed = streamed(&|see| values.iter().for_each(|x| see(*x))).unwrap();
-            let mut kept: Vec<f64> = values.iter().map(|x| *x as f64).collect();
-            let (kept, _) = column(&mut kept, 0).unwrap();
+            let (streamed, quantiles) = streamed(&|see| values.iter().for_each(|x| see(*x)), &[12.5]).unwrap();
+            let kept: Vec<f64> = values.iter().map(|x| *x as f64).collect();
+            let Column { plain: kept, quantiles: of_kept, .. } = column(&kept, 0, &[12.5]).unwrap();
+            prop_assert_eq!(quantiles[0].value, of_kept[0].value);
             prop_assert_eq!(streamed.percentiles, kept.percentiles);
             prop_assert_eq!((streamed.min, streamed.max, streamed.count), (kept.min, kept.max, kept.count));
             prop_assert!(close(streamed.std.unwrap(), kept.std.unwrap()));
@@ -258,7 +311,8 @@ mod tests {
         ) {
             let total: u64 = rows.iter().map(|r| r.1).sum();
             let rank = pick % total;
-            let mut descent = Descent::new([rank].into_iter(), 64);
+            let mut descent = Descent::new(&[19, 16, 15, 14]);
+            descent.aim([rank].into_iter());
             while descent.unfinished() {
                 rows.iter().for_each(|(key, weight)| descent.add(*key, *weight));
                 descent.settle();
@@ -273,13 +327,27 @@ mod tests {
 
     #[test]
     fn failed_requests_push_the_tail_to_infinity() {
-        let mut values = [10.0, 20.0, 30.0];
-        let (plain, adjusted) = column(&mut values, 1).unwrap();
+        let Column { plain, adjusted, .. } = column(&[10.0, 20.0, 30.0], 1, &[]).unwrap();
         assert_eq!(plain.percentiles[4], Some(20.0));
         // Four values, position 1.5 for the median: to the even rank 2.
         assert_eq!(adjusted.percentiles[4], Some(30.0));
         assert_eq!(adjusted.percentiles[8], None);
         assert_eq!((adjusted.min, adjusted.count), (Some(10.0), Some(4)));
         assert_eq!((adjusted.avg, adjusted.max, adjusted.std), (None, None, None));
+    }
+
+    #[test]
+    fn far_percentiles_are_given_only_where_the_sample_bounds_them() {
+        let given = |n: u32| {
+            let values: Vec<f64> = (0..n).map(f64::from).collect();
+            let quantiles = column(&values, 0, &QUANTILES).unwrap().quantiles;
+            quantiles.into_iter().filter(|q| q.percent > 99.0).collect::<Vec<_>>()
+        };
+        assert_eq!(given(3687), []);
+        let far = given(40_000);
+        assert_eq!(far.len(), 2);
+        assert!(far[0].percent == 99.9 && close(far[0].value, 0.999 * 39_999.0), "{far:?}");
+        let (low, high) = far[0].interval.unwrap();
+        assert!(low < far[0].value && far[0].value < high && high < 39_999.0, "{low} {high}");
     }
 }

@@ -27,7 +27,8 @@ impl TokenSource {
     }
 }
 
-/// Two numbers a record, [`UNKNOWN`] where there is none, in the order of the log.
+/// The client's counts: two numbers a record, [`UNKNOWN`] where there is none, in the order of the log. Empty where the
+/// server's counts are used: those stand in the records.
 #[derive(Debug, Default)]
 pub struct TokenColumns {
     /// Tokens of visible output.
@@ -40,12 +41,6 @@ pub struct TokenColumns {
 const BATCH: usize = 256;
 
 impl TokenColumns {
-    /// The server's counts: completion minus reasoning tokens, and reasoning tokens.
-    pub fn from_usage(log: &Log) -> Self {
-        let (output, reasoning) = log.records().map(|(record, _)| usage(&record)).unzip();
-        Self { output, reasoning }
-    }
-
     /// The client's counts, on `threads` threads.
     pub fn by_tokenizer(log: &Log, count: &CountTokens<'_>, threads: usize) -> Self {
         let column = || (0..log.len()).map(|_| AtomicU32::new(UNKNOWN)).collect();
@@ -80,6 +75,13 @@ impl TokenColumns {
         let known = |column: &[u32]| column.get(at).copied().filter(|n| *n != UNKNOWN);
         (known(&self.output), known(&self.reasoning))
     }
+}
+
+/// The server's counts of a record: completion minus reasoning tokens, and reasoning tokens.
+pub(super) fn of_usage(record: &Record) -> (Option<u32>, Option<u32>) {
+    let known = |n: u32| Some(n).filter(|n| *n != UNKNOWN);
+    let (output, reasoning) = usage(record);
+    (known(output), known(reasoning))
 }
 
 fn usage(record: &Record) -> (u32, u32) {

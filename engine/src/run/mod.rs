@@ -8,10 +8,11 @@ use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
+use crate::net::direct::{self, DirectWire};
 use crate::net::probe::Io;
-use crate::net::reactor::{self, Doorbell, Kick, SharedPart};
+use crate::net::reactor::{self, Doorbell, SharedPart};
 use crate::net::socket::SocketWire;
-use crate::net::{Events, Part};
+use crate::net::{Events, Part, Wire};
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::ring::{self, Consumer, FrameConsumer, FrameProducer, Producer};
@@ -19,7 +20,7 @@ use crate::timing::{Lane, ORDERS, Timing};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -212,9 +213,18 @@ fn spawn(
 /// Runs a thread's parts to their end, each kind of thread in its own loop.
 fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared: &Shared) -> io::Result<()> {
     if !thread.executors.is_empty() {
-        return reactor::run(shared.io, thread.spin, bell, |kick| seat_parts(parts, kick, shared));
+        return match shared.io {
+            Io::Direct => direct::run(thread.spin, bell, |ring| {
+                let wire = || ring.wire();
+                seat_parts(parts, wire, DirectWire::tell, shared)
+            }),
+            io => reactor::run(io, thread.spin, bell, |kick| {
+                let wire = || SocketWire::new(kick, crate::net::socket::READ_BUFFER);
+                seat_parts(parts, wire, SocketWire::tell, shared)
+            }),
+        };
     }
-    let on_ring = thread.collector && !thread.timing && matches!(shared.io, Io::Uring(_));
+    let on_ring = thread.collector && !thread.timing && shared.io != Io::Epoll;
     let mut boxed: Vec<Box<dyn Part>> = Vec::new();
     for part in parts {
         match part {
@@ -233,18 +243,23 @@ fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared:
 }
 
 /// Makes the parts of a thread that has sockets, on that thread.
-fn seat_parts(parts: Vec<Seed>, kick: &Kick, shared: &Shared) -> io::Result<Vec<SharedPart>> {
+fn seat_parts<W: Wire + Clone + 'static>(
+    parts: Vec<Seed>,
+    wire: impl Fn() -> W,
+    tell: impl Fn(&W, Weak<RefCell<dyn Events>>),
+    shared: &Shared,
+) -> io::Result<Vec<SharedPart>> {
     let mut seated: Vec<SharedPart> = Vec::new();
     for part in parts {
         match part {
             Seed::Timing(timing) => seated.push(Rc::new(RefCell::new(*timing))),
             Seed::Collector(collector) => seated.push(Rc::new(RefCell::new(shared.plain(*collector)?))),
             Seed::Executor { id, ends, connections } => {
-                let wire = SocketWire::new(kick, crate::net::socket::READ_BUFFER);
+                let wire = wire();
                 let executor = Executor::new(shared.plan.clone(), id, wire.clone(), *ends, connections);
                 let executor = Rc::new(RefCell::new(executor));
                 let events: Rc<RefCell<dyn Events>> = executor.clone();
-                wire.tell(Rc::downgrade(&events));
+                tell(&wire, Rc::downgrade(&events));
                 seated.push(executor);
             }
         }

@@ -1,7 +1,7 @@
 //! A connection of the server: what is heard on it, what is being said, and the table of all of them.
 
 use super::answer::Answer;
-use super::request::Route;
+use super::route::Route;
 use crate::clock::{Instant, Nanos};
 use crate::net::ConnId;
 use crate::wire::http1::{HttpError, RequestHead, RequestReader, RequestStep};
@@ -19,7 +19,7 @@ pub(super) enum State {
     Vacant,
     /// Waits for a request or reads one.
     Reading,
-    /// A chat answer is under way.
+    /// An answer is under way.
     Answering(Box<Answer>),
     /// An answer is complete but for bytes the kernel has no room for.
     Flushing,
@@ -36,9 +36,13 @@ pub(super) struct Heard {
     pub(super) only_head: bool,
     request_id: Option<String>,
     correlation_id: Option<String>,
+    session: Option<String>,
     /// Spare strings, for their allocations.
     spare: Vec<String>,
     pub(super) path: String,
+    /// The name in the path, where the route leaves one open.
+    pub(super) name: String,
+    pub(super) content_type: String,
     pub(super) first: Instant,
     pub(super) head: Instant,
     /// When it was complete.
@@ -53,10 +57,17 @@ impl Heard {
         self.keep = head.keep_alive;
         self.only_head = head.method == "HEAD";
         self.head = at;
+        if let Some(place) = self.route.place().filter(|p| p.is_open()) {
+            self.name.push_str(place.name(head.path));
+        }
+        if let Some(content_type) = head.content_type {
+            self.content_type.push_str(content_type);
+        }
         if log {
             self.path.push_str(head.path);
             self.request_id = head.request_id.map(|id| self.text(id));
             self.correlation_id = head.correlation_id.map(|id| self.text(id));
+            self.session = head.session.map(|id| self.text(id));
         }
     }
 
@@ -74,9 +85,13 @@ impl Heard {
         self.correlation_id.as_deref()
     }
 
+    pub(super) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
     /// Back in front of a request.
     fn clear(&mut self) {
-        for id in [&mut self.request_id, &mut self.correlation_id] {
+        for id in [&mut self.request_id, &mut self.correlation_id, &mut self.session] {
             if let Some(mut text) = id.take() {
                 text.clear();
                 self.spare.push(text);
@@ -84,6 +99,8 @@ impl Heard {
         }
         (self.route, self.only_head) = (Route::Unknown, false);
         self.path.clear();
+        self.name.clear();
+        self.content_type.clear();
         self.body.clear();
         self.body.shrink_to(KEEP_CAPACITY);
     }
@@ -113,7 +130,14 @@ pub(super) struct Said {
     pub(super) status: u16,
     pub(super) stream: bool,
     pub(super) fault: Option<&'static str>,
-    pub(super) tokens: u32,
+    /// Tokens of all choices.
+    pub(super) tokens: u64,
+    /// Of those, tokens of reasoning.
+    pub(super) reasoning: u64,
+    pub(super) prompt_tokens: u32,
+    pub(super) messages: u32,
+    /// It is an answer to a request for inference.
+    pub(super) infers: bool,
     /// For each chunk of content, the span from the complete request to just before the chunk's send.
     pub(super) chunks: Vec<Nanos>,
 }

@@ -1,27 +1,36 @@
-//! The built-in server: a chat endpoint whose timing and faults are known.
+//! The built-in server: inference endpoints of many dialects whose timing and faults are known.
 //!
-//! It answers `POST /v1/chat/completions`, streamed or whole, `GET /v1/models` and `GET /health` over HTTP/1.1, on one
-//! thread, with the same reactor and sockets as the executors. Token `k` of an answer, from 0, is due at the moment the
-//! request was complete plus [`Config::ttft`] plus `k` times [`Config::itl`], moved by [`Config::jitter`]; a chunk of
-//! several tokens is due with its first. A whole answer is due with its last token. Each chunk is one event and goes out in
-//! a system call of its own when it is due; what is due by then goes out together, and the head of a stream and the event
-//! that names the role go with the first chunk, as the finish, the usage and `[DONE]` go with the last.
+//! It speaks HTTP/1.1 on one thread, with the same reactor and sockets as the executors; `route.rs` has a row for each of its
+//! paths, `dialect/` a file for each way of asking. Token `k` of an answer, from 0, is due at the moment the request was
+//! complete plus [`Config::ttft`] plus `k` times [`Config::itl`], moved by [`Config::jitter`]; a chunk of several tokens is
+//! due with its first. A whole answer is due with its last token, one that is not made of tokens (embeddings, rankings,
+//! images) at the time of a first token. Each chunk is one event and goes out in a system call of its own when it is due;
+//! what is due by then goes out together, and the head of a stream and the events that open it go with the first chunk, as
+//! those that close it go with the last.
 //!
-//! Of a request it reads `model`, `messages` (only for their size: `prompt_tokens` is an estimate, 4 tokens for 17 bytes of
-//! text), `stream`, `max_tokens`, `max_completion_tokens` and `stream_options.include_usage`. Every answer ends for its
-//! length, and its tokens are words of one token each ([`token`]), so that a client can count them. Requests that come on
-//! a connection before the answer to the one in front has ended are taken up when it has.
+//! Of a request it reads what shapes the answer: the model, whether and how it is streamed, the length in the dialect's own
+//! fields, the number of choices, the tools; and of the prompt its size: the count of its tokens is an estimate, 4 tokens
+//! for 17 bytes of text. Every answer ends for its length, and its tokens are words of one token each ([`token`]), so that
+//! a client can count them. Requests that come on a connection before the answer to the one in front has ended are taken
+//! up when it has.
 
 mod answer;
 mod conn;
+mod dialect;
+mod errors;
+mod http;
+mod multipart;
 mod pace;
-mod request;
+mod picture;
+mod route;
 mod service;
 #[cfg(test)]
 mod tests;
 mod truth;
 mod words;
+mod world;
 
+pub use dialect::MAX_TOKENS;
 pub use words::token;
 
 use crate::clock::{Anchor, Nanos};
@@ -63,9 +72,22 @@ pub struct Config {
     pub osl: u32,
     /// Tokens in one event of a stream, at least 1.
     pub tokens_per_chunk: u32,
+    /// Tokens of reasoning in front of an answer, in dialects that know it; they count towards its length, and one token of
+    /// it is always left for the rest.
+    pub reasoning: u32,
+    /// Requests that offer tools are answered with a call of the first one, unless they bring the result of a call.
+    pub tool_calls: bool,
+    /// Tokens drafted in each step of speculative decoding, if the server is to do it: then an event is a step, with one
+    /// token and as many of the drafted ones as were accepted, and [`Self::tokens_per_chunk`] does not count; chat and
+    /// completions account for it beside their usage.
+    pub spec_decode: Option<u32>,
+    /// The first token of the text is the number of messages in the request (999 for more).
+    pub echo: bool,
+    /// Share of a prompt's tokens, from 0 to 1, that usage says came from a cache.
+    pub cached: f64,
     /// How far the intervals stray from their means.
     pub jitter: Jitter,
-    /// What goes wrong with chat requests, and which share of them meets it; the shares add up to at most 1.
+    /// What goes wrong with requests for inference, and which share of them meets it; the shares add up to at most 1.
     pub faults: Vec<(Fault, f64)>,
     /// Where to write what was really sent, one JSON line a request.
     pub log: Option<PathBuf>,
@@ -84,6 +106,11 @@ impl Default for Config {
             itl: 0,
             osl: 32,
             tokens_per_chunk: 1,
+            reasoning: 0,
+            tool_calls: false,
+            spec_decode: None,
+            echo: false,
+            cached: 0.0,
             jitter: Jitter::Span(0),
             faults: Vec::new(),
             log: None,
@@ -107,7 +134,7 @@ impl Jitter {
     }
 }
 
-/// What goes wrong with a chat request. The first three happen as soon as the request is complete.
+/// What goes wrong with a request for inference. The first three happen as soon as the request is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Status 500.
@@ -121,8 +148,8 @@ pub enum Fault {
     /// After half the tokens comes an event that is no JSON, then the stream goes on; the JSON of a whole answer ends
     /// early.
     Malformed,
-    /// After half the tokens comes an event with an error instead of the rest, then `[DONE]`; a whole answer is an error
-    /// under the status 200.
+    /// After half the tokens comes an event with an error instead of the rest, then what ends a stream; a whole answer is an
+    /// error under the status 200.
     ErrorEvent,
     /// Nothing is ever answered.
     Hang,
@@ -156,9 +183,9 @@ pub struct Counts {
     pub open_at_end: u64,
     /// Requests answered or begun to be, errors included.
     pub requests: u64,
-    /// Chat requests among them that were valid.
-    pub chats: u64,
-    /// Chat requests that met a fault.
+    /// Requests for inference among them that were valid.
+    pub inferences: u64,
+    /// Requests for inference that met a fault.
     pub faults: u64,
     /// Requests whose connection the client closed before the answer's end.
     pub client_closed: u64,

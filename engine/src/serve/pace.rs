@@ -6,7 +6,7 @@ use maser_datasets::seed::Stream;
 
 /// Walks the planned times of one answer's tokens. Planned times are sums of whole nanoseconds from the arrival of the
 /// request; when a token was really sent never enters them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pace {
     due: Instant,
     itl: Nanos,
@@ -14,7 +14,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The pace of the `number`-th chat request (from 0), which was complete at `arrival`.
+    /// The pace of the `number`-th request for inference (from 0), which was complete at `arrival`.
     pub(super) fn new(config: &Config, number: u64, arrival: Instant) -> Self {
         let mut jitter = config
             .jitter
@@ -22,6 +22,11 @@ impl Pace {
             .then(|| (config.jitter, Stream::new(config.seed, &format!("serve.jitter.{number}"))));
         let due = arrival.after(stray(config.ttft, &mut jitter));
         Self { due, itl: config.itl, jitter }
+    }
+
+    /// The next token is due at `at`, whatever the time of first tokens is.
+    pub(super) fn hurry(&mut self, at: Instant) {
+        self.due = at;
     }
 
     /// When the next token is due.

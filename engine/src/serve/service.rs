@@ -1,10 +1,14 @@
 //! The server as a part: requests come in as events, and what is due goes out in its turns.
 
-use super::answer::{self, Answer, Phrases};
+use super::answer::{Answer, Content, Phrases};
 use super::conn::{Conn, State, Step, Table};
+use super::dialect::{Ask, Ready, Request};
+use super::errors::{Refused, Vendor};
+use super::http::{CONTINUE, Response};
 use super::pace::{Dice, Pace};
-use super::request::{self, Chat, Route};
+use super::route::{Place, Route, Way};
 use super::truth::{Line, Truth};
+use super::world::World;
 use super::{Config, Counts, Fault};
 use crate::clock::{Anchor, Instant, MILLI, Nanos, SECOND};
 use crate::credit::StopSignal;
@@ -31,8 +35,8 @@ const MAX_PIPELINED: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Service<W> {
     wire: W,
-    config: Config,
     anchor: Anchor,
+    world: World,
     phrases: Phrases,
     dice: Dice,
     table: Table,
@@ -55,9 +59,9 @@ impl<W: ServerWire> Service<W> {
     /// Serves at most `limit` connections at a time.
     pub(super) fn new(config: Config, wire: W, anchor: Anchor, truth: Option<Truth>, limit: usize) -> Self {
         Self {
-            phrases: Phrases::new(&config, anchor.wall / SECOND),
+            phrases: Phrases::new(&config),
             dice: Dice::new(&config),
-            config,
+            world: World::new(config, anchor.wall / SECOND),
             wire,
             anchor,
             table: Table::new(limit),
@@ -125,7 +129,7 @@ impl<W: ServerWire> Service<W> {
                 Step::On => {}
                 Step::More => return,
                 Step::Complete => self.answer(id, at),
-                Step::Waits if self.wire.send(id, answer::CONTINUE, b"").is_err() => {
+                Step::Waits if self.wire.send(id, CONTINUE, b"").is_err() => {
                     return self.lose(id, "client_closed", at);
                 }
                 Step::Waits => {}
@@ -139,10 +143,17 @@ impl<W: ServerWire> Service<W> {
     fn end_with(&mut self, id: ConnId, status: u16, why: &str, at: Instant) {
         let Some(conn) = self.table.get(id) else { return };
         conn.heard.keep = false;
+        let vendor = conn.heard.route.place().map_or(Vendor::OpenAi, |place| place.vendor);
         self.begin_answer(id, at);
+        self.refuse(id, vendor, &Refused { status, why: why.into() }, "");
+    }
+
+    /// Answers with an error.
+    fn refuse(&mut self, id: ConnId, vendor: Vendor, refused: &Refused, fields: &str) {
+        let Some(conn) = self.table.get(id) else { return };
         self.out.clear();
-        answer::error(&mut self.out, status, why, "", false, false);
-        self.reply(id, status);
+        vendor.put(&mut self.out, refused, fields, conn.heard.keep, conn.heard.only_head);
+        self.reply(id, refused.status);
     }
 
     /// The request is complete as far as it will be: from here on it is answered.
@@ -162,70 +173,95 @@ impl<W: ServerWire> Service<W> {
     fn answer(&mut self, id: ConnId, at: Instant) {
         self.begin_answer(id, at);
         let Some(conn) = self.table.get(id) else { return };
-        let (route, keep, only_head) = (conn.heard.route, conn.heard.keep, conn.heard.only_head);
-        self.out.clear();
-        let status = match route {
-            Route::Chat => return self.chat(id, at),
-            Route::Models => {
-                self.phrases.models(&mut self.out, keep, only_head);
-                200
+        let route = conn.heard.route;
+        match (route, route.place()) {
+            (Route::At(index), Some(place)) => self.serve(id, index, place, at),
+            (Route::Allows(_), Some(place)) => {
+                let why = format!("this path takes {} requests only", place.method());
+                let allow = format!("Allow: {}\r\n", place.method());
+                self.refuse(id, place.vendor, &Refused { status: 405, why }, &allow);
             }
-            Route::Health => {
-                answer::health(&mut self.out, keep);
-                200
-            }
-            Route::Allows(method) => {
-                let why = format!("this path takes {method} requests only");
-                answer::error(&mut self.out, 405, &why, &format!("Allow: {method}\r\n"), keep, only_head);
-                405
-            }
-            Route::Unknown => {
-                answer::error(&mut self.out, 404, "there is nothing at this path", "", keep, only_head);
-                404
-            }
-        };
-        self.reply(id, status);
+            _ => self.refuse(id, Vendor::OpenAi, &Refused::missing("there is nothing at this path"), ""),
+        }
     }
 
-    fn chat(&mut self, id: ConnId, at: Instant) {
+    fn serve(&mut self, id: ConnId, index: usize, place: &'static Place, at: Instant) {
         let Some(conn) = self.table.get(id) else { return };
-        let keep = conn.heard.keep;
-        let chat = match request::read(&conn.heard.body, &self.config.models, self.config.osl) {
-            Ok(chat) => chat,
-            Err(refused) => {
-                answer::error(&mut self.out, refused.status, &refused.why, "", keep, false);
-                return self.reply(id, refused.status);
+        let request = Request {
+            name: &conn.heard.name,
+            content_type: &conn.heard.content_type,
+            body: &conn.heard.body,
+            number: self.counts.inferences,
+            created: self.anchor.wall_ns(at) / SECOND,
+            now: at,
+        };
+        // Whoever asks is no load.
+        self.world.totals.running = self.in_flight - 1;
+        let read = match place.way {
+            Way::Tokens(dialect) => dialect.read(&request, &mut self.world).map(|ask| (Content::Tokens(dialect), ask)),
+            Way::Made(make) => make(&request, &mut self.world).map(made),
+            Way::Told(make) => {
+                return match make(&request, &mut self.world) {
+                    Ok(told) => {
+                        self.out.clear();
+                        let (content_type, body) = (told.content_type, told.body.as_slice());
+                        let response = Response { status: 200, content_type, fields: "", body };
+                        response.put(&mut self.out, conn.heard.keep, conn.heard.only_head);
+                        self.reply(id, 200);
+                    }
+                    Err(refused) => self.refuse(id, place.vendor, &refused, ""),
+                };
             }
         };
+        match read {
+            Ok((content, ask)) => self.infer(id, index, place, content, ask, at),
+            Err(refused) => self.refuse(id, place.vendor, &refused, ""),
+        }
+    }
+
+    /// Takes up a request for inference that was read: it meets its fault, or its answer begins.
+    fn infer(&mut self, id: ConnId, index: usize, place: &Place, content: Content, ask: Ask, at: Instant) {
+        let number = self.counts.inferences;
         let fault = self.dice.draw();
-        conn.said.stream = chat.stream;
-        conn.said.fault = fault.map(Fault::name);
         self.counts.faults += u64::from(fault.is_some());
-        self.counts.chats += 1;
+        self.counts.inferences += 1;
+        let Some(conn) = self.table.get(id) else { return };
+        let keep = conn.heard.keep;
+        let said = &mut conn.said;
+        (said.infers, said.stream, said.fault) = (true, ask.stream, fault.map(Fault::name));
+        (said.prompt_tokens, said.messages) = (ask.prompt_tokens, ask.messages);
+        self.out.clear();
         match fault {
-            Some(Fault::Http500) => answer::failed(&mut self.out, keep),
-            Some(Fault::Http429) => answer::limited(&mut self.out, keep),
+            Some(Fault::Http500) => place.vendor.failed(&mut self.out, keep),
+            Some(Fault::Http429) => place.vendor.limited(&mut self.out, keep),
             Some(Fault::Reset) => {
                 self.wire.reset(id);
                 return self.lose(id, "reset", at);
             }
-            _ => return self.begin_chat(id, chat, fault, at),
+            _ => {
+                let mut pace = Pace::new(&self.world.config, number, at);
+                if matches!(&content, Content::Made(ready) if ready.at_once) {
+                    pace.hurry(at);
+                }
+                let mut answer = Answer::new(content, ask, index, place.vendor, pace);
+                (answer.number, answer.fault, answer.keep) = (number, fault, keep);
+                return self.begin_inference(id, answer, at);
+            }
         }
         self.reply(id, if fault == Some(Fault::Http429) { 429 } else { 500 });
     }
 
-    fn begin_chat(&mut self, id: ConnId, chat: Chat, fault: Option<Fault>, at: Instant) {
-        let number = self.counts.chats - 1;
-        let mut pace = Pace::new(&self.config, number, at);
-        if !chat.stream {
-            pace.advance(chat.tokens - 1);
+    fn begin_inference(&mut self, id: ConnId, mut answer: Answer, at: Instant) {
+        answer.created = self.anchor.wall_ns(at) / SECOND;
+        if !answer.ask.stream {
+            answer.pace.advance(answer.ask.tokens.saturating_sub(1));
         }
-        let due = pace.due();
-        let created = self.anchor.wall_ns(at) / SECOND;
+        self.world.totals.prompt_tokens += u64::from(answer.ask.prompt_tokens);
+        self.world.totals.cached_tokens += u64::from(answer.ask.cached);
+        let (due, hangs) = (answer.pace.due(), answer.fault == Some(Fault::Hang));
         let Some(conn) = self.table.get(id) else { return };
-        let answer = Answer::new(chat, fault, pace, number, created, conn.heard.keep);
         conn.state = State::Answering(Box::new(answer));
-        if fault == Some(Fault::Hang) {
+        if hangs {
             return;
         }
         if due <= at { self.go_on(id, at) } else { self.wait(id, due) }
@@ -237,21 +273,23 @@ impl<W: ServerWire> Service<W> {
         let State::Answering(answer) = &mut conn.state else { return };
         self.out.clear();
         self.dues.clear();
-        let ended = if answer.chat.stream {
-            self.phrases.stream(&mut self.out, &mut self.dues, answer, now)
+        let ended = if answer.ask.stream {
+            self.phrases.stream(&mut self.out, &mut self.dues, answer, &self.world, now)
         } else {
             self.dues.push(answer.pace.due());
-            self.phrases.whole(&mut self.out, answer);
+            self.phrases.whole(&mut self.out, answer, &self.world);
             true
         };
-        let (tokens, next) = (answer.sent, answer.pace.due());
+        let (tokens, next) = (answer.output_tokens(), answer.pace.due());
+        let reasoning = u64::from(answer.ask.reasoning) * u64::from(answer.ask.choices);
         let Ok(sent) = self.wire.send(id, &self.out, b"") else {
             return self.lose(id, "client_closed", now);
         };
         self.counts.chunks += self.dues.len() as u64;
-        self.counts.tokens += u64::from(tokens - conn.said.tokens);
+        self.counts.tokens += tokens - conn.said.tokens;
+        self.world.totals.output_tokens += tokens - conn.said.tokens;
         conn.said.status = 200;
-        conn.said.tokens = tokens;
+        (conn.said.tokens, conn.said.reasoning) = (tokens, reasoning.min(tokens));
         let stamp = sent.first.since(conn.heard.complete);
         for &due in &self.dues {
             conn.said.chunks.push(stamp);
@@ -285,6 +323,8 @@ impl<W: ServerWire> Service<W> {
         let Some(conn) = self.table.get(id) else { return };
         let cut = conn.said.fault == Some(Fault::Close.name());
         let keep = conn.heard.keep && !cut;
+        let succeeded = conn.said.infers && conn.said.status == 200 && !cut;
+        self.world.totals.succeeded += u64::from(succeeded);
         self.note(id, if cut { "closed" } else { "ok" }, at);
         let Some(conn) = self.table.get(id) else { return };
         conn.clear();
@@ -376,6 +416,20 @@ impl<W: ServerWire> Service<W> {
     }
 }
 
+/// What was made at once, as an answer: its events count as tokens.
+fn made(ready: Ready) -> (Content, Ask) {
+    let stream = !ready.events.is_empty();
+    let ask = Ask {
+        stream,
+        tokens: ready.events.len() as u32,
+        choices: 1,
+        prompt_tokens: ready.prompt_tokens,
+        messages: ready.messages,
+        ..Ask::default()
+    };
+    (Content::Made(ready), ask)
+}
+
 fn line<'a>(conn: &'a Conn, anchor: &Anchor, outcome: &'static str, end: Instant) -> Line<'a> {
     let (heard, said) = (&conn.heard, &conn.said);
     Line {
@@ -395,6 +449,11 @@ fn line<'a>(conn: &'a Conn, anchor: &Anchor, outcome: &'static str, end: Instant
         ck: &said.chunks,
         end: anchor.wall_ns(end),
         outcome,
+        plen: heard.body.len() as u64,
+        ptok: said.prompt_tokens,
+        nmsg: said.messages,
+        rtok: said.reasoning,
+        sid: heard.session(),
     }
 }
 

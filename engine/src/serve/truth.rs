@@ -45,7 +45,7 @@ pub(super) struct Line<'a> {
     pub(super) body: u64,
     pub(super) stream: bool,
     /// Tokens handed to the kernel.
-    pub(super) ntok: u32,
+    pub(super) ntok: u64,
     pub(super) fault: Option<&'static str>,
     /// 0 where no response was begun.
     pub(super) status: u16,
@@ -54,6 +54,16 @@ pub(super) struct Line<'a> {
     /// The last byte was handed to the kernel, or the connection ended.
     pub(super) end: u64,
     pub(super) outcome: &'static str,
+    /// Bytes of the request's body.
+    pub(super) plen: u64,
+    /// Tokens of the prompt, as usage tells them; 0 where there was none.
+    pub(super) ptok: u32,
+    /// Messages in the request (prompts, inputs), those of stored responses before it included.
+    pub(super) nmsg: u32,
+    /// Tokens of reasoning among `ntok`.
+    pub(super) rtok: u64,
+    /// The session a router would keep together, from `X-Session-Affinity` or one of its like.
+    pub(super) sid: Option<&'a str>,
 }
 
 /// The log.
@@ -140,6 +150,11 @@ mod tests {
             ck: &[8, 9],
             end: 10,
             outcome: "ok",
+            plen: 0,
+            ptok: 0,
+            nmsg: 0,
+            rtok: 0,
+            sid: None,
         }
     }
 

@@ -18,14 +18,59 @@ pub fn token(k: u32) -> &'static str {
     WORDS[k as usize % WORDS.len()]
 }
 
-/// Bytes of the text of tokens `from..from + count`.
-pub(super) fn len(from: u32, count: u32) -> usize {
-    (from..from + count).map(|k| token(k).len()).sum()
+/// The text of tokens `from..from + count` of an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text {
+    pub(super) from: u32,
+    pub(super) count: u32,
+    /// A token that is a number instead of a word: which one, and the number, below 1000.
+    pub(super) number: Option<(u32, u16)>,
 }
 
-/// Appends the text of tokens `from..from + count`.
-pub(super) fn append(out: &mut Vec<u8>, from: u32, count: u32) {
-    for k in from..from + count {
-        out.extend_from_slice(token(k).as_bytes());
+impl Text {
+    /// Where the number stands in this text, if it does.
+    fn number(self) -> Option<(u32, u16)> {
+        self.number.filter(|(at, _)| (self.from..self.from + self.count).contains(at))
     }
+}
+
+/// Bytes of a text.
+pub(super) fn len(text: Text) -> usize {
+    let words = |from: u32, to: u32| -> usize { (from..to).map(|k| token(k).len()).sum() };
+    let end = text.from + text.count;
+    match text.number() {
+        None => words(text.from, end),
+        Some((at, n)) => words(text.from, at) + digits(n).1 + words(at + 1, end),
+    }
+}
+
+/// Appends a text.
+pub(super) fn append(out: &mut Vec<u8>, text: Text) {
+    let number = text.number();
+    for k in text.from..text.from + text.count {
+        match number {
+            Some((at, n)) if at == k => {
+                let (digits, len) = digits(n);
+                out.extend_from_slice(&digits[3 - len..]);
+            }
+            _ => out.extend_from_slice(token(k).as_bytes()),
+        }
+    }
+}
+
+/// Three digits of a number below 1000, and how many of them count. The vocabularies have one token for any of these
+/// numbers, without a space in front.
+fn digits(n: u16) -> ([u8; 3], usize) {
+    let mut digits = [0; 3];
+    super::http::put_decimal(&mut digits, n.into());
+    (
+        digits,
+        if n < 10 {
+            1
+        } else if n < 100 {
+            2
+        } else {
+            3
+        },
+    )
 }

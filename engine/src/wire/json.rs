@@ -182,6 +182,18 @@ impl<'a> Scanner<'a> {
         self.bytes.get(start..self.at).unwrap_or_default()
     }
 
+    /// Where the cursor stands, for [`since`](Self::since).
+    #[inline(always)]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What was read since the cursor stood at `from`, as written; a colon or comma before it is part of it.
+    #[inline]
+    pub fn since(&self, from: usize) -> &'a [u8] {
+        self.bytes.get(from..self.at).unwrap_or_default()
+    }
+
     /// Skips the next value, whatever it is.
     #[inline(always)]
     pub fn skip(&mut self) {

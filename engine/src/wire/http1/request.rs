@@ -29,6 +29,11 @@ pub struct RequestHead<'a> {
     pub request_id: Option<&'a str>,
     /// `X-Correlation-ID`.
     pub correlation_id: Option<&'a str>,
+    /// The session that a router should keep together: the first of `X-Session-Affinity`, `X-Session-ID`,
+    /// `X-SMG-Routing-Key` and `X-Dynamo-Session-ID`.
+    pub session: Option<&'a str>,
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
     /// The client wants to keep the connection.
     pub keep_alive: bool,
     /// Announced length of the body, if any.
@@ -112,6 +117,8 @@ fn parse(bytes: &[u8]) -> Result<(RequestHead<'_>, Body), HttpError> {
         path: request.path.unwrap_or(""),
         request_id: None,
         correlation_id: None,
+        session: None,
+        content_type: None,
         keep_alive: false,
         content_length: None,
         chunked: false,
@@ -127,6 +134,8 @@ fn parse(bytes: &[u8]) -> Result<(RequestHead<'_>, Body), HttpError> {
             16 if header.name.eq_ignore_ascii_case("x-correlation-id") => {
                 head.correlation_id = text;
             }
+            12 if header.name.eq_ignore_ascii_case("content-type") => head.content_type = text,
+            12 | 17..=19 if names_a_session(header.name) => head.session = head.session.or(text),
             _ => framing.note(header.name, header.value)?,
         }
     }
@@ -134,6 +143,11 @@ fn parse(bytes: &[u8]) -> Result<(RequestHead<'_>, Body), HttpError> {
     head.content_length = framing.length;
     head.chunked = framing.chunked;
     Ok((head, framing.body(Body::Done)))
+}
+
+fn names_a_session(name: &str) -> bool {
+    let names = ["x-session-affinity", "x-session-id", "x-smg-routing-key", "x-dynamo-session-id"];
+    names.iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
 #[cfg(test)]
@@ -177,6 +191,8 @@ mod tests {
             path: "/v1/x?a=1",
             request_id: Some("00000000-0000-0000-0000-000000000007"),
             correlation_id: Some("00000000-0000-0000-0000-000000000008"),
+            session: Some("00000000-0000-0000-0000-000000000008"),
+            content_type: None,
             keep_alive: true,
             content_length: Some(4),
             chunked: false,

@@ -1,0 +1,162 @@
+//! KServe v2 (Open Inference Protocol) over HTTP, as Triton serves it: `infer` with tensors of text, and the generate
+//! extension with its stream.
+
+use super::body::{Body, Report};
+use super::{Facts, Options, Reading, Splice, Unfit, Unreadable, content, put_json, usage};
+use crate::wire::json::Scanner;
+use maser_datasets::Conversation;
+use serde_json::{Map, Value, json};
+
+pub(super) const INFER: Facts = Facts {
+    name: "kserve_infer",
+    path: "/v2/models/{model}/infer",
+    produces_tokens: true,
+    body: infer,
+    read: read_infer,
+    ..Facts::PLAIN
+};
+
+pub(super) const GENERATE: Facts = Facts {
+    name: "kserve_generate",
+    path: "/v2/models/{model}/generate",
+    streaming_path: "/v2/models/{model}/generate_stream",
+    can_stream: true,
+    produces_tokens: true,
+    body: generate,
+    read: read_generate,
+    ..Facts::PLAIN
+};
+
+/// `{"inputs":[{"name":"text_input","shape":[n],"datatype":"BYTES","data":[…]},…]}`. The limit and the run's extras are
+/// tensors of one element each, as an LLM ensemble of Triton takes them; an extra called `inputs`, `outputs`, `id` or
+/// `parameters`, and the turn's extras, are fields of the body.
+fn infer(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
+    let turn = &conversation.turns[k];
+    let texts: Vec<&str> = content::contents(&turn.texts).collect();
+    let mut inputs = vec![json!({"name": "text_input", "shape": [texts.len()], "datatype": "BYTES", "data": texts})];
+    if let Some(limit) = turn.max_tokens {
+        inputs.push(tensor("max_tokens", &limit.into()));
+    }
+    let mut fields = Map::new();
+    for (name, value) in &options.extra {
+        match name.as_str() {
+            "inputs" | "outputs" | "id" | "parameters" => {
+                fields.insert(name.clone(), value.clone());
+            }
+            _ => {
+                inputs.retain(|input| input.get("name").is_none_or(|known| known != name));
+                inputs.push(tensor(name, value));
+            }
+        }
+    }
+    let mut body = Map::new();
+    body.insert("inputs".into(), inputs.into());
+    body.extend(fields);
+    body.extend(turn.extra.clone());
+    put_json(out, &body);
+    Ok(Splice::NONE)
+}
+
+fn tensor(name: &str, value: &Value) -> Value {
+    let datatype = match value {
+        Value::Bool(_) => "BOOL",
+        Value::Number(n) if n.is_f64() => "FP32",
+        Value::Number(_) => "INT32",
+        _ => "BYTES",
+    };
+    json!({"name": name, "shape": [1], "datatype": datatype, "data": [value]})
+}
+
+/// `{"text_input","max_tokens"?}` and the extras; `parameters` and `stream` come from there.
+fn generate(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
+    let turn = &conversation.turns[k];
+    let texts: Vec<&str> = content::contents(&turn.texts).collect();
+    let mut body = Body::begin(options, turn, Report::Nothing, out);
+    body.put("text_input", &texts.join(" "));
+    if let Some(limit) = turn.max_tokens {
+        body.put("max_tokens", &limit);
+    }
+    if options.streaming {
+        body.put("stream", &true);
+    }
+    body.finish();
+    Ok(Splice::NONE)
+}
+
+/// The texts of every output tensor of text; a tensor of numbers is a unit.
+fn read_infer<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+    let mut scanner = Scanner::new(json);
+    if !scanner.open_object() {
+        scanner.end()?;
+        return Err(Unreadable { at: 0, what: "an object was expected" });
+    }
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"outputs" => {
+                if scanner.open_array() {
+                    while scanner.next_element() {
+                        read_tensor(&mut scanner, reading);
+                    }
+                }
+            }
+            b"error" => reading.set_error(scanner.raw()),
+            b"usage" => reading.usage = usage::read(&mut scanner),
+            _ => scanner.skip(),
+        }
+    }
+    scanner.end()
+}
+
+fn read_tensor<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
+    if !scanner.open_object() {
+        return;
+    }
+    let mut data = &b"[]"[..];
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"data" => data = scanner.raw(),
+            _ => scanner.skip(),
+        }
+    }
+    let mut scanner = Scanner::new(data);
+    let (mut texts, mut numbers) = (false, false);
+    if scanner.open_array() {
+        while scanner.next_element() {
+            match scanner.string() {
+                Some(text) => {
+                    texts = true;
+                    reading.text.push(text);
+                }
+                None => numbers = true,
+            }
+        }
+    }
+    reading.units += u32::from(numbers && !texts);
+}
+
+/// The text is `text_output`, in one piece or a piece in each event. Pieces that hold all text so far (a backend set up
+/// without `exclude_input_in_output` and its like) are counted as they come.
+fn read_generate<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+    let mut scanner = Scanner::new(json);
+    if !scanner.open_object() {
+        scanner.end()?;
+        return Err(Unreadable { at: 0, what: "an object was expected" });
+    }
+    while let Some(key) = scanner.next_key() {
+        match key {
+            b"text_output" => {
+                if let Some(text) = scanner.string_or_stay() {
+                    reading.text.push(text);
+                } else if scanner.open_array() {
+                    while scanner.next_element() {
+                        reading.text.push(scanner.string().unwrap_or_default());
+                    }
+                }
+            }
+            b"error" => reading.set_error(scanner.raw()),
+            b"usage" => reading.usage = usage::read(&mut scanner),
+            _ => scanner.skip(),
+        }
+    }
+    scanner.end()
+}

@@ -1,0 +1,140 @@
+//! Token counts as servers report them, in every spelling.
+
+use crate::record::UNKNOWN;
+use crate::wire::json::Scanner;
+
+/// Token counts as a server reports them; [`UNKNOWN`] where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the input, those of a cache included.
+    pub prompt: u32,
+    /// Tokens of the output, reasoning included.
+    pub completion: u32,
+    /// Tokens of reasoning.
+    pub reasoning: u32,
+    /// Tokens of the input that were had from a cache.
+    pub cached: u32,
+    /// All tokens.
+    pub total: u32,
+}
+
+impl Default for Usage {
+    /// Nothing known.
+    fn default() -> Self {
+        Self { prompt: UNKNOWN, completion: UNKNOWN, reasoning: UNKNOWN, cached: UNKNOWN, total: UNKNOWN }
+    }
+}
+
+impl Usage {
+    /// Takes what a later count of the same answer says; what it leaves out stays. An input count that does not tell of
+    /// the cache never lowers one that did: some streams count the input in full at their begin, and at their end only
+    /// what was not cached.
+    #[inline]
+    pub fn update(&mut self, later: &Self) {
+        let take = |known: &mut u32, said: u32| {
+            if said != UNKNOWN {
+                *known = said;
+            }
+        };
+        if !(self.cached != UNKNOWN && later.cached == UNKNOWN && self.prompt != UNKNOWN && later.prompt < self.prompt)
+        {
+            take(&mut self.prompt, later.prompt);
+        }
+        take(&mut self.completion, later.completion);
+        take(&mut self.reasoning, later.reasoning);
+        take(&mut self.cached, later.cached);
+        take(&mut self.total, later.total);
+    }
+}
+
+/// Reads the next value as token counts; `None` for anything but an object with members.
+///
+/// The names are those of OpenAI, Anthropic, Gemini, Bedrock, Cohere, TGI and watsonx. Where counts of a cache stand
+/// beside `input_tokens` and not within its details, they are apart from it, and the input is the sum of all.
+pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
+    if !scanner.open_object() {
+        return None;
+    }
+    let mut usage = Usage::default();
+    let mut apart = 0u32;
+    let mut apart_from = false;
+    let mut beside = false;
+    let mut any = false;
+    while let Some(key) = scanner.next_key() {
+        any = true;
+        match key {
+            b"prompt_tokens" | b"promptTokenCount" | b"input_token_count" | b"prompt_eval_count" => {
+                set(&mut usage.prompt, scanner);
+            }
+            b"input_tokens" | b"inputTokens" => {
+                set(&mut usage.prompt, scanner);
+                apart_from = true;
+            }
+            b"completion_tokens"
+            | b"output_tokens"
+            | b"candidatesTokenCount"
+            | b"outputTokens"
+            | b"generated_token_count"
+            | b"generated_tokens"
+            | b"eval_count" => set(&mut usage.completion, scanner),
+            b"total_tokens" | b"totalTokenCount" | b"totalTokens" => set(&mut usage.total, scanner),
+            b"completion_tokens_details" | b"output_tokens_details" => {
+                detail(scanner, b"reasoning_tokens", &mut usage.reasoning);
+            }
+            b"prompt_tokens_details" | b"input_tokens_details" => detail(scanner, b"cached_tokens", &mut usage.cached),
+            b"reasoning_tokens" | b"thoughtsTokenCount" => set(&mut usage.reasoning, scanner),
+            b"cachedContentTokenCount" => set(&mut usage.cached, scanner),
+            b"cache_read_input_tokens" | b"cacheReadInputTokens" => {
+                set(&mut usage.cached, scanner);
+                beside = true;
+            }
+            b"cache_creation_input_tokens" | b"cacheWriteInputTokens" => {
+                apart = apart.saturating_add(scanner.count().unwrap_or(0));
+                beside = true;
+            }
+            b"tokens" | b"usageMetadata" => {
+                if let Some(inner) = read(scanner) {
+                    usage.update(&inner);
+                }
+            }
+            _ => scanner.skip(),
+        }
+    }
+    if beside && apart_from && usage.prompt != UNKNOWN {
+        let cached = if usage.cached == UNKNOWN { 0 } else { usage.cached };
+        usage.prompt = usage.prompt.saturating_add(cached).saturating_add(apart);
+    }
+    any.then_some(usage)
+}
+
+/// Reads `meta`, in which Cohere keeps its counts.
+#[cold]
+pub(super) fn read_meta(scanner: &mut Scanner<'_>) -> Option<Usage> {
+    let mut usage = None;
+    if scanner.open_object() {
+        while let Some(key) = scanner.next_key() {
+            match key {
+                b"tokens" => usage = read(scanner),
+                _ => scanner.skip(),
+            }
+        }
+    }
+    usage
+}
+
+fn set(count: &mut u32, scanner: &mut Scanner<'_>) {
+    *count = scanner.count().unwrap_or(UNKNOWN);
+}
+
+/// The count called `name` within an object of details.
+fn detail(scanner: &mut Scanner<'_>, name: &[u8], count: &mut u32) {
+    if scanner.open_object() {
+        while let Some(key) = scanner.next_key() {
+            if key == name {
+                set(count, scanner);
+            } else {
+                scanner.skip();
+            }
+        }
+    }
+}
