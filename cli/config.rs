@@ -5,12 +5,17 @@ mod endpoint;
 mod grammar;
 mod input;
 mod load;
+mod media;
 mod serve;
+mod synthetic;
+mod tokenizer;
 
 pub(crate) use endpoint::Endpoint;
-pub(crate) use input::{Input, Length, Tokenizer};
+pub(crate) use input::Input;
 pub(crate) use load::{Arrival, FixedSchedule, Load, PhaseConfig, PhaseKind, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
+pub(crate) use synthetic::Length;
+pub(crate) use tokenizer::Tokenizer;
 
 use crate::args;
 use crate::refusal::Refusal;
@@ -32,6 +37,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) window: ScheduleWindow,
     /// What is sent.
     pub(crate) input: Input,
+    /// The text of `--system-prompt`.
+    pub(crate) system_prompt: Option<String>,
     /// What tokens are made and counted with.
     pub(crate) tokenizer: Tokenizer,
     /// Token counts of the results are the server's.
@@ -121,9 +128,10 @@ impl ProfileConfig {
         let mock = mock(&args)?;
         let model = model(&args, mock.as_ref())?;
         let endpoint = Endpoint::resolve(&args, mock.as_ref(), &mut notes)?;
-        let input = Input::resolve(&args, &mut notes)?;
+        let input = Input::resolve(&args, &endpoint, &mut notes)?;
+        let system_prompt = synthetic::system_prompt(&args, &endpoint)?;
         let (fixed_schedule, window) = load::schedule(&args)?;
-        let tokenizer = Tokenizer::resolve(&args, &model, &mut notes)?;
+        let tokenizer = Tokenizer::resolve(&args, &model, endpoint.kind, &mut notes)?;
         let (ui, log_level) = verbosity(&args.service, terminal);
         idle_options(&args.service, &mut notes);
         let typed = Typed {
@@ -146,6 +154,7 @@ impl ProfileConfig {
             fixed_schedule,
             window,
             input,
+            system_prompt,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
             output: Output::resolve(args.output)?,

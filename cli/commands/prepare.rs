@@ -1,11 +1,10 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
 use super::Failure;
-use crate::config::{Arrival, FixedSchedule, Input, Length, PhaseKind, ProfileConfig, Tokenizer as Chosen};
+use crate::config::{Arrival, FixedSchedule, Input, PhaseKind, ProfileConfig};
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
 use maser_datasets::file::{self, Format};
-use maser_datasets::lengths::Lengths;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
@@ -80,10 +79,12 @@ pub(super) fn tokenizer(config: &ProfileConfig) -> Result<Option<Tokenizer>, Fai
     if trace && config.use_server_token_count && !makes_prompts(config) {
         return Ok(None);
     }
-    match &config.tokenizer {
-        Chosen::Builtin => Ok(Some(Tokenizer::builtin())),
-        Chosen::File(path) => Tokenizer::open(path).map(Some).map_err(|e| Refusal::new(e.0).into()),
-    }
+    let tokenizer =
+        Tokenizer::open_found(&config.tokenizer.found).and_then(|tokenizer| match config.tokenizer.chat_template {
+            true => tokenizer.with_chat_template(),
+            false => Ok(tokenizer),
+        });
+    tokenizer.map(Some).map_err(|e| Refusal::new(e.0).into())
 }
 
 /// Whether prompts are made and not given.
@@ -115,18 +116,9 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lengths(length: &Length) -> Lengths {
-    Lengths { mean: f64::from(length.mean), stddev: length.stddev.unwrap_or(0.0) }
-}
-
 fn spec(config: &ProfileConfig, seed: u64) -> Spec {
-    match &config.input {
-        Input::Synthetic { entries, isl, osl, .. } => Spec::Synthetic(synthetic::Options {
-            entries: *entries,
-            isl: lengths(isl),
-            osl: osl.as_ref().map(lengths),
-            seed,
-        }),
+    let spec = match &config.input {
+        Input::Synthetic(made) => Spec::Synthetic(synthetic::Options { seed, ..made.options.clone() }),
         Input::File { path, format, osl, block_size, max_isl, max_osl, .. } => Spec::File(file::Options {
             path: path.clone(),
             format: *format,
@@ -135,9 +127,13 @@ fn spec(config: &ProfileConfig, seed: u64) -> Spec {
             synthesis_max_isl: *max_isl,
             synthesis_max_osl: *max_osl,
             isl_block_size: *block_size,
-            osl: osl.as_ref().map(lengths),
+            osl: osl.as_ref().map(|osl| osl.lengths.clone()),
             seed,
         }),
+    };
+    match config.system_prompt.clone() {
+        Some(text) => Spec::WithSystem { text, of: Box::new(spec) },
+        None => spec,
     }
 }
 

@@ -3,7 +3,9 @@
 //! Keys, order and shapes are the reference's. As there, most options appear only if they were given; what this version
 //! never collects is shown as not enabled.
 
-use super::{Arrival, FixedSchedule, Input, Length, PhaseConfig, PhaseKind, ProfileConfig};
+mod synthetic;
+
+use super::{Arrival, FixedSchedule, Input, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
 use crate::values::{ExportLevel, name_of};
 use maser_engine::clock::{MILLI, Nanos, SECOND};
@@ -58,7 +60,8 @@ impl ProfileConfig {
             .put("datasets", vec![self.dataset()])
             .put("phases", phases)
             .put("artifacts", self.artifacts())
-            .put("tokenizer", json!({"name": self.tokenizer.name()}))
+            .put("tokenizer", self.tokenizer_object())
+            .put_some("system_prompt", self.system_prompt.clone())
             .put("gpu_telemetry", json!({"enabled": false}))
             .put("server_metrics", json!({"enabled": false}))
             .put("network_latency", json!({"enabled": false}))
@@ -96,20 +99,17 @@ impl ProfileConfig {
             .put_some("session_header", at.session_header.clone())
     }
 
+    fn tokenizer_object(&self) -> Object {
+        Object::default()
+            .put("name", self.tokenizer.name())
+            .put_some("revision", self.tokenizer.revision.clone())
+            .put_if(self.tokenizer.chat_template, "apply_chat_template", true)
+    }
+
     fn dataset(&self) -> Object {
         let named = Object::default().put("name", "main");
         match &self.input {
-            Input::Synthetic { entries, entries_given, isl, osl, block_size } => {
-                let prompts = Object::default()
-                    .put("isl", length(isl))
-                    .put_some("osl", osl.as_ref().map(length))
-                    .put_some("block_size", *block_size);
-                named
-                    .put("type", "synthetic")
-                    .put_if(*entries_given, "entries", *entries)
-                    .put_some("random_seed", self.random_seed)
-                    .put("prompts", prompts)
-            }
+            Input::Synthetic(made) => synthetic::dataset(made, self.random_seed, named),
             Input::File { path, format, entries, osl, block_size, max_isl, max_osl } => {
                 let synthesis = Object::default().put_some("max_isl", *max_isl).put_some("max_osl", *max_osl);
                 named
@@ -119,7 +119,7 @@ impl ProfileConfig {
                     .put_if(max_isl.or(*max_osl).is_some(), "synthesis", synthesis)
                     .put_some("entries", *entries)
                     .put_some("random_seed", self.random_seed)
-                    .put_some("osl", osl.as_ref().map(length))
+                    .put_some("osl", osl.as_ref().map(synthetic::length))
                     .put_some("block_size", *block_size)
             }
         }
@@ -172,10 +172,6 @@ impl ProfileConfig {
     fn runtime(&self) -> Object {
         Object::default().put("ui", name_of(self.ui)).put_some("workers", self.machine.workers_max)
     }
-}
-
-fn length(length: &Length) -> Object {
-    Object::default().put("mean", f64::from(length.mean)).put_some("stddev", length.stddev)
 }
 
 fn arrival_name(arrival: Arrival) -> &'static str {

@@ -3,8 +3,11 @@
 use super::*;
 use crate::args::Command;
 use crate::redact;
+use maser_datasets::synthetic::Options;
 use serde_json::{Value, json};
 use std::ffi::OsString;
+
+mod synthetic;
 
 /// What the reference wrote of four of its runs.
 const RUNS: &str = include_str!("../../tests/data/aiperf-runs.json");
@@ -82,7 +85,7 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "--fixed-schedule-start-offset 5 is after --fixed-schedule-end-offset 4",
         ),
         ("-m x --benchmark-grace-period 5", "--benchmark-grace-period needs --benchmark-duration"),
-        ("-m x --tokenizer org/model", "--tokenizer org/model: expected builtin"),
+        ("-m x --tokenizer org/no-such-model", "--tokenizer org/no-such-model: not found here"),
         ("-m x --profile-export-prefix a/b", "--profile-export-prefix a/b: expected the beginning"),
         ("-m x --profile-export-prefix .json", "--profile-export-prefix .json: expected the beginning"),
     ];
@@ -116,7 +119,7 @@ fn what_has_no_effect_is_noted() {
         ("--model llama --tokenizer builtin", ""),
     ];
     for (line, said) in table {
-        let model = if line.contains("--model") { "" } else { "-m mock" };
+        let model = if line.contains("--model") { "" } else { "-m mock --tokenizer builtin" };
         let config = run(&format!("{model} {line}").replace("FILE", FILE));
         match said {
             "" => assert!(config.notes.is_empty(), "{line}: {:?}", config.notes),
@@ -132,7 +135,7 @@ fn the_defaults_are_the_reference_s() {
     assert_eq!(config.endpoint.target("m"), "/v1/chat/completions");
     assert_eq!(config.endpoint.timeout, 21_600_000_000_000);
     assert_eq!(config.ui, Ui::None);
-    assert_eq!(config.tokenizer, Tokenizer::Builtin);
+    assert_eq!(config.tokenizer.name(), "builtin");
     assert!(config.machine.preconnect);
     let phase = PhaseConfig {
         name: "profiling",
@@ -144,10 +147,10 @@ fn the_defaults_are_the_reference_s() {
         grace_ns: None,
     };
     assert_eq!(config.load.phases, [phase]);
-    let Input::Synthetic { entries, isl, osl, .. } = config.input else {
+    let Input::Synthetic(made) = config.input else {
         panic!("prompts are generated");
     };
-    assert_eq!((entries, isl.mean, osl), (100, 550, None));
+    assert_eq!(made.options, Options::default());
 }
 
 #[test]

@@ -75,9 +75,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Checks the values.
+    ///
     /// # Errors
     /// A sentence naming the flag.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), Error> {
         let refuse = |what: String| Err(Error(what));
         if !(SHORTEST..=LONGEST).contains(&self.mean) {
             return refuse(format!(

@@ -106,9 +106,11 @@ impl Options {
         (self.seconds * f64::from(self.fps)) as u64
     }
 
+    /// Checks the values.
+    ///
     /// # Errors
     /// A sentence naming the flag.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), Error> {
         let refuse = |what: String| Err(Error(what));
         for (flag, side) in [("--video-width", self.width), ("--video-height", self.height)] {
             // The colour planes of yuv420p have half the size.

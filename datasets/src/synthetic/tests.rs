@@ -296,7 +296,9 @@ fn the_same_seed_gives_the_same_data_on_any_machine_and_number_of_cores() {
     };
     let plain = Options { entries: 40, seed: 42, ..Options::default() };
     let random = Options { source: Source::Random, ..plain.clone() };
-    for (options, want) in [(&plain, "4aa2e4c2f28cbd69"), (&random, "b13963701d426261"), (&golden(), "22f73847b49f10fa")] {
+    for (options, want) in
+        [(&plain, "4aa2e4c2f28cbd69"), (&random, "b13963701d426261"), (&golden(), "22f73847b49f10fa")]
+    {
         for cores in [1, 2, 5] {
             assert_eq!(digest(options, cores), want, "{cores} cores");
         }
