@@ -156,7 +156,7 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "--video-width 64 --video-height 64 --video-audio-codec aac",
             "--video-audio-codec aac: the videos have no sound",
         ),
-        ("--isl 5 --endpoint-type image_retrieval --image-width-mean 9", "--isl: image-retrieval takes no text"),
+        ("--isl 5 --endpoint-type image_retrieval --image-width-mean 9", "--isl: image_retrieval takes no text"),
         ("--input-file FILE --conversation-turn-mean 2", "--conversation-turn-mean is for generated prompts"),
         ("--input-file FILE --seq-dist 1,1:100", "--seq-dist is for generated prompts"),
         ("--input-file FILE --batch-size-image 2", "--image-batch-size is for generated prompts"),
@@ -172,7 +172,7 @@ fn options_that_do_not_go_together_are_refused_by_name() {
         assert!(!why.contains('\n') && !why.ends_with('.'), "{line}: {why}");
     }
     let why = resolve(&["-m", "x", "--endpoint-type", "audio_transcription", "--tokenizer", "builtin"]).unwrap_err();
-    assert!(why.starts_with("--tokenizer: audio-transcription neither takes nor gives tokens"), "{why}");
+    assert!(why.starts_with("--tokenizer: audio_transcription neither takes nor gives tokens"), "{why}");
 }
 
 #[test]
