@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn ids_are_tiktoken_s() {
-        // By tiktoken 0.14.
+        // As published for the vocabularies.
         for (name, text, ids) in [
             ("o200k_base", "hello world", &[24912, 2375][..]),
             ("o200k_harmony", "<|start|>hello<|reserved_200013|>", &[200_006, 24912, 200_013]),
@@ -215,6 +215,21 @@ mod tests {
             assert_eq!(vocabulary.decode(ids), text, "{name}");
         }
         assert!(Vocabulary::named("gpt2").is_none());
+    }
+
+    #[test]
+    fn linear_time_encoding_is_the_usual_one() {
+        let texts = [
+            include_str!("../../tests/data/mt_bench_question.jsonl"),
+            include_str!("../../tests/data/token_counts.json"),
+            "  a\t\tb\n\n\n   c  \u{1f469}\u{200d}\u{1f4bb} na\u{ef}ve\u{a0}\u{4f60}\u{597d} x**2 'LL I'm 1234567",
+        ];
+        for (name, usual) in [("cl100k_base", tiktoken_rs::cl100k_base()), ("o200k_base", tiktoken_rs::o200k_base())] {
+            let (ours, usual) = (vocabulary(name), usual.unwrap());
+            for text in texts.iter().flat_map(|text| text.lines()) {
+                assert_eq!(ours.encode(text), usual.encode_ordinary(text), "{name}: {text:?}");
+            }
+        }
     }
 
     #[test]
