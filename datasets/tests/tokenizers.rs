@@ -3,7 +3,7 @@
 use maser_datasets::lengths::Lengths;
 use maser_datasets::sequence::Sequence;
 use maser_datasets::synthetic::{Options, Prefix};
-use maser_datasets::tokens::Found;
+use maser_datasets::tokens::{Found, Message};
 use maser_datasets::{Conversation, Spec, Tokenizer, texts};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -18,7 +18,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn model(name: &str) -> Tokenizer {
-    Tokenizer::open(&data(&format!("{name}_reduced.json"))).unwrap()
+    Tokenizer::open(&data(name)).unwrap()
 }
 
 /// The text that a key of the counts stands for.
@@ -53,6 +53,48 @@ fn special_tokens_are_those_around_one_text() {
     assert_eq!(Tokenizer::builtin().special_tokens_around(), 0);
     assert_eq!(model("qwen3").special_tokens_around(), 0);
     assert_eq!(model("minilm").special_tokens_around(), 2);
+}
+
+#[test]
+fn a_real_chat_template_is_the_one_transformers_renders() {
+    let tokenizer = model("qwen3").with_chat_template().unwrap();
+    // Counted with Python's Jinja and the same tokenizer file.
+    for (messages, tokens) in [
+        (&[("user", "Shall I compare thee to a summer day?")][..], 20),
+        (&[("system", "Be kind."), ("user", "Shall I compare thee")], 24),
+        (
+            &[
+                ("system", "Be kind."),
+                ("user", "Shall I"),
+                ("assistant", "<think>x</think>Thou art"),
+                ("user", "more lovely"),
+            ],
+            39,
+        ),
+    ] {
+        let messages: Vec<Message<'_>> = messages.iter().map(|&(role, content)| Message { role, content }).collect();
+        assert_eq!(tokenizer.count_chat(&messages), Some(tokens), "{messages:?}");
+    }
+    assert_eq!(model("minilm").with_chat_template().unwrap().count_chat(&[]), None);
+}
+
+#[test]
+fn prompts_in_a_real_chat_template_have_the_asked_length() {
+    let tokenizer = model("qwen3").with_chat_template().unwrap();
+    let sequence = Sequence::Independent { isl: Some(Lengths::normal(120.0, 30.0)), osl: None };
+    let options = Options { sequence, turns: Lengths::fixed(3), ..Options::default() };
+    for conversation in build(&options, &tokenizer) {
+        let mut messages = Vec::new();
+        let mut added = 0;
+        for turn in &conversation.turns {
+            messages.push(Message { role: "user", content: turn.all_texts().next().unwrap() });
+            added += turn.input_tokens.unwrap() as usize;
+            assert_eq!(tokenizer.count_chat(&messages), Some(added));
+            messages.push(Message { role: "assistant", content: "Thou art" });
+            added += tokenizer.count("Thou art");
+        }
+        assert_eq!(conversation.turns.len(), 3);
+    }
 }
 
 fn build(options: &Options, tokenizer: &Tokenizer) -> Vec<Conversation> {

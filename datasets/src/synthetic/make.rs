@@ -32,6 +32,8 @@ pub(super) struct Overhead {
     first: u32,
     /// Around a later one's.
     later: u32,
+    /// Around an answer and the turn after it.
+    exchange: u32,
 }
 
 impl Overhead {
@@ -39,7 +41,7 @@ impl Overhead {
     /// writes around one message, and around each of the messages after it.
     fn measure(tokenizer: &Tokenizer) -> Self {
         let special = tokenizer.special_tokens_around();
-        let plain = Self { first: special, later: special };
+        let plain = Self { first: special, later: special, exchange: 0 };
         let probe = "The morning is cold and clear";
         let [user, assistant] = ["user", "assistant"].map(|role| Message { role, content: probe });
         let (Some(one), Some(three)) = (tokenizer.count_chat(&[user]), tokenizer.count_chat(&[user, assistant, user]))
@@ -48,7 +50,8 @@ impl Overhead {
         };
         let around = |all: usize, texts: usize| all.saturating_sub(texts * tokenizer.count(probe)) as u32;
         let (one, three) = (around(one, 1), around(three, 3));
-        Self { first: one, later: three.saturating_sub(one) / 2 }
+        let exchange = three.saturating_sub(one);
+        Self { first: one, later: exchange / 2, exchange }
     }
 
     pub(super) fn around(&self, first: bool) -> u32 {
@@ -154,13 +157,13 @@ impl<'a> Workshop<'a> {
     }
 
     /// The input tokens of a turn: under a chat template a first turn's are those of the whole request, and a later
-    /// one's what it adds to its session.
+    /// one's what it adds to its session, with the marks around the answer before it and without its text.
     fn with_template(&self, tokens: u32, turn: &Turn, first: bool, head: &Conversation) -> u32 {
         if !self.tokenizer.has_chat_template() {
             return tokens;
         }
         if !first {
-            return tokens + self.overhead.later;
+            return tokens + self.overhead.exchange;
         }
         let joined = turn.all_texts().collect::<Vec<_>>().join(" ");
         let system = head.system.as_deref().map(|content| Message { role: "system", content });

@@ -218,7 +218,7 @@ fn under_a_chat_template_the_whole_request_has_the_length() {
         let [first, second] = conversation.turns.as_slice() else { panic!("two turns") };
         let message = |content| Message { role: "user", content };
         assert_eq!(t.count_chat(&[message(first.all_texts().next().unwrap())]), Some(40));
-        assert_eq!((first.input_tokens, second.input_tokens), (Some(40), Some(40)));
+        assert_eq!((first.input_tokens, second.input_tokens), (Some(40), Some(44)));
         assert_eq!(t.count(second.all_texts().next().unwrap()), 36);
     }
     let headed = Options { prefix: Prefix::Messages { system: Some(10), context: None }, ..options };
