@@ -203,7 +203,8 @@ impl Studio {
         if o.container == Container::Mp4 {
             put(&["-movflags", "+faststart"]);
         }
-        put(&["-f", o.container.name()]);
+        // Without dates and random identifiers: the same program makes the same file.
+        put(&["-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", o.container.name()]);
         args
     }
 
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(
             args.join(" "),
             "-f rawvideo -pix_fmt rgb24 -s 64x48 -r 4 -i pipe:0 -i s.wav -codec:a libopus -ar 48000 -shortest -codec:v \
-             libvpx-vp9 -pix_fmt yuv420p -movflags +faststart -f mp4"
+             libvpx-vp9 -pix_fmt yuv420p -movflags +faststart -fflags +bitexact -flags:v +bitexact -f mp4"
         );
     }
 
