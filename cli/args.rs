@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Print and write a finished run's report again, from its record log
     Report(Report),
     /// Serve mock inference endpoints with known timing and faults, to test a client against
-    Serve(Serve),
+    Serve(Box<Serve>),
 }
 
 /// `maser profile`.
@@ -471,7 +471,7 @@ pub(crate) fn parse_mock(spec: &str) -> Result<Serve, Refusal> {
     let argv: Vec<OsString> = ["maser".into(), "serve".into()].into_iter().chain(flags).collect();
     let wrong = |what: String| Refusal::new(format!("--mock={spec}: {what}"));
     match parse(&argv) {
-        Ok(Command::Serve(serve)) => Ok(serve),
+        Ok(Command::Serve(serve)) => Ok(*serve),
         Err(Stop::Refused(refusal)) => Err(wrong(refusal.to_string())),
         _ => Err(wrong("expected KEY=VALUE pairs with commas between them, for example ttft=20,itl=5".into())),
     }

@@ -57,7 +57,7 @@ fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
         }
         Command::Report(args) => commands::report::run(&args),
         Command::Serve(args) => {
-            let config = config::ServeConfig::resolve(args)?;
+            let config = config::ServeConfig::resolve(*args)?;
             commands::serve::run(&config)
         }
     }

@@ -40,7 +40,8 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
         ),
         (
             &["profile", "-m", "x", "--endpoint-type", "video_generation"],
-            "--endpoint-type embeddings: not supported yet by this version of maser, which has chat",
+            "--endpoint-type video_generation: not supported yet by this version of maser: a video takes several requests, one \
+             to submit it and some to ask for it",
         ),
         (
             &["profile", "-m", "x", "-u", "https://host"],

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What this host allows: readiness, and a ring where it can be had.
 fn ios() -> Vec<Io> {
-    let best = probe::best();
+    let best = probe::best_of_runtime();
     if best == Io::Epoll { vec![best] } else { vec![Io::Epoll, best] }
 }
 

@@ -138,7 +138,7 @@ impl<'a> Events<'a> {
     pub(super) fn json(&mut self, name: &str, value: &serde_json::Value) {
         self.write(|out, _| {
             if !name.is_empty() {
-                let _ = write!(out, "event: {name}\n");
+                let _ = writeln!(out, "event: {name}");
             }
             let _ = write!(out, "data: {value}\n\n");
         });

@@ -149,7 +149,7 @@ impl Place {
             None => own == path,
             Some((before, after)) => {
                 let name = path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-                name.is_some_and(|name| !name.is_empty() && !(after.is_empty() && name.contains('/')))
+                name.is_some_and(|name| !(name.is_empty() || after.is_empty() && name.contains('/')))
             }
         };
         is(self.path) || self.path.strip_prefix("/v1").is_some_and(is)
