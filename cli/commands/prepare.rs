@@ -215,7 +215,7 @@ fn add(
         rows.push(Row {
             conversation: conversation.session_id.clone(),
             turn: k as u32,
-            input_tokens: turn.input_tokens,
+            input_tokens: conversation.input_tokens(k),
             max_tokens: turn.max_tokens,
             due: turn.timestamp_ns,
         });

@@ -122,6 +122,20 @@ impl Tokenizer {
         Some(self.count(&text))
     }
 
+    /// Tokens of a system prompt and of a user message after it, each by itself; under a chat template what they add to
+    /// a request.
+    pub(crate) fn count_head(&self, system: Option<&str>, context: Option<&str>) -> usize {
+        let plain = system.map_or(0, |text| self.count(text)) + context.map_or(0, |text| self.count(text));
+        let user = Message { role: "user", content: "The morning is cold and clear" };
+        let system = system.map(|content| Message { role: "system", content });
+        let context = context.map(|content| Message { role: "user", content });
+        let with: Vec<Message<'_>> = system.into_iter().chain(context).chain([user]).collect();
+        match (self.count_chat(&with), self.count_chat(&[user])) {
+            (Some(with), Some(without)) => with.saturating_sub(without),
+            _ => plain,
+        }
+    }
+
     /// `builtin`, or the path or name it was opened from.
     pub fn name(&self) -> &str {
         &self.name

@@ -90,14 +90,14 @@ impl<'a> Workshop<'a> {
             user_context: context.transpose()?.map(|made| made.text),
             ..Conversation::default()
         };
+        conversation.count_head(self.tokenizer);
         for (k, turn) in plan.turns.into_iter().enumerate() {
-            let turn = self.turn(turn, k == 0, &conversation)?;
-            conversation.turns.push(turn);
+            conversation.turns.push(self.turn(turn, k == 0)?);
         }
         Ok(conversation)
     }
 
-    fn turn(&self, plan: TurnPlan, first: bool, head: &Conversation) -> Result<Turn, Error> {
+    fn turn(&self, plan: TurnPlan, first: bool) -> Result<Turn, Error> {
         let mut turn = Turn {
             max_tokens: plan.osl,
             delay_ns: plan.delay_ns,
@@ -128,7 +128,8 @@ impl<'a> Workshop<'a> {
             turn.videos = media(plan.videos.iter().map(|key| studio.make(*key)))?;
         }
         let tokens = counted.unwrap_or_else(|| body_text::input_tokens(&turn, self.tokenizer));
-        turn.input_tokens = Some(self.with_template(tokens, &turn, first, head));
+        let templated = self.tokenizer.has_chat_template();
+        turn.input_tokens = Some(if templated { self.with_template(tokens, &turn, first) } else { tokens });
         Ok(turn)
     }
 
@@ -156,21 +157,15 @@ impl<'a> Workshop<'a> {
         Ok(made)
     }
 
-    /// The input tokens of a turn: under a chat template a first turn's are those of the whole request, and a later
-    /// one's what it adds to its session, with the marks around the answer before it and without its text.
-    fn with_template(&self, tokens: u32, turn: &Turn, first: bool, head: &Conversation) -> u32 {
-        if !self.tokenizer.has_chat_template() {
-            return tokens;
-        }
+    /// The input tokens of a turn: under a chat template a first turn's are those of a request without a head, and a
+    /// later one's what it adds to its session, with the marks around the answer before it and without its text.
+    fn with_template(&self, tokens: u32, turn: &Turn, first: bool) -> u32 {
         if !first {
             return tokens + self.overhead.exchange;
         }
         let joined = turn.all_texts().collect::<Vec<_>>().join(" ");
-        let system = head.system.as_deref().map(|content| Message { role: "system", content });
-        let context = head.user_context.as_deref().map(|content| Message { role: "user", content });
         let own = Message { role: "user", content: &joined };
-        let messages: Vec<Message<'_>> = system.into_iter().chain(context).chain([own]).collect();
-        self.tokenizer.count_chat(&messages).map_or(tokens, |n| n as u32)
+        self.tokenizer.count_chat(&[own]).map_or(tokens, |n| n as u32)
     }
 }
 

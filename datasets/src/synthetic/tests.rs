@@ -138,6 +138,8 @@ fn heads_are_shared_or_each_conversation_s_own() {
     let mut k = 0;
     spec.build(Some(&t), &mut |conversation| {
         assert_eq!(conversation.system, own[k].system.as_ref().map(|own| format!("Be kind.\n\n{own}")));
+        let system = conversation.system.as_deref().unwrap();
+        assert_eq!(conversation.head_tokens, Some(t.count(system) as u32 + 30));
         k += 1;
         Ok(())
     })
@@ -148,6 +150,7 @@ fn heads_are_shared_or_each_conversation_s_own() {
         assert_eq!(conversation.system, own[0].system);
         assert_eq!(conversation.system.as_deref().map(|text| t.count(text)), Some(40));
         assert_eq!(conversation.user_context.as_deref().map(|text| t.count(text)), Some(30));
+        assert_eq!((conversation.head_tokens, conversation.input_tokens(0)), (Some(70), Some(620)));
     }
 }
 
@@ -223,7 +226,9 @@ fn under_a_chat_template_the_whole_request_has_the_length() {
     }
     let headed = Options { prefix: Prefix::Messages { system: Some(10), context: None }, ..options };
     for conversation in build(&headed, &t) {
-        assert_eq!(conversation.turns[0].input_tokens, Some(40 + 10 + 4));
+        assert_eq!(conversation.turns[0].input_tokens, Some(40));
+        assert_eq!(conversation.head_tokens, Some(10 + 4));
+        assert_eq!(conversation.input_tokens(1), Some(14 + 40 + 44));
     }
 }
 
