@@ -9,9 +9,9 @@ mod prompts;
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LogLevel, Spin,
-    Ui, choice, content_type, cores, count, count32, endpoint_type, fault, format, grace, jitter, millis, rate,
-    seconds, share, single, whole, whole32,
+    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LatePolicy,
+    LogLevel, RampStrategy, Spin, Ties, Ui, choice, content_type, cores, count, count32, endpoint_type, factor, fault,
+    format, grace, jitter, millis, percent, rate, seconds, share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -70,6 +70,8 @@ pub(crate) struct Profile {
     #[command(flatten)]
     pub(crate) load: Load,
     #[command(flatten)]
+    pub(crate) replay: Replay,
+    #[command(flatten)]
     pub(crate) warmup: Warmup,
     #[command(flatten)]
     pub(crate) prompts: Prompts,
@@ -77,6 +79,8 @@ pub(crate) struct Profile {
     pub(crate) media: Media,
     #[command(flatten)]
     pub(crate) service: Service,
+    #[command(flatten)]
+    pub(crate) truth: Truth,
     #[command(flatten)]
     pub(crate) machine: Machine,
 }
@@ -228,19 +232,34 @@ pub(crate) struct Tokenizer {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Load Generator")]
 pub(crate) struct Load {
-    /// Requests in flight at most [default: 1 without a rate or schedule, else no limit]
+    /// Conversations under way at most; where each has one turn, that is requests in flight [default: 1 without a rate
+    /// or schedule, else no limit]
     #[arg(long, value_name = "N", value_parser = single(count32))]
     pub(crate) concurrency: Option<u32>,
+
+    /// Requests at most that wait for their first token; needs --streaming [default: no limit]
+    #[arg(long, value_name = "N", value_parser = single(count32))]
+    pub(crate) prefill_concurrency: Option<u32>,
 
     /// Requests per second, whatever the answers take
     #[arg(long, value_name = "PER_SECOND", value_parser = single(rate))]
     pub(crate) request_rate: Option<f64>,
 
-    /// Spacing under a rate: constant, poisson, concurrency-burst (which with a rate is poisson) [default: poisson]
+    /// Spacing under a rate: constant, poisson, gamma, concurrency-burst (which with a rate is poisson) [default:
+    /// poisson, or gamma with --arrival-smoothness]
     #[arg(long, visible_alias = "request-rate-mode", value_name = "PATTERN", value_parser = choice::<ArrivalPattern>)]
     pub(crate) arrival_pattern: Option<ArrivalPattern>,
 
-    /// Requests to send [default: 10 if neither a duration nor a schedule ends the run]
+    /// Shape of gamma gaps: below 1 requests bunch, 1 is poisson, above they even out [default with gamma: 1]
+    #[arg(long, visible_alias = "vllm-burstiness", value_name = "SHAPE", value_parser = factor)]
+    pub(crate) arrival_smoothness: Option<f64>,
+
+    /// JSON file with a rate that changes, [{"time_s":0,"qps":5},…]; between its points the rate goes in straight lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request_rate_series: Option<PathBuf>,
+
+    /// Requests to send, later turns of conversations included [default: 10 if nothing else ends the run; the
+    /// reference's help promises more than it sends]
     #[arg(long, visible_alias = "num-requests", value_name = "N", value_parser = single(count))]
     pub(crate) request_count: Option<u64>,
 
@@ -251,6 +270,71 @@ pub(crate) struct Load {
     /// Seconds that requests in flight may take once the duration is over, or inf [default: 30]
     #[arg(long, value_name = "SECONDS", value_parser = grace)]
     pub(crate) benchmark_grace_period: Option<Grace>,
+
+    /// Seconds in which the concurrency comes up from 1
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) concurrency_ramp_duration: Option<Nanos>,
+
+    /// Seconds in which the prefill concurrency comes up from 1
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) prefill_concurrency_ramp_duration: Option<Nanos>,
+
+    /// Seconds in which the rate comes up; exact all the way
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) request_rate_ramp_duration: Option<Nanos>,
+
+    /// Stop the run once more than this share of the answered requests has failed, 0 to 1 [default: never]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) failed_request_threshold: Option<f64>,
+
+    /// Turns per second of a steady population of --num-users, each of whom sends one at equal intervals
+    #[arg(help_heading = "User-Centric Rate", long, value_name = "PER_SECOND", value_parser = rate)]
+    pub(crate) user_centric_rate: Option<f64>,
+
+    /// Users at a time under --user-centric-rate
+    #[arg(help_heading = "User-Centric Rate", long, value_name = "N", value_parser = single(count32))]
+    pub(crate) num_users: Option<u32>,
+
+    /// Percent of the requests whose connection is closed before the answer is complete
+    #[arg(help_heading = "Request Cancellation", long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) request_cancellation_rate: Option<f64>,
+
+    /// Seconds from the last byte of such a request to the close [default: 0]
+    #[arg(help_heading = "Request Cancellation", long, value_name = "SECONDS", value_parser = span)]
+    pub(crate) request_cancellation_delay: Option<Nanos>,
+
+    /// Conversations to begin; each is carried to its last turn [default: no limit]
+    #[arg(help_heading = "Conversation Input", long, visible_aliases = ["conversation-num", "num-sessions"], value_name = "N", value_parser = single(count))]
+    pub(crate) num_conversations: Option<u64>,
+}
+
+/// What is done to the times of a trace.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Conversation Input")]
+pub(crate) struct Replay {
+    /// Replay a trace this many times as fast: divides its timestamps and delays [default: 1]
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    pub(crate) replay_speedup: Option<f64>,
+
+    /// Shorten every pause in a trace's timestamps to this, seconds, after the speedup [default: as recorded]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) max_idle_gap_cap_seconds: Option<Nanos>,
+
+    /// Shorten every delay between an answer and the next turn to this, seconds [default: as recorded]
+    #[arg(long, value_name = "SECONDS", value_parser = span)]
+    pub(crate) inter_turn_delay_cap_seconds: Option<Nanos>,
+
+    /// Send the turns of a trace at their timestamps, whatever the answers take [default: on]
+    #[arg(long, overrides_with = "no_open_loop_replay")]
+    pub(crate) open_loop_replay: bool,
+
+    /// Send later turns of a trace's conversations when the one before is answered and its delay has passed
+    #[arg(long, overrides_with = "open_loop_replay")]
+    pub(crate) no_open_loop_replay: bool,
+
+    /// Send each row of a trace at its timestamp as a conversation of its own
+    #[arg(long)]
+    pub(crate) open_loop_strict: bool,
 }
 
 /// The requests before the measurement.
@@ -261,17 +345,45 @@ pub(crate) struct Warmup {
     #[arg(long = "warmup-request-count", visible_alias = "num-warmup-requests", value_name = "N", value_parser = count)]
     pub(crate) warmup_requests: Option<u64>,
 
-    /// Requests in flight at most during warmup [default: as in the measurement]
+    /// Conversations to begin before the measurement [default: none]
+    #[arg(long = "num-warmup-sessions", value_name = "N", value_parser = count)]
+    pub(crate) warmup_sessions: Option<u64>,
+
+    /// Seconds to send requests for before the measurement [default: none]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) warmup_duration: Option<Nanos>,
+
+    /// Conversations under way at most during warmup [default: as in the measurement]
     #[arg(long, value_name = "N", value_parser = count32)]
     pub(crate) warmup_concurrency: Option<u32>,
+
+    /// Requests at most that wait for their first token during warmup [default: as in the measurement]
+    #[arg(long, value_name = "N", value_parser = count32)]
+    pub(crate) warmup_prefill_concurrency: Option<u32>,
 
     /// Requests per second during warmup [default: as in the measurement]
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     pub(crate) warmup_request_rate: Option<f64>,
 
-    /// Spacing under the warmup's rate: constant, poisson, concurrency-burst [default: as in the measurement]
+    /// Spacing under the warmup's rate: constant, poisson, gamma, concurrency-burst [default: as in the measurement]
     #[arg(long, value_name = "PATTERN", value_parser = choice::<ArrivalPattern>)]
     pub(crate) warmup_arrival_pattern: Option<ArrivalPattern>,
+
+    /// Seconds that requests in flight may take once the warmup's duration is over, or inf [default: inf]
+    #[arg(long, value_name = "SECONDS", value_parser = grace)]
+    pub(crate) warmup_grace_period: Option<Grace>,
+
+    /// Seconds in which the warmup's concurrency comes up from 1 [default: as in the measurement]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) warmup_concurrency_ramp_duration: Option<Nanos>,
+
+    /// Seconds in which the warmup's prefill concurrency comes up from 1 [default: as in the measurement]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) warmup_prefill_concurrency_ramp_duration: Option<Nanos>,
+
+    /// Seconds in which the warmup's rate comes up [default: as in the measurement]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) warmup_request_rate_ramp_duration: Option<Nanos>,
 }
 
 /// The program itself, in the reference's options.
@@ -305,6 +417,14 @@ pub(crate) struct Service {
     #[arg(help_heading = "Workers", long, visible_alias = "max-workers", value_name = "N", value_parser = count32)]
     pub(crate) workers_max: Option<u32>,
 
+    /// Accepted and without effect: records are processed after the run, on all cores
+    #[arg(help_heading = "Service", long, visible_alias = "record-processor-service-count", value_name = "N", value_parser = count)]
+    pub(crate) record_processors: Option<u64>,
+
+    /// Accepted and without effect: the progress bar is always up to date
+    #[arg(help_heading = "Service", long, value_name = "SECONDS", value_parser = span)]
+    pub(crate) stats_interval: Option<Nanos>,
+
     /// Accepted and without effect: maser is one process
     #[arg(help_heading = "ZMQ Communication", long, value_name = "HOST")]
     pub(crate) zmq_host: Option<String>,
@@ -316,6 +436,30 @@ pub(crate) struct Service {
     /// Accepted and without effect: maser is one process
     #[arg(help_heading = "ZMQ Communication", long)]
     pub(crate) zmq_dual_bind: bool,
+}
+
+/// How closely the plan is kept to, for which the reference has no options.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Only in maser")]
+pub(crate) struct Truth {
+    /// A scheduled request that finds no free slot under --concurrency is dropped (as in the reference, but counted),
+    /// waits in a queue, or is sent all the same: drop, queue, send [default: queue]
+    #[arg(long, value_name = "POLICY", value_parser = choice::<LatePolicy>)]
+    pub(crate) late_policy: Option<LatePolicy>,
+
+    /// Requests of a trace with one and the same timestamp: burst, or spread over the timestamps' step as uniform or
+    /// poisson [default: burst]
+    #[arg(long, value_name = "POLICY", value_parser = choice::<Ties>)]
+    pub(crate) ties: Option<Ties>,
+
+    /// Path of all ramps: linear, exponential (slowly, then fast), poisson (equal steps at random times) [default:
+    /// linear]
+    #[arg(long, value_name = "PATH", value_parser = choice::<RampStrategy>)]
+    pub(crate) ramp_strategy: Option<RampStrategy>,
+
+    /// Stop the run once less than this percentage of the planned requests left on time [default: never]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) abort_below_adherence: Option<f64>,
 }
 
 /// What the reference has no options for.
@@ -654,7 +798,8 @@ mod tests {
             };
             let arg = names.iter().find_map(|n| long(n));
             let arg = arg.unwrap_or_else(|| panic!("{names:?}: no spelling is the name"));
-            assert_eq!(arg.get_action().takes_values(), default != "False", "{names:?}");
+            let is_switch = default == "False" || names.iter().any(|n| n.starts_with("--no-"));
+            assert_eq!(arg.get_action().takes_values(), !is_switch, "{names:?}");
         }
     }
 

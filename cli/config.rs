@@ -2,17 +2,22 @@
 
 mod document;
 mod endpoint;
+mod environment;
 mod grammar;
 mod input;
 mod load;
 mod media;
+mod replay;
+mod series;
 mod serve;
 mod synthetic;
 mod tokenizer;
 
 pub(crate) use endpoint::Endpoint;
+pub(crate) use environment::{Environment, IpVersion, read as environment};
 pub(crate) use input::Input;
-pub(crate) use load::{Arrival, FixedSchedule, Load, PhaseConfig, PhaseKind, ScheduleWindow};
+pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
+pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
 pub(crate) use synthetic::Length;
 pub(crate) use tokenizer::Tokenizer;
@@ -20,6 +25,7 @@ pub(crate) use tokenizer::Tokenizer;
 use crate::args;
 use crate::refusal::Refusal;
 use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui};
+use maser_engine::schedule::Tied;
 use std::path::PathBuf;
 
 /// Everything that `maser profile` was asked for.
@@ -35,6 +41,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) fixed_schedule: FixedSchedule,
     /// Which part of the trace is sent.
     pub(crate) window: ScheduleWindow,
+    /// What is done to its times.
+    pub(crate) replay: Replay,
     /// What is sent.
     pub(crate) input: Input,
     /// The text of `--system-prompt`.
@@ -47,6 +55,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) output: Output,
     /// Where the threads run, and on what.
     pub(crate) machine: Machine,
+    /// Which version of the internet protocol the server is reached by.
+    pub(crate) ip_version: IpVersion,
     /// What is shown during the run.
     pub(crate) ui: Ui,
     /// The least severe message that is shown.
@@ -63,13 +73,24 @@ pub(crate) struct ProfileConfig {
 /// What the resolved values no longer tell: which options were given.
 #[derive(Debug, Clone)]
 struct Typed {
-    load: args::Load,
-    warmup: args::Warmup,
+    asked: load::Asked,
+    replay: args::Replay,
     endpoint_type: bool,
     export_level: bool,
     log_level: Option<LogLevel>,
     /// Requests of the schedule, once known.
     scheduled: Option<u64>,
+    /// Its ties, once known.
+    tied: Option<Tied>,
+}
+
+impl Typed {
+    /// The load, and what is done to a trace's times; `fixed` says that these set the pace.
+    fn resolve(&self, fixed: bool, notes: &mut Vec<String>) -> Result<(Load, Replay), Refusal> {
+        let load = Load::resolve(&self.asked, fixed, notes)?;
+        let replay = Replay::resolve(&self.replay, self.asked.truth.ties, fixed, notes)?;
+        Ok((load, replay))
+    }
 }
 
 /// What is written where.
@@ -130,22 +151,26 @@ impl ProfileConfig {
         let endpoint = Endpoint::resolve(&args, mock.as_ref(), &mut notes)?;
         let input = Input::resolve(&args, &endpoint, &mut notes)?;
         let system_prompt = synthetic::system_prompt(&args, &endpoint)?;
-        let (fixed_schedule, window) = load::schedule(&args)?;
+        let (fixed_schedule, window) = replay::schedule(&args)?;
         let tokenizer = Tokenizer::resolve(&args, &model, endpoint.kind, &mut notes)?;
         let (ui, log_level) = verbosity(&args.service, terminal);
         idle_options(&args.service, &mut notes);
+        let series = args.load.request_rate_series.as_deref().map(series::RateSeries::open).transpose()?;
+        let streaming = endpoint.streaming;
+        let asked = load::Asked { load: args.load, warmup: args.warmup, truth: args.truth, series, streaming };
         let typed = Typed {
             endpoint_type: args.endpoint.kind.is_some(),
             export_level: args.output.level.is_some(),
             log_level: (args.service.log_level.is_some() || log_level < LogLevel::Info).then_some(log_level),
-            load: args.load,
-            warmup: args.warmup,
+            asked,
+            replay: args.replay,
             scheduled: None,
+            tied: None,
         };
-        let load = match fixed_schedule {
+        let (load, replay) = match fixed_schedule {
             // Its notes wait until the file has told which it is.
-            FixedSchedule::AutoIfTrace => Load::resolve(&typed.load, &typed.warmup, false, &mut Vec::new())?,
-            known => Load::resolve(&typed.load, &typed.warmup, known == FixedSchedule::Yes, &mut notes)?,
+            FixedSchedule::AutoIfTrace => typed.resolve(false, &mut Vec::new())?,
+            known => typed.resolve(known == FixedSchedule::Yes, &mut notes)?,
         };
         Ok(Self {
             model,
@@ -153,12 +178,14 @@ impl ProfileConfig {
             load,
             fixed_schedule,
             window,
+            replay,
             input,
             system_prompt,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
             output: Output::resolve(args.output)?,
             machine: Machine::resolve(args.machine, args.service.workers_max),
+            ip_version: IpVersion::default(),
             ui,
             log_level,
             random_seed: args.input.random_seed,
@@ -166,6 +193,14 @@ impl ProfileConfig {
             notes,
             typed,
         })
+    }
+
+    /// Takes over what the environment says.
+    pub(crate) fn set_environment(&mut self, environment: Environment) {
+        self.ip_version = environment.ip_version;
+        let most = environment.workers_cap.into_iter().chain(self.machine.workers_max).min();
+        self.machine.workers_max = most;
+        self.notes.extend(environment.notes);
     }
 
     /// Says what the input file turned out to be, and whether its first row has a timestamp. Refuses options that do
@@ -182,14 +217,13 @@ impl ProfileConfig {
             (FixedSchedule::No, _) => return Ok(()),
             (FixedSchedule::AutoIfTrace, timed) => timed,
         };
-        if fixed && self.typed.load.request_rate.is_some() {
-            return Err(Refusal::new(
-                "--request-rate: the trace has timestamps, which set the pace; remove --request-rate, or add \
-                 --no-fixed-schedule to ignore them",
-            ));
+        if let Some(flag) = replay::own_pace(&self.typed.asked.load).filter(|_| fixed) {
+            return Err(Refusal::new(format!(
+                "{flag}: the trace has timestamps, which set the pace; remove {flag}, or add --no-fixed-schedule to \
+                 ignore them"
+            )));
         }
-        let (load, warmup) = (&self.typed.load, &self.typed.warmup);
-        self.load = Load::resolve(load, warmup, fixed, &mut self.notes)?;
+        (self.load, self.replay) = self.typed.resolve(fixed, &mut self.notes)?;
         self.fixed_schedule = if fixed { FixedSchedule::Yes } else { FixedSchedule::No };
         Ok(())
     }
@@ -197,6 +231,11 @@ impl ProfileConfig {
     /// Says how many requests the fixed schedule has, for the files.
     pub(crate) fn set_scheduled_requests(&mut self, requests: u64) {
         self.typed.scheduled = Some(requests);
+    }
+
+    /// Says what ties the fixed schedule had, for the files.
+    pub(crate) fn set_ties(&mut self, tied: Tied) {
+        self.typed.tied = Some(tied);
     }
 
     /// The directory of the run's files: as given, else `artifacts/` and in it a directory named after model, endpoint
@@ -264,6 +303,12 @@ fn idle_options(service: &args::Service, notes: &mut Vec<String>) {
     ];
     for (flag, _) in zmq.iter().filter(|(_, given)| *given) {
         notes.push(format!("{flag} has no effect: maser is one process"));
+    }
+    if service.record_processors.is_some() {
+        notes.push("--record-processors has no effect: records are processed after the run, on all cores".into());
+    }
+    if service.stats_interval.is_some() {
+        notes.push("--stats-interval has no effect: the progress bar is always up to date".into());
     }
 }
 

@@ -52,7 +52,11 @@ fn refuse(refusal: &Refusal) -> ExitCode {
 fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
     match command {
         Command::Profile(args) => {
-            let config = config::ProfileConfig::resolve(*args, std::io::stderr().is_terminal())?;
+            let mut config = config::ProfileConfig::resolve(*args, std::io::stderr().is_terminal())?;
+            // A variable that is no text is none of the reference's.
+            let text =
+                |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+            config.set_environment(config::environment(std::env::vars_os().filter_map(text))?);
             commands::profile::run(config, argv)
         }
         Command::Report(args) => commands::report::run(&args),

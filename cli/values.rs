@@ -8,6 +8,7 @@ pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
 pub(crate) use maser_engine::run::{Cores, Spin};
+pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
 pub(crate) use synthetic::*;
 
@@ -72,9 +73,20 @@ pub(crate) fn fraction(raw: &str) -> Option<f64> {
     finite(raw).filter(|x| (0.0..=1.0).contains(x))
 }
 
-/// The same where nothing else is allowed.
+/// A number above 0.
+pub(crate) fn factor(raw: &str) -> Parsed<f64> {
+    finite(raw).filter(|x| *x > 0.0).ok_or_else(|| "expected a number above 0".into())
+}
+
+/// A share of 1: between 0 and 1, both included.
 pub(crate) fn share(raw: &str) -> Parsed<f64> {
     fraction(raw).ok_or_else(|| "expected a share from 0 to 1".into())
+}
+
+/// A percentage above 0.
+pub(crate) fn percent(raw: &str) -> Parsed<f64> {
+    let within = |x: &f64| *x > 0.0 && *x <= 100.0;
+    finite(raw).filter(within).ok_or_else(|| "expected a percentage above 0 and up to 100".into())
 }
 
 /// `units` of `unit` nanoseconds each, if that fits 64 bits.
@@ -89,6 +101,14 @@ pub(crate) fn seconds(raw: &str) -> Parsed<Nanos> {
         .and_then(|s| nanos(s, maser_engine::clock::SECOND))
         .filter(|ns| *ns > 0)
         .ok_or_else(|| "expected seconds above 0".into())
+}
+
+/// Seconds of at least 0, as nanoseconds.
+pub(crate) fn span(raw: &str) -> Parsed<Nanos> {
+    finite(raw)
+        .filter(|s| *s >= 0.0)
+        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
+        .ok_or_else(|| "expected seconds of at least 0".into())
 }
 
 /// Milliseconds of at least 0, as nanoseconds.
@@ -187,6 +207,8 @@ pub(crate) enum ArrivalPattern {
     Constant,
     /// With exponential gaps.
     Poisson,
+    /// With gamma-distributed gaps.
+    Gamma,
     /// As fast as the concurrency allows; Poisson where there is a rate.
     ConcurrencyBurst,
 }
@@ -195,9 +217,36 @@ impl Choice for ArrivalPattern {
     const NAMES: &'static [(&'static str, Option<Self>)] = &[
         ("constant", Some(Self::Constant)),
         ("poisson", Some(Self::Poisson)),
+        ("gamma", Some(Self::Gamma)),
         ("concurrency-burst", Some(Self::ConcurrencyBurst)),
-        ("gamma", None),
     ];
+}
+
+/// `--late-policy`: what becomes of a scheduled request that finds no free slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum LatePolicy {
+    /// It is given up and counted.
+    Drop,
+    /// It waits, and is timed from when it was due.
+    #[default]
+    Queue,
+    /// It is sent beyond the limit, and counted.
+    Send,
+}
+
+impl Choice for LatePolicy {
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("drop", Some(Self::Drop)), ("queue", Some(Self::Queue)), ("send", Some(Self::Send))];
+}
+
+impl Choice for Ties {
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("burst", Some(Self::Burst)), ("uniform", Some(Self::Uniform)), ("poisson", Some(Self::Poisson))];
+}
+
+impl Choice for RampStrategy {
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("linear", Some(Self::Linear)), ("exponential", Some(Self::Exponential)), ("poisson", Some(Self::Poisson))];
 }
 
 impl Choice for Format {
@@ -399,6 +448,11 @@ mod tests {
             assert!(rate(raw).is_err(), "{raw}");
         }
         assert_eq!(rate("0.5"), Ok(0.5));
+        for (raw, want) in [("0", None), ("100", Some(100.0)), ("100.1", None), ("0.5", Some(0.5)), ("nan", None)] {
+            assert_eq!(percent(raw).ok(), want, "{raw}");
+        }
+        assert_eq!((share("0"), share("1")), (Ok(0.0), Ok(1.0)));
+        assert!(share("1.1").is_err() && factor("0").is_err() && factor("-3").is_err());
         assert!(count32("4294967296").is_err());
         assert_eq!(whole32("0"), Ok(0));
     }
@@ -419,6 +473,8 @@ mod tests {
         for raw in ["0", "-1", "nan", "inf", "1e30", "5s"] {
             assert!(seconds(raw).is_err(), "{raw}");
         }
+        assert_eq!((span("0"), span("2.5")), (Ok(0), Ok(2_500_000_000)));
+        assert!(span("-1").is_err() && span("inf").is_err());
         assert_eq!(grace("inf"), Ok(Grace::Infinite));
         assert_eq!(grace("0"), Ok(Grace::Span(0)));
         assert!(grace("-1").is_err());

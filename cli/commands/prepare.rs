@@ -1,17 +1,19 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
 use super::Failure;
-use crate::config::{Arrival, FixedSchedule, Input, PhaseKind, ProfileConfig};
+use crate::config::{Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay};
 use crate::refusal::Refusal;
-use crate::values::ExportLevel;
+use crate::values::{ExportLevel, LatePolicy};
 use maser_datasets::file::{self, Format};
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{Capture, History, Phase, Plan, Requests, RequestsBuilder, Target, Turn};
-use maser_engine::schedule;
+use maser_engine::plan::{
+    self, Balance, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
+};
+use maser_engine::schedule::{self, Gaps, LimitCurve, Ramp, RateCurve, Tied, UserCentric};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
@@ -156,6 +158,7 @@ pub(super) fn bodies(
         &mut builder,
         &mut rows,
         &mut body,
+        &config.replay,
     ) {
         Ok(()) => Ok(()),
         Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
@@ -200,6 +203,7 @@ fn add(
     builder: &mut RequestsBuilder,
     rows: &mut Vec<Row>,
     body: &mut Vec<u8>,
+    replay: &Replay,
 ) -> Result<(), Unbuilt> {
     builder.begin_session();
     for (k, turn) in conversation.turns.iter().enumerate() {
@@ -210,7 +214,7 @@ fn add(
             Context::DeltasWithResponses => History::Own,
             Context::MessageArray => History::None,
         };
-        let delay = turn.delay_ns.filter(|_| k > 0).unwrap_or(0);
+        let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
         builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at: turn.timestamp_ns })?;
         rows.push(Row {
             conversation: conversation.session_id.clone(),
@@ -221,6 +225,12 @@ fn add(
         });
     }
     Ok(())
+}
+
+/// A delay of the input as it is waited for.
+fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
+    let faster = (delay as f64 / replay.speedup).round() as Nanos;
+    replay.turn_delay_cap.map_or(faster, |cap| faster.min(cap))
 }
 
 fn options(config: &ProfileConfig) -> endpoint::Options {
@@ -235,13 +245,22 @@ fn options(config: &ProfileConfig) -> endpoint::Options {
     }
 }
 
-/// The plan of the run.
-pub(super) fn plan(config: &ProfileConfig, bodies: &Bodies, run_key: u64, seed: u64) -> Result<Plan, Failure> {
-    let phases = phases(config, bodies)?;
+/// The plan of the run. `times` are those of a fixed schedule.
+pub(super) fn plan(
+    config: &ProfileConfig,
+    bodies: &Bodies,
+    times: Option<&Times>,
+    run_key: u64,
+    seed: u64,
+) -> Result<Plan, Failure> {
+    let phases = phases(config, bodies, times, seed);
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
-        target: target(config)?,
+        targets: vec![target(config)?],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint: config.endpoint.kind,
         requests: bodies.requests.clone(),
         capture: Capture { text: captures_text(config), gaps: config.output.level != ExportLevel::Summary },
@@ -257,29 +276,112 @@ fn captures_text(config: &ProfileConfig) -> bool {
     !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
-fn phases(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Phase>, Failure> {
-    let phase = |p: &crate::config::PhaseConfig| {
+/// Refuses what is understood and cannot be done yet.
+pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
+    let load = &config.load;
+    for (flag, asked) in [
+        ("--abort-below-adherence", load.abort_below_adherence.is_some()),
+        ("--no-open-loop-replay", config.replay.open == Loop::Closed),
+    ] {
+        if asked {
+            return Err(Refusal::new(format!(
+                "{flag} is not supported yet by this version of maser; remove it to run without it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
+    let late = match config.load.late_policy {
+        LatePolicy::Drop => plan::LatePolicy::Drop,
+        LatePolicy::Queue => plan::LatePolicy::Queue,
+        LatePolicy::Send => plan::LatePolicy::Send,
+    };
+    let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
+        limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
+    };
+    let phase = |p: &PhaseConfig| {
         let warmup = p.kind == PhaseKind::Warmup;
-        Ok(Phase {
+        Phase {
             name: p.name.to_owned(),
             warmup,
-            schedule: match p.arrival {
-                Arrival::ClosedLoop => schedule::Spec::ClosedLoop,
-                Arrival::Constant(rate) => schedule::Spec::Constant(rate),
-                Arrival::Poisson(rate) => schedule::Spec::Poisson(rate),
-                Arrival::FixedSchedule => schedule::Spec::Fixed(offsets(config, bodies)?),
-            },
-            concurrency: p.concurrency,
+            seamless: false,
+            schedule: schedule(p, bodies, times, seed),
+            concurrency: limit(p.concurrency, &p.concurrency_ramp),
+            prefill: limit(p.prefill_concurrency, &p.prefill_ramp),
+            late,
             requests: p.requests,
+            sessions: p.sessions,
             duration: p.duration_ns,
             grace: p.grace_ns,
-        })
+            failed_threshold: config.load.failed_threshold.filter(|_| !warmup),
+            cancellation: p
+                .cancellation
+                .filter(|_| !warmup)
+                .map(|c| plan::Cancellation { rate: c.percent / 100.0, delay: c.delay }),
+        }
     };
     config.load.phases.iter().map(phase).collect()
 }
 
+/// When the requests of a phase are due.
+fn schedule(phase: &PhaseConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> schedule::Spec {
+    let gaps = match phase.arrival {
+        Arrival::ClosedLoop => return schedule::Spec::ClosedLoop,
+        Arrival::UserCentric { rate, users } => {
+            let requests = &bodies.requests;
+            let turns = (0..requests.sessions()).map(|k| requests.session(k).1).collect();
+            return schedule::Spec::UserCentric(UserCentric { users, rate, turns });
+        }
+        Arrival::FixedSchedule => return schedule::Spec::Fixed(times.map(|t| t.offsets.clone()).unwrap_or_default()),
+        Arrival::Constant(_) => Gaps::Regular,
+        Arrival::Poisson(_) => Gaps::Exponential,
+        Arrival::Gamma { smoothness, .. } => Gaps::Gamma(smoothness),
+    };
+    let rate = match (&phase.series, phase.arrival.rate()) {
+        (Some(series), _) => series.curve.clone(),
+        (None, rate) => RateCurve::constant(rate.unwrap_or(1.0)),
+    };
+    let rate = phase.rate_ramp.map_or_else(|| rate.clone(), |ramp| rate.ramped(&ramp, seed));
+    schedule::Spec::paced(gaps, rate)
+}
+
+/// The planned times of a fixed schedule.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// In the order of the sessions, nanoseconds from the start.
+    pub(super) offsets: Arc<[Nanos]>,
+    /// The ties of the trace.
+    pub(super) tied: Tied,
+}
+
+impl Times {
+    /// `None` without a fixed schedule.
+    pub(super) fn of(config: &ProfileConfig, bodies: &mut Bodies, seed: u64) -> Result<Option<Self>, Failure> {
+        if config.fixed_schedule != FixedSchedule::Yes {
+            return Ok(None);
+        }
+        let mut offsets = offsets(config, bodies)?;
+        let replay = &config.replay;
+        let tied = schedule::spread_ties(&mut offsets, replay.ties, seed);
+        schedule::speed_up(&mut offsets, replay.speedup);
+        if let Some(cap) = replay.idle_gap_cap {
+            schedule::cap_idle_gaps(&mut offsets, cap);
+        }
+        if let Some(requests) = Arc::get_mut(&mut bodies.requests) {
+            // Later turns keep their distance from their session's first.
+            requests.retime(|session, first, at| {
+                let after = at.saturating_sub(first) as f64 / replay.speedup;
+                offsets[session].saturating_add(after.round() as Nanos)
+            });
+        }
+        Ok(Some(Self { offsets: offsets.into(), tied }))
+    }
+}
+
 /// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
-fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Failure> {
+fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusal> {
     let first = bodies.rows.iter().filter_map(|r| r.due).min().unwrap_or(0);
     let zero = if config.window.auto_offset() { first } else { config.window.start_ns.unwrap_or(0) };
     let offset = |row: &Row| {
@@ -292,7 +394,7 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Arc<[Nanos]>, Fail
     };
     let first = |k: usize| bodies.requests.session(k).0 as usize;
     let firsts = (0..bodies.requests.sessions()).map(|k| offset(&bodies.rows[first(k)]));
-    Ok(firsts.collect::<Result<Vec<_>, Refusal>>()?.into())
+    firsts.collect()
 }
 
 fn target(config: &ProfileConfig) -> Result<Target, Failure> {
@@ -315,15 +417,22 @@ fn target(config: &ProfileConfig) -> Result<Target, Failure> {
     })
 }
 
-/// The server's addresses: IPv4 where there is one, as the reference does, else IPv6.
+/// The server's addresses: IPv4 where there is one, as the reference does, else IPv6; AIPERF_HTTP_IP_VERSION narrows it.
 fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
     let url = &config.endpoint.url;
-    let failed = |e: std::io::Error| {
-        Failure::Failed(format!("--url {}: the host name {} cannot be resolved: {e}", url.as_str(), url.host))
+    let failed = |why: String| Failure::Failed(format!("--url {}: the host name {} {why}", url.as_str(), url.host));
+    let all = (url.host.as_str(), url.port).to_socket_addrs();
+    let all: Vec<SocketAddr> = all.map_err(|e| failed(format!("cannot be resolved: {e}")))?.collect();
+    let (v4, v6): (Vec<SocketAddr>, Vec<SocketAddr>) = all.into_iter().partition(SocketAddr::is_ipv4);
+    let (wanted, version) = match config.ip_version {
+        IpVersion::Prefer4 => return Ok(if v4.is_empty() { v6 } else { v4 }),
+        IpVersion::Only4 => (v4, 4),
+        IpVersion::Only6 => (v6, 6),
     };
-    let all: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs().map_err(failed)?.collect();
-    let v4: Vec<SocketAddr> = all.iter().copied().filter(SocketAddr::is_ipv4).collect();
-    Ok(if v4.is_empty() { all } else { v4 })
+    if wanted.is_empty() {
+        return Err(failed(format!("has no IPv{version} address (AIPERF_HTTP_IP_VERSION={version})")));
+    }
+    Ok(wanted)
 }
 
 /// Whether anything listens there, before any load is made.

@@ -1,8 +1,9 @@
 //! `maser profile`: one benchmark, from the command line to the files.
 
 use super::mock::Mock;
+use super::prepare::{self, Times};
 use super::signals::Signals;
-use super::{Failure, prepare, report};
+use super::{Failure, report};
 use crate::config::{Input, ProfileConfig};
 use crate::redact;
 use crate::refusal::Refusal;
@@ -10,18 +11,19 @@ use crate::say;
 use crate::ui::progress::Progress;
 use crate::values::{LogLevel, Ui, name_of};
 use maser::export::{self, Written, inputs, verdict};
-use maser_engine::clock::{self, Anchor};
+use maser_engine::clock::{self, Anchor, MILLI};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
 use maser_engine::net::probe;
 use maser_engine::plan::{Phase, Plan};
 use maser_engine::run::{self, Cores, LogFile, Run, Topology, available_cores};
-use maser_engine::schedule::Spec;
+use maser_engine::schedule::{Spec, Tied, Ties};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often the bar is renewed and signals are passed on.
@@ -36,6 +38,7 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 /// Runs the benchmark; returns the exit code.
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
+    prepare::not_yet(&config)?;
     let topology = topology(&config)?;
     let connections = check_descriptors(&mut config)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
@@ -61,6 +64,7 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     let run_key = plan.run_key;
     let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone(), connections as usize)
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
+    let issued = running.issued.clone();
     let ended = watch(running, Progress::new(plan, config.ui == Ui::Simple), &signals, &stop);
     let served = mock.map_or(Ok(()), Mock::stop);
     let path = dir.join(log::FILE_NAME);
@@ -81,6 +85,12 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
         ))),
         Err(run::Failure::Thread(e)) => Err(Failure::Failed(format!("a thread of the run failed: {e}"))),
         Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
+        Ok(()) if issued.too_many_failed.load(Ordering::Acquire) => {
+            code?;
+            Err(Failure::Failed(
+                "--failed-request-threshold: more requests failed than that, so the run was stopped".to_owned(),
+            ))
+        }
         Ok(()) => served.and(code),
     }
 }
@@ -106,11 +116,18 @@ fn prepare(
 ) -> Result<Prepared, Failure> {
     let (run_key, seed) = keys(config);
     let tokenizer = prepare::tokenizer(config)?;
-    let bodies = prepare::bodies(config, seed, tokenizer.as_ref(), dir)?;
+    let mut bodies = prepare::bodies(config, seed, tokenizer.as_ref(), dir)?;
     config.set_scheduled_requests(bodies.summary.requests);
     notes(config, &bodies);
-    let plan = Arc::new(prepare::plan(config, &bodies, run_key, seed)?);
-    prepare::look_at_server(config, &plan.target)?;
+    let times = Times::of(config, &mut bodies, seed)?;
+    if let Some(times) = &times {
+        note_ties(config, &times.tied);
+        config.set_ties(times.tied);
+    }
+    let plan = Arc::new(prepare::plan(config, &bodies, times.as_ref(), run_key, seed)?);
+    for target in &plan.targets {
+        prepare::look_at_server(config, target)?;
+    }
     if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
         note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
     }
@@ -195,7 +212,7 @@ fn check_descriptors(config: &mut ProfileConfig) -> Result<u64, Failure> {
 
 /// Executors that a phase can keep busy.
 fn useful_executors(phase: &crate::config::PhaseConfig) -> usize {
-    match (phase.arrival.rate(), phase.concurrency) {
+    match (phase.peak_rate(), phase.concurrency) {
         (Some(rate), _) => (rate / RATE_PER_EXECUTOR).ceil() as usize,
         (None, Some(limit)) => limit.div_ceil(CONNECTIONS_PER_EXECUTOR) as usize,
         (None, None) => usize::MAX,
@@ -220,6 +237,25 @@ fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
     for (why, n) in &summary.rows_adjusted {
         note(config, format_args!("{n} rows of --input-file were changed: {why}"));
     }
+}
+
+/// What a trace's coarse timestamps mean for its replay.
+fn note_ties(config: &ProfileConfig, tied: &Tied) {
+    let (Some(quantum), 1..) = (tied.quantum_ns, tied.tied) else { return };
+    let cv = |cv: Option<f64>| cv.map_or_else(|| "none".to_owned(), |cv| format!("{cv:.2}"));
+    let (step, n, most) = (quantum as f64 / MILLI as f64, tied.tied, tied.largest);
+    let done = match tied.policy {
+        Ties::Burst => "they are sent at once, as recorded; --ties uniform or poisson spreads them".to_owned(),
+        _ => format!("they are spread over that step, which makes it {}", cv(tied.cv_after)),
+    };
+    note(
+        config,
+        format_args!(
+            "{n} requests share their timestamp with others, up to {most} to one, in a trace with steps of {step} ms (the \
+             gaps' coefficient of variation is {}); {done}",
+            cv(tied.cv_before)
+        ),
+    );
 }
 
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {

@@ -5,10 +5,13 @@
 
 mod synthetic;
 
+use super::load::Cancellation;
+use super::series::RateSeries;
 use super::{Arrival, FixedSchedule, Input, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
 use crate::values::{ExportLevel, name_of};
 use maser_engine::clock::{MILLI, Nanos, SECOND};
+use maser_engine::schedule::{Ramp, RampStrategy};
 use serde_json::{Map, Value, json};
 
 /// An object that leaves out what is not there.
@@ -130,7 +133,7 @@ impl ProfileConfig {
         let kind = if warmup { "warmup" } else { "profiling" };
         let fixed = phase.arrival == Arrival::FixedSchedule;
         let requests = match fixed {
-            true => self.typed.load.request_count.or(self.typed.scheduled),
+            true => self.typed.asked.load.request_count.or(self.typed.scheduled),
             false => phase.requests,
         };
         let grace = phase.grace_ns.map_or(Value::Null, |ns| seconds(ns).into());
@@ -141,9 +144,22 @@ impl ProfileConfig {
             .put_if(warmup, "exclude_from_results", true)
             .put_some("requests", requests)
             .put_some("duration", phase.duration_ns.map(seconds))
+            .put_some("sessions", phase.sessions)
             .put_some("concurrency", phase.concurrency)
+            .put_some("concurrency_ramp", phase.concurrency_ramp.as_ref().map(ramp))
+            .put_some("prefill_concurrency", phase.prefill_concurrency)
+            .put_some("prefill_ramp", phase.prefill_ramp.as_ref().map(ramp))
             .put_if(phase.duration_ns.is_some(), "grace_period", grace)
-            .put_some("rate", phase.arrival.rate());
+            .put_some("cancellation", phase.cancellation.as_ref().map(cancellation))
+            .put_some("failed_request_threshold", self.load.failed_threshold.filter(|_| !warmup))
+            .put_some("rate", phase.arrival.rate())
+            .put_some("rate_ramp", phase.rate_ramp.as_ref().map(ramp))
+            .put_some("rate_series", phase.series.as_ref().map(rate_series));
+        let object = match phase.arrival {
+            Arrival::Gamma { smoothness, .. } => object.put("smoothness", smoothness),
+            Arrival::UserCentric { users, .. } => object.put("users", users),
+            _ => object,
+        };
         if !fixed || self.fixed_schedule != FixedSchedule::Yes {
             return object.into();
         }
@@ -152,7 +168,14 @@ impl ProfileConfig {
             .put_if(window.auto_given || window.start_ns.is_some(), "auto_offset", window.auto_offset())
             .put_some("start_offset", window.start_ns.map(|ns| ns / MILLI))
             .put_some("end_offset", window.end_ns.map(|ns| ns / MILLI))
+            .put_some("ties", self.ties())
             .into()
+    }
+
+    /// What was done about equal timestamps, where --ties asked for something.
+    fn ties(&self) -> Option<Value> {
+        self.typed.asked.truth.ties?;
+        self.typed.tied.and_then(|tied| serde_json::to_value(tied).ok())
     }
 
     fn artifacts(&self) -> Object {
@@ -174,11 +197,27 @@ impl ProfileConfig {
     }
 }
 
+fn ramp(ramp: &Ramp) -> Object {
+    let named = ramp.strategy != RampStrategy::Linear;
+    Object::default().put("duration", seconds(ramp.duration)).put_if(named, "strategy", name_of(ramp.strategy))
+}
+
+fn cancellation(cut: &Cancellation) -> Object {
+    Object::default().put("rate", cut.percent).put("delay", seconds(cut.delay))
+}
+
+fn rate_series(series: &RateSeries) -> Object {
+    let point = |(time_s, qps): &(f64, f64)| json!({"time_s": time_s, "qps": qps});
+    Object::default().put("points", series.points.iter().map(point).collect::<Vec<_>>())
+}
+
 fn arrival_name(arrival: Arrival) -> &'static str {
     match arrival {
         Arrival::ClosedLoop => "concurrency",
         Arrival::Constant(_) => "constant",
         Arrival::Poisson(_) => "poisson",
+        Arrival::Gamma { .. } => "gamma",
+        Arrival::UserCentric { .. } => "user_centric",
         Arrival::FixedSchedule => "fixed_schedule",
     }
 }

@@ -83,7 +83,7 @@ impl Synthetic {
         let isl = Length::of("--isl", isl, typed.isl_stddev)?;
         let osl = osl(typed, notes)?;
         let media = media::resolve(&args.media, endpoint.kind)?;
-        let entries = typed.entries.or(args.load.request_count);
+        let entries = typed.entries.or(args.load.num_conversations).or(args.load.request_count);
         let rankings = rankings_of(typed, endpoint, notes)?;
         let options = synthetic::Options {
             entries: entries.unwrap_or(synthetic::DEFAULT_ENTRIES),

@@ -3,7 +3,9 @@
 use super::*;
 use crate::args::Command;
 use crate::redact;
+use crate::values::Ties;
 use maser_datasets::synthetic::Options;
+use maser_engine::schedule::{Ramp, RampStrategy};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 
@@ -39,6 +41,14 @@ fn refused(line: &str) -> String {
 
 /// A file that exists wherever the tests run.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+/// A rate that goes from 10/s to 20/s, stays, and falls to 5/s.
+const SERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rate-series.json");
+
+/// A line with the files in it that exist.
+fn named(line: &str) -> String {
+    line.replace("FILE", FILE).replace("SERIES", SERIES)
+}
 
 #[test]
 fn options_that_do_not_go_together_are_refused_by_name() {
@@ -85,13 +95,74 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "--fixed-schedule-start-offset 5 is after --fixed-schedule-end-offset 4",
         ),
         ("-m x --benchmark-grace-period 5", "--benchmark-grace-period needs --benchmark-duration"),
+        ("-m x --request-count 5 --benchmark-grace-period inf", "--benchmark-grace-period needs --benchmark-duration"),
+        ("-m x --warmup-grace-period 5", "--warmup-grace-period needs --warmup-duration"),
+        ("-m x --warmup-grace-period 5 --warmup-request-count 4", "--warmup-grace-period needs --warmup-duration"),
+        (
+            "-m x --warmup-request-count 4 --warmup-request-rate-ramp-duration 5",
+            "--warmup-request-rate-ramp-duration needs --warmup-request-rate",
+        ),
+        ("-m x --num-users 5", "--num-users needs --user-centric-rate"),
+        ("-m x --user-centric-rate 5", "--user-centric-rate needs --num-users"),
+        (
+            "-m x --user-centric-rate 5 --num-users 4 --request-rate 3",
+            "--request-rate: --user-centric-rate sets a pace",
+        ),
+        (
+            "-m x --user-centric-rate 5 --num-users 4 --arrival-pattern gamma",
+            "--arrival-pattern: --user-centric-rate sets a pace",
+        ),
+        (
+            "-m x --user-centric-rate 5 --num-users 4 --request-rate-ramp-duration 3",
+            "--request-rate-ramp-duration: --user-centric-rate sets a pace",
+        ),
+        ("-m x --user-centric-rate 5 --num-users 4 --request-count 3", "--request-count 3 is fewer than the 4"),
+        ("-m x --user-centric-rate 5 --num-users 4 --num-sessions 3", "--num-conversations 3 is fewer than the 4"),
+        ("-m x --request-rate 5 --request-rate-series SERIES", "--request-rate: --request-rate-series sets the rate"),
+        (
+            "-m x --user-centric-rate 5 --num-users 4 --request-rate-series SERIES",
+            "--request-rate-series: --user-centric-rate sets a pace",
+        ),
+        ("-m x --request-rate-series /no/such", "--request-rate-series /no/such: cannot be read"),
+        ("-m x --request-rate-series FILE", "--request-rate-series FILE: expected [{"),
+        ("-m x --request-rate-ramp-duration 4", "--request-rate-ramp-duration needs --request-rate"),
+        (
+            "-m x --request-rate 5 --arrival-pattern poisson --vllm-burstiness 2",
+            "--arrival-smoothness goes with --arrival-pattern gamma",
+        ),
+        ("-m x --prefill-concurrency 2", "--prefill-concurrency needs --streaming"),
+        (
+            "-m x --streaming --concurrency 2 --prefill-concurrency 3",
+            "--prefill-concurrency 3 is more than --concurrency 2",
+        ),
+        (
+            "-m x --streaming --warmup-concurrency 2 --warmup-prefill-concurrency 3",
+            "--warmup-prefill-concurrency 3 is more than the warmup's 2",
+        ),
+        ("-m x --request-cancellation-delay 1", "--request-cancellation-delay needs --request-cancellation-rate"),
+        (
+            "-m x --input-file FILE --fixed-schedule --user-centric-rate 5 --num-users 3",
+            "--user-centric-rate: with --fixed-schedule the trace sets the pace",
+        ),
+        (
+            "-m x --input-file FILE --fixed-schedule --arrival-smoothness 5",
+            "--arrival-smoothness: with --fixed-schedule the trace sets the pace",
+        ),
+        (
+            "-m x --input-file FILE --fixed-schedule --request-rate-series SERIES",
+            "--request-rate-series: with --fixed-schedule the trace sets the pace",
+        ),
+        (
+            "-m x --input-file FILE --fixed-schedule --open-loop-strict --no-open-loop-replay",
+            "--open-loop-strict sends every row at its timestamp",
+        ),
         ("-m x --tokenizer org/no-such-model", "--tokenizer org/no-such-model: not found here"),
         ("-m x --profile-export-prefix a/b", "--profile-export-prefix a/b: expected the beginning"),
         ("-m x --profile-export-prefix .json", "--profile-export-prefix .json: expected the beginning"),
     ];
     for (line, said) in table {
-        let why = refused(&line.replace("FILE", FILE));
-        assert!(why.starts_with(said), "{line}: {why}");
+        let why = refused(&named(line));
+        assert!(why.starts_with(&named(said)), "{line}: {why}");
         assert!(!why.contains('\n') && !why.ends_with('.'), "{line}: {why}");
     }
 }
@@ -109,6 +180,25 @@ fn what_has_no_effect_is_noted() {
         ("--concurrency 64", "only 10 requests are sent, fewer than --concurrency"),
         ("--concurrency 64 --benchmark-duration 1", ""),
         ("--warmup-concurrency 4", "--warmup-concurrency has no effect without --warmup-request-count"),
+        ("--warmup-prefill-concurrency 4 --streaming", "--warmup-prefill-concurrency has no effect without"),
+        ("--warmup-request-rate-ramp-duration 4", "--warmup-request-rate-ramp-duration has no effect without"),
+        ("--num-warmup-sessions 4 --warmup-concurrency 2", ""),
+        ("--arrival-smoothness 2", "--arrival-smoothness has no effect without a request rate"),
+        ("--request-rate 5 --concurrency-ramp-duration 2", "--concurrency-ramp-duration has no effect without --con"),
+        ("--concurrency 5 --concurrency-ramp-duration 2", ""),
+        ("--prefill-concurrency-ramp-duration 2", "--prefill-concurrency-ramp-duration has no effect without"),
+        ("--ramp-strategy poisson", "--ramp-strategy has no effect without the duration"),
+        ("--late-policy drop", "--late-policy has no effect without"),
+        ("--late-policy drop --request-rate 5 --concurrency 3", ""),
+        ("--abort-below-adherence 90", "--abort-below-adherence has no effect without"),
+        ("--ties poisson", "--ties has no effect without the timestamps"),
+        ("--replay-speedup 2", "--replay-speedup has no effect without the timestamps"),
+        ("--max-idle-gap-cap-seconds 2", "--max-idle-gap-cap-seconds has no effect without"),
+        ("--open-loop-strict", "--open-loop-strict has no effect without"),
+        ("--record-processor-service-count 2", "--record-processors has no effect"),
+        ("--stats-interval 5", "--stats-interval has no effect"),
+        ("--input-file FILE --fixed-schedule --num-sessions 5", "--num-conversations has no effect with a fixed"),
+        ("--input-file FILE --fixed-schedule --ties uniform --replay-speedup 2 --max-idle-gap-cap-seconds 3", ""),
         ("--osl 0", "--osl 0 leaves the length"),
         ("--zmq-host h", "--zmq-host has no effect"),
         ("-H Authorization:x --api-key k", "--api-key replaces the Authorization header"),
@@ -120,7 +210,7 @@ fn what_has_no_effect_is_noted() {
     ];
     for (line, said) in table {
         let model = if line.contains("--model") { "" } else { "-m mock --tokenizer builtin" };
-        let config = run(&format!("{model} {line}").replace("FILE", FILE));
+        let config = run(&named(&format!("{model} {line}")));
         match said {
             "" => assert!(config.notes.is_empty(), "{line}: {:?}", config.notes),
             said => assert!(config.notes.len() == 1 && config.notes[0].starts_with(said), "{line}: {:?}", config.notes),
@@ -141,10 +231,17 @@ fn the_defaults_are_the_reference_s() {
         name: "profiling",
         kind: PhaseKind::Profiling,
         arrival: Arrival::ClosedLoop,
+        series: None,
+        rate_ramp: None,
         concurrency: Some(1),
+        concurrency_ramp: None,
+        prefill_concurrency: None,
+        prefill_ramp: None,
         requests: Some(10),
+        sessions: None,
         duration_ns: None,
         grace_ns: None,
+        cancellation: None,
     };
     assert_eq!(config.load.phases, [phase]);
     let Input::Synthetic(made) = config.input else {
@@ -177,6 +274,101 @@ fn phases_follow_the_options() {
 }
 
 #[test]
+fn every_way_to_pace_is_understood() {
+    let last = |line: &str| run(&named(line)).load.phases.pop().expect("a phase");
+    for (line, arrival) in [
+        ("-m x --request-rate 5 --arrival-pattern gamma", Arrival::Gamma { rate: 5.0, smoothness: 1.0 }),
+        ("-m x --request-rate 5 --vllm-burstiness 0.5", Arrival::Gamma { rate: 5.0, smoothness: 0.5 }),
+        (
+            "-m x --request-rate 5 --request-rate-mode gamma --arrival-smoothness 4",
+            Arrival::Gamma { rate: 5.0, smoothness: 4.0 },
+        ),
+        ("-m x --user-centric-rate 2 --num-users 8", Arrival::UserCentric { rate: 2.0, users: 8 }),
+        ("-m x --request-rate-series SERIES", Arrival::Poisson(10.0)),
+        ("-m x --request-rate-series SERIES --arrival-pattern constant", Arrival::Constant(10.0)),
+    ] {
+        assert_eq!(last(line).arrival, arrival, "{line}");
+    }
+    let series = last("-m x --request-rate-series SERIES --request-rate-ramp-duration 2");
+    assert_eq!((series.peak_rate(), series.rate_ramp.map(|r| r.duration)), (Some(20.0), Some(2_000_000_000)));
+    assert_eq!(series.series.map(|s| s.points.len()), Some(4));
+}
+
+#[test]
+fn limits_and_their_ramps_are_understood() {
+    let config = run("-m x --streaming --concurrency 9 --concurrency-ramp-duration 3 --prefill-concurrency 4 \
+         --prefill-concurrency-ramp-duration 2 --ramp-strategy exponential --request-cancellation-rate 12.5 \
+         --request-cancellation-delay 0.5 --num-sessions 40 --failed-request-threshold 0.2");
+    let phase = &config.load.phases[0];
+    let ramp = |seconds: u64| Some(Ramp { duration: seconds * 1_000_000_000, strategy: RampStrategy::Exponential });
+    assert_eq!((phase.concurrency, phase.concurrency_ramp), (Some(9), ramp(3)));
+    assert_eq!((phase.prefill_concurrency, phase.prefill_ramp), (Some(4), ramp(2)));
+    assert_eq!(phase.cancellation, Some(load::Cancellation { percent: 12.5, delay: 500_000_000 }));
+    // Conversations bound the run, so that ten requests do not.
+    assert_eq!((phase.sessions, phase.requests), (Some(40), None));
+    assert_eq!(config.load.failed_threshold, Some(0.2));
+}
+
+#[test]
+fn a_warmup_inherits_what_it_does_not_say() {
+    let config =
+        run("-m x --streaming --request-rate 8 --arrival-smoothness 3 --concurrency 9 --prefill-concurrency 4 \
+         --request-rate-ramp-duration 2 --concurrency-ramp-duration 3 --request-cancellation-rate 5 \
+         --warmup-duration 4 --num-warmup-sessions 7 --warmup-concurrency-ramp-duration 1");
+    let warmup = &config.load.phases[0];
+    assert_eq!(warmup.kind, PhaseKind::Warmup);
+    assert_eq!(warmup.arrival, Arrival::Gamma { rate: 8.0, smoothness: 3.0 });
+    assert_eq!((warmup.concurrency, warmup.prefill_concurrency), (Some(9), Some(4)));
+    assert_eq!(warmup.concurrency_ramp.map(|r| r.duration), Some(1_000_000_000));
+    assert_eq!(warmup.rate_ramp.map(|r| r.duration), Some(2_000_000_000));
+    assert_eq!((warmup.requests, warmup.sessions, warmup.duration_ns), (None, Some(7), Some(4_000_000_000)));
+    assert_eq!((warmup.grace_ns, warmup.cancellation), (None, None), "it waits for all, and cuts none");
+    let own =
+        run("-m x --request-rate 8 --warmup-request-count 3 --warmup-arrival-pattern constant --warmup-duration 2 \
+         --warmup-grace-period 1");
+    assert_eq!(own.load.phases[0].arrival, Arrival::Constant(8.0));
+    assert_eq!(own.load.phases[0].grace_ns, Some(1_000_000_000));
+    // A series is the measurement's alone.
+    let series = run(&named("-m x --request-rate-series SERIES --warmup-request-count 3"));
+    assert_eq!((series.load.phases[0].arrival, series.load.phases[0].concurrency), (Arrival::ClosedLoop, Some(1)));
+}
+
+#[test]
+fn a_replay_s_options_are_understood() {
+    let config = run(&named(
+        "-m x --input-file FILE --fixed-schedule --ties poisson --replay-speedup 60 --max-idle-gap-cap-seconds 1.5 \
+         --inter-turn-delay-cap-seconds 0 --no-open-loop-replay",
+    ));
+    let replay = config.replay;
+    assert_eq!((replay.ties, replay.speedup, replay.open), (Ties::Poisson, 60.0, Loop::Closed));
+    assert_eq!((replay.idle_gap_cap, replay.turn_delay_cap), (Some(1_500_000_000), Some(0)));
+    let strict = run(&named("-m x --input-file FILE --fixed-schedule --open-loop-strict"));
+    assert_eq!(strict.replay.open, Loop::Strict);
+    // The later of the two counts, as with any switch.
+    let line = "-m x --input-file FILE --fixed-schedule --no-open-loop-replay --open-loop-replay";
+    assert_eq!(run(&named(line)).replay.open, Loop::Open);
+}
+
+#[test]
+fn the_load_shows_in_the_files() {
+    let phase = |line: &str| run(&named(line)).input_config()["phases"][0].to_string();
+    assert_eq!(
+        phase(
+            "-m m --streaming --request-rate 8 --arrival-smoothness 3 --request-rate-ramp-duration 2 \
+             --concurrency 9 --concurrency-ramp-duration 3 --ramp-strategy poisson --prefill-concurrency 4 \
+             --num-sessions 5 --request-cancellation-rate 5 --failed-request-threshold 0.5"
+        ),
+        r#"{"name":"profiling","kind":"profiling","type":"gamma","sessions":5,"concurrency":9,"concurrency_ramp":{"duration":3.0,"strategy":"poisson"},"prefill_concurrency":4,"cancellation":{"rate":5.0,"delay":0.0},"failed_request_threshold":0.5,"rate":8.0,"rate_ramp":{"duration":2.0,"strategy":"poisson"},"smoothness":3.0}"#
+    );
+    assert_eq!(
+        phase("-m m --user-centric-rate 2 --num-users 12"),
+        r#"{"name":"profiling","kind":"profiling","type":"user_centric","requests":12,"rate":2.0,"users":12}"#
+    );
+    let series = phase("-m m --request-rate-series SERIES");
+    assert!(series.contains(r#""rate":10.0,"rate_series":{"points":[{"time_s":0.0,"qps":10.0},"#), "{series}");
+}
+
+#[test]
 fn a_trace_with_timestamps_sets_the_pace() {
     let line = format!("-m x --input-file {FILE} --custom-dataset-type mooncake_trace --concurrency 3");
     let mut timed = run(&line);
@@ -202,6 +394,10 @@ fn a_trace_with_timestamps_sets_the_pace() {
     assert!(why.is_err_and(|w| w.starts_with("--request-rate: the trace has timestamps")));
     assert_eq!(paced.settle_file(Format::MooncakeTrace, false), Ok(()));
 
+    let mut shaped = run(&format!("{line} --vllm-burstiness 5"));
+    let why = shaped.settle_file(Format::MooncakeTrace, true).map_err(|r| r.to_string());
+    assert!(why.is_err_and(|w| w.starts_with("--arrival-smoothness: the trace has timestamps")));
+
     let mut dull = run(&format!("-m x --input-file {FILE} --fixed-schedule"));
     assert!(dull.settle_file(Format::SingleTurn, false).is_err());
     let mut capped = run(&format!("-m x --input-file {FILE} --synthesis-max-osl 5"));
@@ -214,6 +410,7 @@ fn the_directory_is_named_after_the_run() {
         ("-m org/m --concurrency 10", "artifacts/org_m-openai-chat-concurrency10"),
         ("-m m --request-rate 20", "artifacts/m-openai-chat-request_rate20.0"),
         ("-m m --request-rate 2.5 --concurrency 3", "artifacts/m-openai-chat-concurrency3-request_rate2.5"),
+        ("-m m --user-centric-rate 1 --num-users 3", "artifacts/m-openai-chat-user_centric-users3-qps1.0"),
         ("-m m --artifact-dir a/b", "a/b"),
     ] {
         assert_eq!(run(line).artifact_dir(), PathBuf::from(want), "{line}");

@@ -53,9 +53,9 @@ impl Progress {
             return;
         }
         let sum = |f: fn(&Counters) -> u64| run.progress.iter().map(|p| f(p)).sum::<u64>();
-        let finished = sum(|p| Counters::get(&p.finished));
-        let failed = sum(|p| Counters::get(&p.failed));
-        let in_flight = sum(|p| Counters::get(&p.started)).saturating_sub(finished);
+        let finished = sum(|p| p.total(|c| &c.finished));
+        let failed = sum(|p| p.total(|c| &c.failed));
+        let in_flight = sum(|p| p.total(|c| &c.started)).saturating_sub(finished);
         let phase = Counters::get(&run.issued.phase) as usize;
         if phase != self.phase {
             self.phase = phase;

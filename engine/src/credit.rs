@@ -3,6 +3,11 @@
 //! The timing core issues [`Credit`]s and other [`Order`]s through a ring to each executor. The way back is not a ring
 //! but [`Progress`]: a handful of counters that only the executor writes and anybody reads. They cannot overflow, cost a
 //! plain store each, and the timing core needs only their sums.
+//!
+//! Where sessions have several turns, a credit does not say what to send: only the executor knows which of its sessions
+//! has a turn ready. Numbers that must be exact over all executors (the n-th session, the n-th request) are then drawn
+//! from [`Claims`] at the moment of sending, one atomic addition each, so that no permission can strand on an executor
+//! that has nothing to send. Where every session has one turn, nothing is shared: a credit is its request.
 
 use crate::clock::Instant;
 use crossbeam::utils::CachePadded;
@@ -16,13 +21,18 @@ pub struct Credit {
     pub seq: u64,
     /// When to send. [`Instant::UNSET`] in a closed loop: as soon as a slot is free.
     pub due: Instant,
-    /// Index of the request in the arena: a session's first.
+    /// Index of the request in the arena: a session's first. [`Credit::ANY`] where the executor chooses.
     pub request: u32,
+    /// Turns of the session that are sent.
+    pub turns: u32,
     /// Index of the phase.
     pub phase: u8,
 }
 
 impl Credit {
+    /// A tick of a schedule: whatever session has a turn ready, or a new one.
+    pub const ANY: u32 = u32::MAX;
+
     /// Whether it has a planned time.
     pub fn is_scheduled(&self) -> bool {
         self.due.is_set()
@@ -34,19 +44,21 @@ impl Credit {
 pub enum Order {
     /// Open this many connections ahead of the first request.
     Open(u32),
-    /// A phase begins: its limits hold from now on.
+    /// A phase begins: its limits hold from now on. The one before it has sent everything.
     Phase {
-        /// This executor's share of the concurrency limit, if there is one.
-        concurrency: Option<u32>,
+        /// Its index.
+        phase: u8,
+        /// Its zero, from which its limits run.
+        start: Instant,
         /// No request starts at or after this time.
         stop_at: Instant,
     },
     /// Send a request.
     Credit(Credit),
-    /// Start nothing more: hand every waiting credit back.
+    /// Start nothing more in this phase: hand every waiting credit back, end every waiting session.
     StopStarting,
-    /// Cut every request in flight.
-    CancelInFlight,
+    /// Cut every request of this phase in flight.
+    CancelInFlight(u8),
     /// Nothing more will come: close all connections and end.
     Finish,
 }
@@ -54,13 +66,16 @@ pub enum Order {
 /// An executor's account of itself. One writer, any number of readers; on cache lines of its own, so that the counters of
 /// one executor do not slow down another's.
 #[derive(Debug, Default)]
-pub struct Progress(CachePadded<Counters>);
+pub struct Progress {
+    counters: CachePadded<Counters>,
+    phases: Box<[CachePadded<PhaseCounters>]>,
+}
 
 impl Deref for Progress {
     type Target = Counters;
 
     fn deref(&self) -> &Counters {
-        &self.0
+        &self.counters
     }
 }
 
@@ -69,14 +84,6 @@ impl Deref for Progress {
 pub struct Counters {
     /// Connections asked for by [`Order::Open`] that stand or have failed.
     pub opened: AtomicU64,
-    /// Credits whose request has started.
-    pub started: AtomicU64,
-    /// Requests finished, well or not; a record was made for each.
-    pub finished: AtomicU64,
-    /// Requests among `finished` that failed.
-    pub failed: AtomicU64,
-    /// Credits handed back unstarted.
-    pub unused: AtomicU64,
     /// Records that found the ring full.
     pub lost: AtomicU64,
     /// Payloads that found the ring full.
@@ -85,13 +92,65 @@ pub struct Counters {
     pub retried: AtomicU64,
     /// Connections opened.
     pub connections: AtomicU64,
-    /// When the last request finished, nanoseconds of the monotonic axis.
-    pub last_done: AtomicU64,
     /// The executor has ended; nothing above changes any more.
     pub ended: AtomicBool,
 }
 
+/// What an executor counts by phase.
+#[derive(Debug, Default)]
+pub struct PhaseCounters {
+    /// Requests started.
+    pub started: AtomicU64,
+    /// Of `started`: without a credit, at times of the executor's own: turns that follow their session's first one at
+    /// planned times, and all of a closed loop whose sessions have several turns.
+    pub own: AtomicU64,
+    /// Requests finished, well or not; a record was made for each.
+    pub finished: AtomicU64,
+    /// Requests among `finished` that failed.
+    pub failed: AtomicU64,
+    /// Credits handed back unstarted.
+    pub unused: AtomicU64,
+    /// Of `unused`: found no free slot at their time.
+    pub dropped: AtomicU64,
+    /// Of `unused`: had nothing to send at their time.
+    pub idle: AtomicU64,
+    /// Of `started`: had waited for a slot.
+    pub queued: AtomicU64,
+    /// Of `started`: beyond a limit.
+    pub over_limit: AtomicU64,
+    /// Sessions of several turns that were started.
+    pub sessions: AtomicU64,
+    /// Of `sessions`: their last turn was sent, or they ended before.
+    pub sessions_sent: AtomicU64,
+    /// Of `sessions`: have ended.
+    pub sessions_ended: AtomicU64,
+    /// Of `sessions`: ended before their last turn was sent.
+    pub sessions_cut: AtomicU64,
+    /// Turns of sessions that wait for a credit now.
+    pub ready: AtomicU64,
+    /// When the last request finished, nanoseconds of the monotonic axis.
+    pub last_done: AtomicU64,
+    /// [`Order::StopStarting`] was obeyed.
+    pub stopped: AtomicBool,
+}
+
 impl Progress {
+    /// An account of a run of so many phases.
+    pub fn new(phases: usize) -> Self {
+        Self { counters: CachePadded::default(), phases: (0..phases).map(|_| CachePadded::default()).collect() }
+    }
+
+    /// The account of phase `n`, which must be one of the run's.
+    #[inline]
+    pub fn phase(&self, n: usize) -> &PhaseCounters {
+        &self.phases[n]
+    }
+
+    /// The sum of a counter over all phases.
+    pub fn total(&self, counter: impl Fn(&PhaseCounters) -> &AtomicU64) -> u64 {
+        self.phases.iter().map(|p| Self::get(counter(p))).sum()
+    }
+
     /// Adds to a counter that only this thread writes: a load and a store, no locked instruction.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Release);
@@ -118,8 +177,53 @@ pub struct Issued {
     pub digest: AtomicU64,
     /// An interrupt cut the run short.
     pub cancelled: AtomicBool,
+    /// More requests failed than a phase allows, and the run was stopped.
+    pub too_many_failed: AtomicBool,
     /// The timing core has ended; nothing above changes any more.
     pub ended: AtomicBool,
+}
+
+/// Numbers drawn by all executors of a run where sessions have several turns; one account a phase.
+#[derive(Debug)]
+pub struct Claims {
+    executors: usize,
+    phases: Box<[CachePadded<PhaseClaims>]>,
+}
+
+/// What executors have claimed in one phase.
+#[derive(Debug, Default)]
+pub struct PhaseClaims {
+    /// Sessions.
+    pub sessions: AtomicU64,
+    /// Requests.
+    pub requests: AtomicU64,
+    /// Sessions of the phases before it: the walk through the arena goes on from there.
+    pub before: AtomicU64,
+}
+
+impl Claims {
+    /// Of a run of so many executors and phases.
+    pub fn new(executors: usize, phases: usize) -> Self {
+        Self { executors, phases: (0..phases).map(|_| CachePadded::default()).collect() }
+    }
+
+    /// Number of executors that share them, and with them every limit.
+    pub fn executors(&self) -> usize {
+        self.executors
+    }
+
+    /// Those of phase `n`, which must be one of the run's.
+    pub fn phase(&self, n: usize) -> &PhaseClaims {
+        &self.phases[n]
+    }
+
+    /// The next number, from 0, unless `most` have been drawn.
+    pub fn claim(counter: &AtomicU64, most: u64) -> Option<u64> {
+        if counter.load(Ordering::Relaxed) >= most {
+            return None;
+        }
+        Some(counter.fetch_add(1, Ordering::AcqRel)).filter(|n| *n < most)
+    }
 }
 
 /// How far the user wants the run stopped.
@@ -159,6 +263,18 @@ mod tests {
         assert_eq!(stop.level(), StopSignal::RUN);
         assert_eq!([(); 4].map(|()| stop.raise()), [1, 2, 2, 2]);
         assert_eq!(stop.level(), StopSignal::ABORT);
+    }
+
+    #[test]
+    fn claims_are_exact_on_any_number_of_threads() {
+        let claims = Claims::new(3, 1);
+        let mut all: Vec<u64> = std::thread::scope(|scope| {
+            let claim = || (0..1000).filter_map(|_| Claims::claim(&claims.phase(0).requests, 1500)).collect::<Vec<_>>();
+            let threads = [(); 3].map(|()| scope.spawn(claim));
+            threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        assert_eq!(all, (0..1500).collect::<Vec<_>>());
     }
 
     #[test]

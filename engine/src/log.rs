@@ -106,10 +106,37 @@ pub struct PhaseMark {
     pub cancelled: bool,
     /// The grace period ran out with requests in flight.
     pub grace_expired: bool,
-    /// Credits issued.
+    /// Permissions to send: credits issued, and turns that executors sent at their own times. What a schedule offered.
     pub issued: u64,
-    /// Credits that were never started (the run was stopped first).
+    /// Credits that were never started: dropped, idle, or the phase was over first.
     pub unused: u64,
+    /// Requests that were sent, or were to be when their connection failed.
+    #[serde(default)]
+    pub sent: u64,
+    /// Of `unused`: found no free slot at their time, and the policy was to drop such.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Of `unused`: had nothing to send at their time; all sessions were started and none was waiting.
+    #[serde(default)]
+    pub idle: u64,
+    /// Of `sent`: waited for a slot first.
+    #[serde(default)]
+    pub queued: u64,
+    /// Of `sent`: found no free slot and went beyond the limit.
+    #[serde(default)]
+    pub over_limit: u64,
+    /// Sessions of which a turn was sent.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Of `sessions`: ended before their last turn was sent.
+    #[serde(default)]
+    pub sessions_cut: u64,
+    /// Of `sent`: still in flight when the next phase began.
+    #[serde(default)]
+    pub carried_over: u64,
+    /// More requests failed than allowed, and the run was stopped.
+    #[serde(default)]
+    pub too_many_failed: bool,
 }
 
 /// The last block: the run's own account of itself.
@@ -117,7 +144,7 @@ pub struct PhaseMark {
 pub struct End {
     /// An interrupt ended the run early.
     pub was_cancelled: bool,
-    /// Credits issued, all phases.
+    /// Permissions to send, all phases: credits issued, and turns that executors sent at their own times.
     pub issued: u64,
     /// Credits returned unstarted.
     pub unused: u64,

@@ -36,11 +36,13 @@ pub enum Outcome {
     Cancelled = 9,
     /// A 2xx answer with an event that cannot be read.
     Malformed = 10,
+    /// Cut on purpose, as the plan asks for: the client of a real user who went away.
+    Abandoned = 11,
 }
 
 impl Outcome {
     /// Every outcome, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ok,
         Self::HttpStatus,
         Self::Timeout,
@@ -52,6 +54,7 @@ impl Outcome {
         Self::Empty,
         Self::Cancelled,
         Self::Malformed,
+        Self::Abandoned,
     ];
 
     /// The outcome with this number, if there is one.
@@ -73,6 +76,7 @@ impl Outcome {
             Self::Empty => "Invalid inference result",
             Self::Cancelled => "Request Cancelled",
             Self::Malformed => "Malformed Response",
+            Self::Abandoned => "RequestCancellationError",
         }
     }
 }
@@ -91,6 +95,8 @@ pub mod flag {
     pub const SCHEDULED: u16 = 1 << 4;
     /// The answer came as a stream of events.
     pub const STREAMED: u16 = 1 << 5;
+    /// Found no free slot at its due time and was sent all the same, beyond the limit.
+    pub const OVER_LIMIT: u16 = 1 << 6;
 }
 
 /// One request, measured. Plain old data, 200 bytes, no padding.
@@ -159,8 +165,10 @@ pub struct Record {
     pub phase: u8,
     /// Number of an [`Outcome`].
     pub outcome: u8,
+    /// Index of the target it went to.
+    pub target: u16,
     /// Zero.
-    pub reserved: [u8; 10],
+    pub reserved: [u8; 8],
     /// Order in which its session started within the phase, from 0.
     pub session: u64,
     /// Zero. Room for what comes, so that old logs stay readable.

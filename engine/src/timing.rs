@@ -3,17 +3,21 @@
 //! It writes `due` once. A credit with a planned time is pushed [`LOOKAHEAD`] before it, and the executor's own clock
 //! releases it, so the hand-off between threads never shows in the send time. In a closed loop executors hold a stock of
 //! credits to refill their slots from, topped up here before it runs out.
+//!
+//! A phase is *issued* until everything in it has been sent, then it *drains*. One phase is issued at a time; any number
+//! may drain, each with its own grace period, where the phases after them are seamless.
 
 use crate::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
-use crate::credit::{Credit, Issued, Order, Progress, StopSignal};
+use crate::credit::{Claims, Credit, Issued, Order, PhaseCounters, Progress, StopSignal};
 use crate::log::PhaseMark;
 use crate::net::reactor::Doorbell;
 use crate::net::{Next, Part};
-use crate::plan::{Phase, Plan};
+use crate::plan::{Phase, Plan, Reuse, Sampler};
 use crate::ring::Producer;
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrivals, LimitCurve, Spec, share};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long before its time a credit is handed to its executor. Covers a parked thread's waking (16–31 µs, at worst some
 /// hundreds) many times over.
@@ -38,6 +42,16 @@ const OPENING: Nanos = 10 * SECOND;
 /// How soon a full ring is tried again.
 const RETRY_FULL: Nanos = 50 * MICRO;
 
+/// How soon executors that hold all the scheduled credits they may are looked at again.
+const RETRY_STOCKED: Nanos = MILLI / 2;
+
+/// The most scheduled credits that wait on an executor. A schedule that outruns its limits is kept back here, where it
+/// takes no memory, with `due` as planned.
+const WAITING: u64 = ORDERS as u64;
+
+/// The fewest ended requests of which the part that failed is looked at.
+const JUDGED: u64 = 10;
+
 /// The most credits a closed loop's executor holds beyond its free slots: [`POLL_OTHERS`] at a million a second.
 const STOCK: u64 = 1024;
 
@@ -47,17 +61,19 @@ pub struct Lane {
     orders: Producer<Order>,
     progress: Arc<Progress>,
     bell: Option<Arc<Doorbell>>,
-    /// Credits pushed, all phases.
-    issued: u64,
+    /// Credits pushed, by phase.
+    issued: Vec<u64>,
     /// This executor's share of the phase's concurrency limit.
     share: Option<u32>,
+    /// It has a share of every limit of the phase.
+    has_share: bool,
     rung: bool,
 }
 
 impl Lane {
     /// A lane to the executor behind `orders`. `bell` wakes it if it sleeps on another thread.
     pub fn new(orders: Producer<Order>, progress: Arc<Progress>, bell: Option<Arc<Doorbell>>) -> Self {
-        Self { orders, progress, bell, issued: 0, share: None, rung: true }
+        Self { orders, progress, bell, issued: Vec::new(), share: None, has_share: true, rung: true }
     }
 
     fn tell(&mut self, order: Order) {
@@ -79,42 +95,63 @@ impl Lane {
         }
     }
 
-    fn returned(&self) -> u64 {
-        Progress::get(&self.progress.finished) + Progress::get(&self.progress.unused)
+    /// Credits of phase `n` pushed and neither started nor handed back. Never too few: of two counters that grow together,
+    /// the one that makes it smaller is read first.
+    fn stock(&self, n: usize) -> u64 {
+        let counters = self.progress.phase(n);
+        let gone = Progress::get(&counters.started) + Progress::get(&counters.unused);
+        (self.issued[n] + Progress::get(&counters.own)).saturating_sub(gone)
     }
 
-    /// Credits pushed and not returned.
-    fn outstanding(&self) -> u64 {
-        self.issued - self.returned()
+    /// Credits of phase `n` not returned, and requests in flight without one.
+    fn outstanding(&self, n: usize) -> u64 {
+        let counters = self.progress.phase(n);
+        let back = Progress::get(&counters.finished) + Progress::get(&counters.unused);
+        (self.issued[n] + Progress::get(&counters.own)).saturating_sub(back)
     }
 
-    /// Credits pushed and not yet started.
-    fn stock(&self) -> u64 {
-        self.issued - Progress::get(&self.progress.started) - Progress::get(&self.progress.unused)
+    /// Slots of sessions that are taken, or will be.
+    fn occupied(&self, n: usize, single_turn: bool) -> u64 {
+        if single_turn {
+            return self.outstanding(n);
+        }
+        let counters = self.progress.phase(n);
+        let ended = Progress::get(&counters.sessions_ended);
+        self.stock(n) + Progress::get(&counters.sessions) - ended
     }
 
-    fn free_slots(&self) -> u64 {
+    /// Whether nothing of phase `n` will ever start or end here any more. `stopped`: only if told so.
+    fn is_drained(&self, n: usize, stopped: bool) -> bool {
+        let counters = self.progress.phase(n);
+        let told = !stopped || counters.stopped.load(Ordering::Acquire);
+        let ended = Progress::get(&counters.sessions_ended);
+        told && self.outstanding(n) == 0 && ended == Progress::get(&counters.sessions)
+    }
+
+    fn free_slots(&self, n: usize) -> u64 {
         // The older counter first: what starts and finishes between the two reads must not make it the larger one.
-        let finished = Progress::get(&self.progress.finished);
-        let in_flight = Progress::get(&self.progress.started) - finished;
+        let finished = Progress::get(&self.progress.phase(n).finished);
+        let in_flight = Progress::get(&self.progress.phase(n).started) - finished;
         u64::from(self.share.unwrap_or(0)).saturating_sub(in_flight)
     }
-}
-
-/// Executor `k`'s share of `total` among `n`: the shares sum to the total.
-pub fn share(total: u32, k: usize, n: usize) -> u32 {
-    let (k, n) = (k as u32, n.max(1) as u32);
-    total / n + u32::from(k < total % n)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before the first phase: connections are being opened until each stands or has failed, or for [`OPENING`].
     Opening,
-    /// Phase `n` is being issued.
+    /// This phase is being issued.
     Issuing(usize),
-    /// Phase `n` is issued; its credits come back.
-    Draining(usize),
+    /// None is, until those issued before have drained; then this one begins.
+    Before(usize),
+}
+
+/// A phase that has sent everything.
+#[derive(Debug)]
+struct Draining {
+    mark: PhaseMark,
+    /// When what is still in flight is cut.
+    deadline: Instant,
 }
 
 /// The timing core.
@@ -125,12 +162,18 @@ pub struct Timing {
     marks: Producer<PhaseMark>,
     issued: Arc<Issued>,
     stop: Arc<StopSignal>,
+    claims: Arc<Claims>,
+    sampler: Sampler,
     state: State,
+    draining: VecDeque<Draining>,
     arrivals: Arrivals,
     /// The next arrival, drawn but not yet pushed.
-    pending: Option<Instant>,
+    pending: Option<Arrival>,
+    /// Everything of the phase has been pushed.
+    all_pushed: bool,
     mark: PhaseMark,
-    /// Credits issued, all phases: requests are taken in order, across phases and round again.
+    /// Sessions of the walk through the arena, all phases before this one; where every session has one turn, of this one
+    /// too. A trace's schedule has its own.
     sampled: u64,
     next_lane: usize,
     /// Connections asked for ahead, and until when they are waited for.
@@ -138,39 +181,53 @@ pub struct Timing {
     /// No credit of this phase is due at or after this.
     stop_at: Instant,
     stopped: u8,
+    /// Too many requests have failed: no further phase begins.
+    given_up: bool,
     poll: Nanos,
-    /// Credits handed back before this phase.
-    unused_before: u64,
     digest: u64,
+}
+
+/// A point of the schedule.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    due: Instant,
+    /// Session of the arena and number of turns, where the schedule says so.
+    session: Option<(u32, u32)>,
 }
 
 impl Timing {
     /// A timing core that will walk the plan's phases over these executors.
     pub fn new(
         plan: Arc<Plan>,
-        lanes: Vec<Lane>,
+        mut lanes: Vec<Lane>,
         marks: Producer<PhaseMark>,
         issued: Arc<Issued>,
         stop: Arc<StopSignal>,
+        claims: Arc<Claims>,
     ) -> Self {
         let poll = if lanes.iter().any(|l| l.bell.is_some()) { POLL_OTHERS } else { POLL_STOP };
+        lanes.iter_mut().for_each(|lane| lane.issued = vec![0; plan.phases.len()]);
         Self {
+            sampler: Sampler::new(plan.sampling, plan.seed, plan.requests.sessions()),
+            draining: VecDeque::with_capacity(plan.phases.len()),
             plan,
             lanes,
             marks,
             issued,
             stop,
+            claims,
             state: State::Opening,
             arrivals: Arrivals::ClosedLoop,
             pending: None,
+            all_pushed: false,
             mark: PhaseMark::default(),
             sampled: 0,
             next_lane: 0,
             opening: None,
             stop_at: Instant::NEVER,
             stopped: StopSignal::RUN,
+            given_up: false,
             poll,
-            unused_before: 0,
             digest: DIGEST_START,
         }
     }
@@ -182,14 +239,24 @@ impl Timing {
         }
     }
 
+    fn sum(&self, n: usize, counter: impl Fn(&PhaseCounters) -> &AtomicU64) -> u64 {
+        self.lanes.iter().map(|l| Progress::get(counter(l.progress.phase(n)))).sum()
+    }
+
+    fn is_single_turn(&self) -> bool {
+        self.plan.requests.is_single_turn()
+    }
+
     /// Connections a closed loop wants before its first request.
     fn wanted_connections(&self) -> u32 {
-        let closed = |p: &&Phase| p.schedule == crate::schedule::Spec::ClosedLoop;
+        let closed = |p: &&Phase| p.schedule == Spec::ClosedLoop;
         let wanted = |p: &Phase| {
-            let limit = p.concurrency.unwrap_or(1);
-            p.requests.map_or(limit, |r| r.min(u64::from(limit)) as u32)
+            let limit = p.concurrency.as_ref().map_or(1, LimitCurve::target);
+            let requests = p.requests.into_iter().chain(p.sessions).min();
+            requests.map_or(limit, |r| r.min(u64::from(limit)) as u32)
         };
-        if self.plan.preconnect { self.plan.phases.iter().filter(closed).map(wanted).max().unwrap_or(0) } else { 0 }
+        let ahead = self.plan.preconnect && self.plan.reuse == Reuse::Pooled;
+        if ahead { self.plan.phases.iter().filter(closed).map(wanted).max().unwrap_or(0) } else { 0 }
     }
 
     fn open(&mut self, now: Instant) -> Next {
@@ -215,17 +282,19 @@ impl Timing {
 
     fn begin(&mut self, n: usize, now: Instant) -> Next {
         let plan = self.plan.clone();
-        let Some(phase) = plan.phases.get(n) else { return self.finish() };
+        let Some(phase) = plan.phases.get(n).filter(|_| !self.given_up && self.stopped == StopSignal::RUN) else {
+            self.state = State::Before(plan.phases.len());
+            return if self.draining.is_empty() { self.finish() } else { Next::at(now.after(self.poll)) };
+        };
         self.stop_at = phase.duration.map_or(Instant::NEVER, |d| now.after(d));
-        let lanes = self.lanes.len();
-        for (k, lane) in self.lanes.iter_mut().enumerate() {
-            lane.share = phase.concurrency.map(|c| share(c, k, lanes));
-            lane.tell(Order::Phase { concurrency: lane.share, stop_at: self.stop_at });
-        }
-        self.arrivals = phase.schedule.arrivals(self.plan.seed);
+        self.claims.phase(n).before.store(self.sampled, Ordering::Release);
+        self.tell_all(Order::Phase { phase: n as u8, start: now, stop_at: self.stop_at });
+        self.arrivals = phase.schedule.arrivals(plan.seed);
         self.pending = None;
+        self.all_pushed = false;
         self.mark = PhaseMark { phase: n as u8, start: now, ..PhaseMark::default() };
-        self.issued.before_phase.store(self.sampled, Ordering::Relaxed);
+        let before: u64 = self.lanes.iter().flat_map(|l| &l.issued).sum();
+        self.issued.before_phase.store(before, Ordering::Relaxed);
         self.issued.phase.store(n as u64, Ordering::Relaxed);
         self.issued.phase_start.store(now.0, Ordering::Release);
         self.state = State::Issuing(n);
@@ -233,43 +302,153 @@ impl Timing {
     }
 
     fn issue(&mut self, n: usize, now: Instant) -> Next {
-        let limit = self.plan.phases[n].requests.unwrap_or(u64::MAX);
-        let next = if self.arrivals.is_scheduled() { self.issue_due(limit, now) } else { self.issue_stock(limit, now) };
+        self.set_shares(n, now);
+        let next = if self.all_pushed { None } else { self.push_some(n, now) };
         for lane in &mut self.lanes {
             lane.ring();
         }
-        match next {
-            Some(at) => Next::at(at.min(now.after(self.poll))),
-            None => {
-                self.mark.sent_end = now;
-                self.state = State::Draining(n);
-                self.drain(n, now)
+        if let Some(at) = next {
+            return Next::at(at.min(now.after(self.poll)));
+        }
+        self.all_pushed = true;
+        if !self.is_sent(n, now) {
+            return Next::at(now.after(self.poll).min(self.stop_at));
+        }
+        self.end_issuing(n, now)
+    }
+
+    /// Each executor's share of the phase's limit as it is now.
+    fn set_shares(&mut self, n: usize, now: Instant) {
+        let (phase, offset) = (&self.plan.phases[n], now.since(self.mark.start));
+        let lanes = self.lanes.len();
+        for (k, lane) in self.lanes.iter_mut().enumerate() {
+            let own = |curve: &Option<LimitCurve>| curve.as_ref().map(|curve| share(curve.at(offset), k, lanes));
+            lane.share = own(&phase.concurrency);
+            lane.has_share = lane.share != Some(0) && own(&phase.prefill) != Some(0);
+        }
+    }
+
+    /// Pushes what credits can be pushed; returns when to go on, `None` once the phase needs no more.
+    fn push_some(&mut self, n: usize, now: Instant) -> Option<Instant> {
+        let phase = &self.plan.phases[n];
+        let requests = phase.requests.unwrap_or(u64::MAX);
+        let sessions = phase.sessions.unwrap_or(u64::MAX);
+        match (self.is_single_turn(), self.arrivals.is_scheduled()) {
+            (true, true) => self.issue_due(n, requests.min(sessions), now),
+            (true, false) => self.issue_stock(n, requests.min(sessions), now),
+            // Executors start sessions by themselves.
+            (false, false) => None,
+            (false, true) if self.is_served(n) => None,
+            (false, true) if phase.schedules_sessions() => self.issue_due(n, sessions, now),
+            (false, true) => {
+                // Each credit is a request, unless it is handed back.
+                let limit = requests.saturating_add(self.sum(n, |c| &c.unused));
+                let next = self.issue_due(n, limit, now);
+                next.or_else(|| (self.mark.issued >= limit).then(|| now.after(RETRY_STOCKED)))
             }
         }
     }
 
+    /// Whether everything of phase `n` has been sent that will be, once all is pushed.
+    fn is_sent(&self, n: usize, now: Instant) -> bool {
+        let next_waits = self.plan.phases.get(n + 1).is_none_or(|next| !next.seamless);
+        if self.is_single_turn() {
+            return next_waits || self.lanes.iter().all(|l| l.stock(n) == 0);
+        }
+        now >= self.stop_at || self.is_served(n)
+    }
+
+    /// Whether the phase's sessions have sent as much as they may.
+    fn is_served(&self, n: usize) -> bool {
+        let (phase, claims) = (&self.plan.phases[n], self.claims.phase(n));
+        if phase.requests.is_some_and(|most| Progress::get(&claims.requests) >= most) {
+            return true;
+        }
+        let starts = phase.schedules_sessions();
+        let all_started = match phase.sessions {
+            _ if starts => self.all_pushed && self.lanes.iter().all(|l| l.stock(n) == 0),
+            Some(most) => Progress::get(&claims.sessions) >= most && self.sum(n, |c| &c.sessions) >= most,
+            None => false,
+        };
+        let sent = self.sum(n, |c| &c.sessions_sent);
+        all_started && sent == self.sum(n, |c| &c.sessions)
+    }
+
+    /// The phase has sent everything, or is to send nothing more.
+    fn end_issuing(&mut self, n: usize, now: Instant) -> Next {
+        self.mark.sent_end = now;
+        if !self.is_single_turn() {
+            self.tell_all(Order::StopStarting);
+            if !self.plan.phases[n].schedules_sessions() {
+                self.sampled += self.sum(n, |c| &c.sessions);
+            }
+        }
+        let seamless = self.plan.phases.get(n + 1).is_some_and(|next| next.seamless);
+        if seamless {
+            let finished = self.sum(n, |c| &c.finished);
+            self.mark.carried_over = self.sum(n, |c| &c.started) - finished;
+        }
+        self.let_drain(n);
+        if seamless {
+            return self.begin(n + 1, now);
+        }
+        self.drain(now);
+        self.go_on(n + 1, now)
+    }
+
+    /// The phase under way is issued: what it has in flight comes back.
+    fn let_drain(&mut self, n: usize) {
+        let deadline = match self.plan.phases[n].grace {
+            Some(grace) if self.stop_at != Instant::NEVER => self.stop_at.after(grace),
+            _ => Instant::NEVER,
+        };
+        self.draining.push_back(Draining { mark: std::mem::take(&mut self.mark), deadline });
+        self.state = State::Before(n + 1);
+    }
+
+    /// Begins the next phase if it is its time.
+    fn go_on(&mut self, n: usize, now: Instant) -> Next {
+        if self.draining.is_empty() {
+            return self.begin(n, now);
+        }
+        let deadline = self.draining.iter().map(|d| d.deadline).min().unwrap_or(Instant::NEVER);
+        Next::at(now.after(self.poll).min(deadline.max(now)))
+    }
+
     /// Pushes every credit due within the lookahead; returns when to go on, `None` once all are issued.
-    fn issue_due(&mut self, limit: u64, now: Instant) -> Option<Instant> {
+    fn issue_due(&mut self, n: usize, limit: u64, now: Instant) -> Option<Instant> {
         for _ in 0..ORDERS {
-            if self.mark.issued == limit {
+            if self.mark.issued >= limit {
                 return None;
             }
             if self.pending.is_none() {
-                self.pending = Some(self.mark.start.after(self.arrivals.next_offset()?));
+                self.pending = Some(self.next_arrival()?);
             }
-            let due = self.pending.filter(|&due| due < self.stop_at)?;
-            if due > now.after(LOOKAHEAD) {
-                return Some(due.before(LOOKAHEAD));
+            let arrival = self.pending.filter(|arrival| arrival.due < self.stop_at)?;
+            if arrival.due > now.after(LOOKAHEAD) {
+                return Some(arrival.due.before(LOOKAHEAD));
             }
-            let Some(lane) = self.route() else { return Some(now.after(RETRY_FULL)) };
-            self.push(lane, due);
+            let Some(lane) = self.route(n) else {
+                let stocked = self.lanes.iter().all(|l| l.stock(n) >= WAITING);
+                return Some(now.after(if stocked { RETRY_STOCKED } else { RETRY_FULL }));
+            };
+            self.push(n, lane, arrival.due, arrival.session);
             self.pending = None;
         }
         Some(now)
     }
 
+    fn next_arrival(&mut self) -> Option<Arrival> {
+        let start = self.mark.start;
+        if let Arrivals::UserCentric(sessions) = &mut self.arrivals {
+            let next = sessions.next_session()?;
+            return Some(Arrival { due: start.after(next.offset), session: Some((next.conversation, next.turns)) });
+        }
+        Some(Arrival { due: start.after(self.arrivals.next_offset()?), session: None })
+    }
+
     /// Tops up every executor's stock, one credit at a time in turn so that a short run is spread evenly.
-    fn issue_stock(&mut self, limit: u64, now: Instant) -> Option<Instant> {
+    fn issue_stock(&mut self, n: usize, limit: u64, now: Instant) -> Option<Instant> {
         if now >= self.stop_at {
             return None;
         }
@@ -283,11 +462,11 @@ impl Timing {
                 }
                 let lane = &self.lanes[k];
                 let spare = (left / (2 * lanes)).clamp(1, STOCK);
-                if lane.share == Some(0) || lane.stock() >= lane.free_slots() + spare {
+                if !lane.has_share || lane.stock(n) >= lane.free_slots(n) + spare {
                     continue;
                 }
                 if lane.has_room() {
-                    self.push(k, Instant::UNSET);
+                    self.push(n, k, Instant::UNSET, None);
                     pushed = true;
                 } else {
                     full = true;
@@ -299,63 +478,99 @@ impl Timing {
         }
     }
 
-    /// The executor for the next scheduled credit: each in turn, or under a limit the one with most free slots.
-    fn route(&mut self) -> Option<usize> {
-        let n = self.lanes.len();
+    /// The executor for the next scheduled credit: one whose sessions wait for it; else each in turn, or under a limit the
+    /// one with most free slots.
+    fn route(&mut self, n: usize) -> Option<usize> {
+        let lanes = self.lanes.len();
         let turn = self.next_lane;
-        self.next_lane = (turn + 1) % n;
-        let usable = |&k: &usize| self.lanes[k].has_room() && self.lanes[k].share != Some(0);
-        let spare = |&k: &usize| match self.lanes[k].share {
-            Some(share) => i64::from(share) - self.lanes[k].outstanding() as i64,
-            None => 0,
+        self.next_lane = (turn + 1) % lanes;
+        let usable = |&k: &usize| {
+            let lane = &self.lanes[k];
+            lane.has_room() && lane.has_share && lane.stock(n) < WAITING
+        };
+        let single = self.is_single_turn();
+        let wanted = |lane: &Lane| {
+            let ready = Progress::get(&lane.progress.phase(n).ready);
+            ready.saturating_sub(lane.stock(n))
+        };
+        let spare = |&k: &usize| {
+            let lane = &self.lanes[k];
+            let free = lane.share.map_or(0, |share| i64::from(share) - lane.occupied(n, single) as i64);
+            (wanted(lane), free)
         };
         // Of equals the last wins: backwards, so that it is the one whose turn it is.
-        (0..n).rev().map(|k| (turn + k) % n).filter(usable).max_by_key(spare)
+        (0..lanes).rev().map(|k| (turn + k) % lanes).filter(usable).max_by_key(spare)
     }
 
-    fn push(&mut self, lane: usize, due: Instant) {
-        // A trace's schedule belongs to its own requests; everything else walks on through them.
-        let n = if self.arrivals.is_fixed() { self.mark.issued } else { self.sampled };
-        let (request, _) = self.plan.requests.session((n % self.plan.requests.sessions().max(1) as u64) as usize);
-        let credit = Credit { seq: self.mark.issued, due, request, phase: self.mark.phase };
+    fn push(&mut self, n: usize, lane: usize, due: Instant, session: Option<(u32, u32)>) {
+        let seq = self.mark.issued;
+        let starts = self.plan.phases[n].schedules_sessions();
+        let (request, turns) = match session {
+            Some((index, turns)) => (self.plan.requests.session(index as usize).0, turns),
+            None if !starts && !self.is_single_turn() => (Credit::ANY, 0),
+            // A trace's schedule belongs to its own sessions; everything else walks on through them.
+            None if self.arrivals.is_fixed() => {
+                self.plan.requests.session((seq % self.plan.requests.sessions().max(1) as u64) as usize)
+            }
+            None => self.plan.requests.session(self.sampler.template(self.sampled)),
+        };
+        let credit = Credit { seq, due, request, turns, phase: self.mark.phase };
         self.digest = digest(self.digest, due.since(self.mark.start));
         self.digest = digest(self.digest, u64::from(request));
         self.lanes[lane].tell(Order::Credit(credit));
-        self.lanes[lane].issued += 1;
+        self.lanes[lane].issued[n] += 1;
         self.mark.issued += 1;
-        self.sampled += 1;
+        if self.is_single_turn() && !self.arrivals.is_fixed() {
+            self.sampled += 1;
+        }
         self.issued.digest.store(self.digest, Ordering::Relaxed);
-        self.issued.credits.store(self.sampled, Ordering::Release);
+        Progress::add(&self.issued.credits, 1);
     }
 
-    fn drain(&mut self, n: usize, now: Instant) -> Next {
-        if self.lanes.iter().all(|l| l.outstanding() == 0) {
-            return self.end_phase(n, now);
+    /// Sees what of the phases that have sent everything has come back, and cuts what has had its grace.
+    fn drain(&mut self, now: Instant) {
+        let is_stopped = !self.is_single_turn();
+        while let Some(front) = self.draining.front() {
+            let n = front.mark.phase as usize;
+            if !self.lanes.iter().all(|l| l.is_drained(n, is_stopped)) {
+                break;
+            }
+            let Some(ended) = self.draining.pop_front() else { break };
+            let mark = self.account(n, ended.mark, now);
+            let _ = self.marks.push(mark);
         }
-        let deadline = match (self.plan.phases[n].grace, self.stop_at) {
-            (Some(grace), stop_at) if stop_at != Instant::NEVER => stop_at.after(grace),
-            _ => Instant::NEVER,
-        };
-        if now >= deadline && !self.mark.grace_expired {
-            self.mark.grace_expired = true;
-            self.tell_all(Order::StopStarting);
-            self.tell_all(Order::CancelInFlight);
+        for k in 0..self.draining.len() {
+            let draining = &mut self.draining[k];
+            if now >= draining.deadline && !draining.mark.grace_expired {
+                draining.mark.grace_expired = true;
+                draining.deadline = Instant::NEVER;
+                let phase = draining.mark.phase;
+                if self.state == State::Before(phase as usize + 1) && self.is_single_turn() {
+                    self.tell_all(Order::StopStarting);
+                }
+                self.tell_all(Order::CancelInFlight(phase));
+            }
         }
-        let wait = now.after(self.poll);
-        Next::at(if self.mark.grace_expired { wait } else { wait.min(deadline) })
     }
 
-    fn end_phase(&mut self, n: usize, now: Instant) -> Next {
-        let last = self.lanes.iter().map(|l| l.progress.last_done.load(Ordering::Relaxed)).max().unwrap_or(0);
-        self.mark.end = if Instant(last) > self.mark.start { Instant(last) } else { now };
-        self.mark.unused = self.total_unused() - self.unused_before;
-        self.unused_before = self.total_unused();
-        let _ = self.marks.push(std::mem::take(&mut self.mark));
-        if self.stopped > StopSignal::RUN { self.finish() } else { self.begin(n + 1, now) }
-    }
-
-    fn total_unused(&self) -> u64 {
-        self.lanes.iter().map(|l| Progress::get(&l.progress.unused)).sum()
+    /// The mark of a phase that has ended.
+    fn account(&self, n: usize, mark: PhaseMark, now: Instant) -> PhaseMark {
+        let last = self.lanes.iter().map(|l| l.progress.phase(n).last_done.load(Ordering::Relaxed)).max().unwrap_or(0);
+        let sent = self.sum(n, |c| &c.started);
+        let single = self.is_single_turn();
+        PhaseMark {
+            end: if Instant(last) > mark.start { Instant(last) } else { now },
+            issued: mark.issued + self.sum(n, |c| &c.own),
+            unused: self.sum(n, |c| &c.unused),
+            sent,
+            dropped: self.sum(n, |c| &c.dropped),
+            idle: self.sum(n, |c| &c.idle),
+            queued: self.sum(n, |c| &c.queued),
+            over_limit: self.sum(n, |c| &c.over_limit),
+            sessions: if single { sent } else { self.sum(n, |c| &c.sessions) },
+            sessions_cut: self.sum(n, |c| &c.sessions_cut),
+            ..mark
+        }
     }
 
     fn finish(&mut self) -> Next {
@@ -372,17 +587,54 @@ impl Timing {
         }
         self.stopped = level;
         self.issued.cancelled.store(true, Ordering::Release);
-        if let State::Issuing(n) | State::Draining(n) = self.state {
-            if self.state == State::Issuing(n) {
+        self.mark.cancelled = true;
+        self.draining.iter_mut().for_each(|d| d.mark.cancelled = true);
+        self.cut_short(level == StopSignal::ABORT, now);
+    }
+
+    /// Ends the phase under way before its time; what is in flight of it and of those before it is cut if `hard`.
+    fn cut_short(&mut self, hard: bool, now: Instant) {
+        match self.state {
+            State::Opening => return,
+            State::Issuing(n) => {
                 self.mark.sent_end = now;
+                self.let_drain(n);
+                self.tell_all(Order::StopStarting);
             }
-            self.mark.cancelled = true;
-            self.state = State::Draining(n);
-            self.tell_all(Order::StopStarting);
-            if level == StopSignal::ABORT {
-                self.tell_all(Order::CancelInFlight);
+            State::Before(_) if self.is_single_turn() => self.tell_all(Order::StopStarting),
+            State::Before(_) => {}
+        }
+        if hard {
+            for k in 0..self.draining.len() {
+                let phase = self.draining[k].mark.phase;
+                self.tell_all(Order::CancelInFlight(phase));
             }
         }
+    }
+
+    /// Ends the run if more of the phase's requests have failed than may.
+    fn judge(&mut self, n: usize, now: Instant) {
+        if self.given_up || !self.too_many_failed(n) {
+            return;
+        }
+        self.given_up = true;
+        self.issued.too_many_failed.store(true, Ordering::Release);
+        match self.draining.iter_mut().find(|d| d.mark.phase as usize == n) {
+            Some(draining) => draining.mark.too_many_failed = true,
+            None => self.mark.too_many_failed = true,
+        }
+        self.cut_short(true, now);
+    }
+
+    /// Whether more of the phase's requests have failed than may.
+    fn too_many_failed(&self, n: usize) -> bool {
+        let phase = &self.plan.phases[n];
+        let Some(threshold) = phase.failed_threshold else { return false };
+        let limit = phase.concurrency.as_ref().map_or(0, |c| u64::from(c.target()));
+        // The smaller counter first, so that it is a part of the larger one.
+        let failed = self.sum(n, |c| &c.failed);
+        let finished = self.sum(n, |c| &c.finished);
+        finished >= limit.max(JUDGED) && failed as f64 > threshold * finished as f64
     }
 }
 
@@ -392,10 +644,19 @@ impl Part for Timing {
             return Next::ENDED;
         }
         self.heed(now);
+        if let State::Issuing(n) = self.state {
+            self.judge(n, now);
+        }
+        for k in 0..self.draining.len() {
+            self.judge(self.draining[k].mark.phase as usize, now);
+        }
+        if self.state != State::Opening {
+            self.drain(now);
+        }
         match self.state {
             State::Opening => self.open(now),
             State::Issuing(n) => self.issue(n, now),
-            State::Draining(n) => self.drain(n, now),
+            State::Before(n) => self.go_on(n, now),
         }
     }
 }
@@ -440,21 +701,22 @@ mod tests {
 
     #[test]
     fn free_slots_are_counted_while_the_executor_is_at_work() {
-        let progress = Arc::<Progress>::default();
+        let progress = Arc::new(Progress::new(1));
         let mut lane = Lane::new(crate::ring::ring(1).0, progress.clone(), None);
+        let counters = progress.phase(0);
         lane.share = Some(3);
         std::thread::scope(|scope| {
             let executor = scope.spawn(|| {
                 for _ in 0..300_000 {
-                    Progress::add(&progress.started, 1);
-                    Progress::add(&progress.finished, 1);
+                    Progress::add(&counters.started, 1);
+                    Progress::add(&counters.finished, 1);
                 }
             });
             while !executor.is_finished() {
-                let free = lane.free_slots();
+                let free = lane.free_slots(0);
                 assert!(free <= 3, "{free} of 3 slots are free");
             }
         });
-        assert_eq!(lane.free_slots(), 3);
+        assert_eq!(lane.free_slots(0), 3);
     }
 }

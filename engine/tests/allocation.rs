@@ -3,15 +3,15 @@
 //! The allocator counts what one thread allocates while it is armed. Both parts run here, over a wire that answers at
 //! once; rings are emptied as the collector would, which is not counted.
 
-use maser_engine::clock::{Instant, MICRO, Nanos, SECOND};
-use maser_engine::credit::{Issued, Progress, StopSignal};
+use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
+use maser_engine::credit::{Claims, Issued, Progress, StopSignal};
 use maser_engine::endpoint;
 use maser_engine::executor::{Ends, Executor};
 use maser_engine::net::{ConnId, Events, Part, Sent, Wire};
-use maser_engine::plan::{Capture, Phase, Plan, RequestsBuilder, Target};
+use maser_engine::plan::{Balance, Capture, Phase, Plan, RequestsBuilder, Reuse, Sampling, Target};
 use maser_engine::record::{Outcome, Record};
 use maser_engine::ring::{self, FrameConsumer};
-use maser_engine::schedule::Spec;
+use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -125,11 +125,18 @@ impl Bench {
         let (tell, orders) = ring::ring(ORDERS);
         let (frames, records) = ring::frames(8192, 8 << 20);
         let (marks, _) = ring::ring(1);
-        let progress = Arc::<Progress>::default();
+        let progress = Arc::new(Progress::new(1));
+        let claims = Arc::new(Claims::new(1, 1));
         let lane = Lane::new(tell, progress.clone(), None);
-        let timing =
-            Timing::new(plan.clone(), vec![lane], marks, Arc::<Issued>::default(), Arc::<StopSignal>::default());
-        let ends = Ends { orders, records: frames, progress: progress.clone() };
+        let timing = Timing::new(
+            plan.clone(),
+            vec![lane],
+            marks,
+            Arc::<Issued>::default(),
+            Arc::<StopSignal>::default(),
+            claims.clone(),
+        );
+        let ends = Ends { orders, records: frames, progress: progress.clone(), claims };
         let executor = Executor::new(plan, 0, wire.clone(), ends, 10_000);
         let payload = Vec::with_capacity(1 << 16);
         Self { wire, timing, executor, records, progress, payload, answer, reads, cut: 0, step, failed: 0 }
@@ -137,9 +144,9 @@ impl Bench {
 
     /// Runs until so many requests have finished.
     fn run_until(&mut self, finished: u64) {
-        let before = Progress::get(&self.progress.finished);
+        let before = self.progress.total(|c| &c.finished);
         let mut rounds = 0;
-        while Progress::get(&self.progress.finished) < finished {
+        while self.progress.total(|c| &c.finished) < finished {
             self.round();
             rounds += 1;
             assert!(rounds < 100 * (finished - before) + 10_000, "no progress");
@@ -208,22 +215,17 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
         requests.push(format!("{{\"n\":{n},\"prompt\":\"{}\"}}", "x".repeat(200 * n)).as_bytes()).unwrap();
     }
     Plan {
-        phases: vec![Phase {
-            name: "profiling".to_owned(),
-            warmup: false,
-            schedule,
-            concurrency,
-            requests: None,
-            duration: None,
-            grace: None,
-        }],
-        target: Target {
+        phases: vec![Phase { schedule, concurrency: concurrency.map(LimitCurve::constant), ..Phase::default() }],
+        targets: vec![Target {
             addrs: vec!["127.0.0.1:8000".parse().unwrap()],
             host: "here".to_owned(),
             path: "/v1/chat/completions".to_owned(),
             correlation_header: "X-Correlation-ID".to_owned(),
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
-        },
+        }],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint: endpoint::Kind::Chat,
         requests: requests.finish().unwrap().into(),
         capture: Capture { text: true, gaps: true },
@@ -275,7 +277,9 @@ fn a_connection_for_each_request_allocates_nothing() {
 
 #[test]
 fn scheduled_streams_allocate_nothing() {
-    for schedule in [Spec::Constant(20_000.0), Spec::Poisson(20_000.0)] {
+    let ramp = Ramp { duration: 100 * MILLI, strategy: RampStrategy::Exponential };
+    let ramped = Spec::Varying(Gaps::Gamma(4.0), RateCurve::constant(20_000.0).ramped(&ramp, 0));
+    for schedule in [Spec::Constant(20_000.0), Spec::Poisson(20_000.0), ramped] {
         let bench = Bench::new(schedule.clone(), Some(64), stream(true), 5, 100 * MICRO);
         assert_eq!(bench.measure(4000, 1000), 0, "{schedule:?}");
     }

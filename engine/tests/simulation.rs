@@ -4,22 +4,24 @@
 
 use maser_datasets::seed::Stream;
 use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
-use maser_engine::credit::{Credit, Order, Progress};
+use maser_engine::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use maser_engine::endpoint;
 use maser_engine::executor::{Ends, Executor};
 use maser_engine::log::{Log, PhaseMark};
 use maser_engine::net::{ConnId, Part, Sent, Wire};
-use maser_engine::plan::{Capture, Phase, Plan, Requests, RequestsBuilder, Target};
+use maser_engine::plan::{
+    Balance, Cancellation, Capture, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target,
+};
 use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring;
-use maser_engine::schedule::Spec;
+use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
 use maser_engine::timing::{Lane, ORDERS, Timing};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds tried by each of the four tests below, which share the machine's cores.
 const SEEDS: u64 = 250;
@@ -48,9 +50,13 @@ fn requests(n: u64) -> Requests {
 }
 
 fn schedule(dice: &mut Dice, rate: u64) -> Spec {
-    match dice.below(4) {
+    match dice.below(5) {
         0 => Spec::Constant(rate as f64),
         1 => Spec::Poisson(rate as f64),
+        3 => {
+            let ramp = Ramp { duration: dice.within(1, 200) * MILLI, strategy: RampStrategy::Exponential };
+            Spec::Varying(Gaps::Exponential, RateCurve::constant(rate as f64).ramped(&ramp, 0))
+        }
         2 => {
             let mut at = 0;
             let offsets = (0..dice.within(1, 120)).map(|_| {
@@ -76,7 +82,24 @@ fn phase(dice: &mut Dice, warmup: bool) -> Phase {
     let duration = (must_end || dice.chance(400)).then(|| dice.within(MILLI, longest));
     let grace = if duration.is_some() { dice.pick(&[None, Some(0), Some(3 * MILLI), Some(40 * MILLI)]) } else { None };
     let name = if warmup { "warmup" } else { "profiling" }.to_owned();
-    Phase { name, warmup, schedule, concurrency, requests, duration, grace }
+    let concurrency = concurrency.map(LimitCurve::constant);
+    let late = dice.pick(&[LatePolicy::Queue, LatePolicy::Queue, LatePolicy::Drop, LatePolicy::Send]);
+    let prefill = dice.chance(200).then(|| LimitCurve::constant(dice.pick(&[1, 2, 7])));
+    let cancelled = !warmup && dice.chance(250);
+    let cancellation = cancelled.then(|| Cancellation { rate: 0.3, delay: dice.pick(&[0, MILLI / 5, 5 * MILLI]) });
+    let seamless = !warmup && dice.chance(500);
+    let phase = Phase { late, prefill, cancellation, seamless, name, warmup, ..Phase::default() };
+    Phase { schedule, concurrency, requests, duration, grace, ..phase }
+}
+
+fn target() -> Target {
+    Target {
+        addrs: vec!["127.0.0.1:8000".parse().unwrap(), "127.0.0.2:8000".parse().unwrap()],
+        host: "sim:8000".to_owned(),
+        path: "/v1/chat/completions".to_owned(),
+        correlation_header: "X-Correlation-ID".to_owned(),
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+    }
 }
 
 fn plan(dice: &mut Dice) -> Plan {
@@ -87,13 +110,10 @@ fn plan(dice: &mut Dice) -> Plan {
     phases.push(phase(dice, false));
     Plan {
         phases,
-        target: Target {
-            addrs: vec!["127.0.0.1:8000".parse().unwrap(), "127.0.0.2:8000".parse().unwrap()],
-            host: "sim:8000".to_owned(),
-            path: "/v1/chat/completions".to_owned(),
-            correlation_header: "X-Correlation-ID".to_owned(),
-            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
-        },
+        targets: vec![target()],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint: endpoint::Kind::Chat,
         requests: requests(dice.within(1, 40)).into(),
         capture: Capture { text: dice.chance(800), gaps: dice.chance(800) },
@@ -182,6 +202,10 @@ impl<'a> Run<'a> {
         self.setup.late == 0 && self.setup.tick < MICRO
     }
 
+    fn total(&self, counter: fn(&PhaseCounters) -> &AtomicU64) -> u64 {
+        self.account.progress.iter().map(|p| p.total(counter)).sum()
+    }
+
     fn sum(&self, f: fn(&Progress) -> u64) -> u64 {
         self.account.progress.iter().map(|p| f(p)).sum()
     }
@@ -208,18 +232,18 @@ impl<'a> Run<'a> {
     fn credits_are_conserved(&self) -> Checked {
         let end = self.log.end.as_ref().ok_or("the log has no end")?;
         let records = self.account.records.len() as u64;
-        let (unused, lost) = (self.sum(|p| Progress::get(&p.unused)), self.sum(|p| Progress::get(&p.lost)));
+        let (unused, lost) = (self.total(|c| &c.unused), self.sum(|p| Progress::get(&p.lost)));
         let issued = Progress::get(&self.account.issued.credits);
         ensure!(issued == unused + records + lost, "{issued} issued, {unused} unused, {records} records, {lost} lost");
-        let finished = self.sum(|p| Progress::get(&p.finished));
-        ensure!(self.sum(|p| Progress::get(&p.started)) == finished, "something is in flight at the end");
+        let finished = self.total(|c| &c.finished);
+        ensure!(self.total(|c| &c.started) == finished, "something is in flight at the end");
         ensure!(finished == records + lost, "{finished} finished");
         ensure!((end.issued, end.unused, end.records, end.lost) == (issued, unused, records, lost), "{end:?}");
         ensure!(end.schedule_digest == self.account.issued.digest.load(Ordering::Relaxed), "{end:?}");
         ensure!(end.connections == self.account.connections, "{} connections, {end:?}", self.account.connections);
         ensure!(self.account.progress.iter().all(|p| p.ended.load(Ordering::Relaxed)), "an executor has not ended");
         let failed = self.account.records.iter().filter(|(r, _)| r.outcome() != Outcome::Ok).count() as u64;
-        let counted = self.sum(|p| Progress::get(&p.failed));
+        let counted = self.total(|c| &c.failed);
         ensure!((failed..=failed + lost).contains(&counted), "{failed} failed, {counted} counted");
         let mut seen = HashSet::new();
         for (r, _) in &self.account.records {
@@ -239,11 +263,22 @@ impl<'a> Run<'a> {
         for (n, mark) in marks.iter().enumerate() {
             ensure!(mark.phase as usize == n, "{mark:?} stands at {n}");
             ensure!(mark.start <= mark.sent_end && mark.start <= mark.end, "{mark:?} runs backwards");
-            ensure!(n == 0 || marks[n - 1].end <= mark.start, "phase {n} began before the one before it ended");
+            let seamless = |n: usize| self.setup.plan.phases.get(n).is_some_and(|p| p.seamless);
+            let before =
+                n.checked_sub(1).map_or(Instant::UNSET, |k| if seamless(n) { marks[k].sent_end } else { marks[k].end });
+            ensure!(before <= mark.start, "phase {n} began too early");
             let own = || self.account.records.iter().map(|(r, _)| r).filter(|r| r.phase as usize == n);
             ensure!(own().all(|r| mark.start <= r.start && r.done <= mark.end), "a record lies outside of {mark:?}");
             let next = marks.get(n + 1).map_or(Instant::NEVER, |m| m.start);
-            ensure!(own().all(|r| r.done <= next), "phase {n} was not drained");
+            ensure!(own().all(|r| r.start <= next), "phase {n} started something in the next one");
+            let over = own().filter(|r| r.done > next).count();
+            ensure!(over == 0 || seamless(n + 1), "phase {n} was not drained");
+            let flagged = |bit| own().filter(|r| r.has(bit)).count() as u64;
+            let lost = self.sum(|p| Progress::get(&p.lost));
+            ensure!(mark.queued.abs_diff(flagged(flag::QUEUED)) <= lost, "{mark:?}: {} queued", flagged(flag::QUEUED));
+            let over = flagged(flag::OVER_LIMIT);
+            ensure!(mark.over_limit.abs_diff(over) <= lost, "{mark:?}: {over} over the limit");
+            ensure!(mark.dropped <= mark.unused && mark.idle == 0, "{mark:?}");
             let records = own().count() as u64;
             let lost = self.sum(|p| Progress::get(&p.lost));
             ensure!(
@@ -254,7 +289,7 @@ impl<'a> Run<'a> {
             unused += mark.unused;
         }
         ensure!(issued == Progress::get(&self.account.issued.credits), "marks add up to {issued}");
-        ensure!(unused == self.sum(|p| Progress::get(&p.unused)), "marks add up to {unused} unused");
+        ensure!(unused == self.total(|c| &c.unused), "marks add up to {unused} unused");
         Ok(())
     }
 
@@ -263,13 +298,18 @@ impl<'a> Run<'a> {
         for mark in &self.log.phases {
             let phase = self.phase(mark.phase);
             let name = &phase.name;
-            if let Some(limit) = phase.concurrency {
+            let sends = phase.late == LatePolicy::Send && phase.schedule != Spec::ClosedLoop;
+            if let Some(limit) = phase.prefill.as_ref().filter(|_| !sends) {
+                let most = self.most_prefilling(mark.phase);
+                ensure!(most <= i64::from(limit.target()), "{name}: {most} prefilling at once");
+            }
+            if let Some(limit) = phase.concurrency.as_ref().filter(|_| !sends).map(LimitCurve::target) {
                 let most = self.most_at_once(mark);
                 ensure!(most <= u64::from(limit), "{name}: {most} at once, {limit} allowed");
             }
             if let Some(requests) = phase.requests {
                 ensure!(mark.issued <= requests, "{name}: {} issued, {requests} asked for", mark.issued);
-                let all = (mark.issued, mark.unused) == (requests, 0);
+                let all = (mark.issued, mark.unused) == (requests, mark.dropped);
                 let cut = mark.cancelled || phase.duration.is_some() || matches!(phase.schedule, Spec::Fixed(_));
                 ensure!(all || cut, "{name}: {} of {requests} issued, {} unused", mark.issued, mark.unused);
             }
@@ -283,6 +323,17 @@ impl<'a> Run<'a> {
             ensure!(!mark.grace_expired || phase.grace.is_some(), "{mark:?} without a grace period");
         }
         Ok(())
+    }
+
+    /// The most requests of a phase that waited for their first token at once.
+    fn most_prefilling(&self, phase: u8) -> i64 {
+        let own = self.account.records.iter().map(|(r, _)| r).filter(|r| r.phase == phase);
+        let until = |r: &Record| if r.first_token.is_set() { r.first_token } else { r.done };
+        // One that ends and one that begins at the same time follow each other.
+        let mut changes: Vec<_> = own.flat_map(|r| [(r.start, 1), (until(r), -1)]).collect();
+        changes.sort_unstable();
+        let mut now = 0;
+        changes.iter().map(|(_, change)| (now += change, now).1).max().unwrap_or(0)
     }
 
     /// The most requests of a phase that the wires carried at once.
@@ -353,7 +404,10 @@ impl<'a> Run<'a> {
         let is_free = record.has(flag::SCHEDULED) && !record.has(flag::QUEUED);
         let is_late = is_free && record.slip() > 200 * MICRO;
         ensure!(!(self.is_punctual() && is_late), "a slot was free, and it started {} ns late", record.slip());
-        ensure!(!record.has(flag::QUEUED) || phase.concurrency.is_some(), "queued without a limit");
+        let limited = phase.concurrency.is_some() || phase.prefill.is_some();
+        ensure!(!record.has(flag::QUEUED) || (limited && phase.late == LatePolicy::Queue), "queued without reason");
+        let over = record.has(flag::OVER_LIMIT);
+        ensure!(!over || (limited && phase.late == LatePolicy::Send), "over the limit without reason");
         Ok(())
     }
 
@@ -364,7 +418,7 @@ impl<'a> Run<'a> {
             Some(only) => ensure!(outcome == only, "{outcome:?}, but {only:?} came over the wire"),
             None => {
                 let unsent = attempts.len() == usize::from(is_retried(attempts));
-                let cut = matches!(outcome, Outcome::Timeout | Outcome::Cancelled);
+                let cut = matches!(outcome, Outcome::Timeout | Outcome::Cancelled | Outcome::Abandoned);
                 ensure!(cut || (outcome == Outcome::Connect && unsent), "{outcome:?}, after {attempts:?}");
             }
         }
@@ -373,6 +427,13 @@ impl<'a> Run<'a> {
             Some(timeout) => ensure!((outcome == Outcome::Timeout) <= (lasted >= timeout), "an early timeout"),
             None => ensure!(outcome != Outcome::Timeout, "a timeout, and none was set"),
         }
+        let draws = self.phase(record.phase).cancellation.map(|c| c.draws(self.setup.plan.seed));
+        let delay = draws.and_then(|draws| draws.delay_of(record.seq));
+        let since_sent = record.done.since(record.send_end);
+        let due = record.send_end.is_set() && delay.is_some_and(|delay| since_sent >= delay);
+        ensure!(outcome != Outcome::Abandoned || due, "cut on purpose, but not as drawn");
+        let over = record.send_end.is_set() && delay.is_some_and(|delay| since_sent > delay + 100 * MICRO);
+        ensure!(!(self.is_punctual() && over), "not cut on purpose as drawn");
         let mark = self.mark(record.phase)?;
         let may_cut = mark.grace_expired || self.setup.stops.len() > 1;
         ensure!(outcome != Outcome::Cancelled || may_cut, "cut by nobody");
@@ -503,7 +564,19 @@ fn offset_of(spec: &Spec, seed: u64, n: u64) -> Option<Nanos> {
             let mut stream = Stream::new(seed, "timing.request.poisson_interval");
             Some(((0..=n).map(|_| stream.exponential()).sum::<f64>() / rate * SECOND as f64) as Nanos)
         }
+        Spec::Varying(_, curve) => {
+            let mut stream = Stream::new(seed, "timing.request.poisson_interval");
+            let units = (0..=n).map(|_| stream.exponential()).sum::<f64>();
+            let (mut low, mut high) = (0, 1_000 * SECOND);
+            while low < high {
+                let middle = low.midpoint(high);
+                if curve.expected(middle) < units { low = middle + 1 } else { high = middle }
+            }
+            Some(low)
+        }
         Spec::Fixed(offsets) => offsets.get(n as usize).copied(),
+        // Sessions have turns, which this simulation does not.
+        Spec::UserCentric(_) => None,
     }
 }
 
@@ -612,13 +685,13 @@ fn the_seeds_reach_every_outcome_and_every_end() {
         let sum = |f: fn(&Progress) -> u64| account.progress.iter().map(|p| f(p)).sum::<u64>();
         lost += sum(|p| Progress::get(&p.lost));
         payloads_lost += sum(|p| Progress::get(&p.payloads_lost));
-        unused += sum(|p| Progress::get(&p.unused));
+        unused += sum(|p| p.total(|c| &c.unused));
         cut += u64::from(account.issued.cancelled.load(Ordering::Relaxed));
     }
     for outcome in Outcome::ALL {
         assert!(outcomes.contains_key(&outcome), "no {outcome:?} in {outcomes:?}");
     }
-    assert_eq!(flags, 0b11_1111, "a flag is never set");
+    assert_eq!(flags, 0b111_1111, "a flag is never set");
     assert!(lost > 0 && payloads_lost > 0 && cut > 0 && unused > 0, "{lost} {payloads_lost} {cut} {unused}");
 }
 
@@ -629,17 +702,19 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         name: "profiling".to_owned(),
         warmup: false,
         schedule: Spec::ClosedLoop,
-        concurrency: Some(concurrency),
+        concurrency: Some(LimitCurve::constant(concurrency)),
         requests: Some(requests),
         duration,
-        grace: None,
+        ..Phase::default()
     };
-    let target = setup.plan.target.clone();
     let capture = Capture { text: true, gaps: true };
     let (endpoint, key, seed) = (endpoint::Kind::Chat, 1, 1);
     setup.plan = Arc::new(Plan {
         phases: vec![phase],
-        target,
+        targets: vec![target()],
+        balance: Balance::RoundRobin,
+        reuse: Reuse::Pooled,
+        sampling: Sampling::Sequential,
         endpoint,
         requests: self::requests(3).into(),
         capture,
@@ -683,10 +758,16 @@ fn an_executor_asks_for_turns_until_it_has_obeyed_all_orders() {
     let plan = closed_loop(3000, 3000, None).plan;
     let (mut tell, orders) = ring::ring(4096);
     let (records, _records) = ring::frames(1, 1);
-    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress: Arc::default() }, 10_000);
-    tell.push(Order::Phase { concurrency: Some(3000), stop_at: Instant::NEVER }).unwrap();
+    let mut executor = Executor::new(
+        plan,
+        0,
+        Silence,
+        Ends { orders, records, progress: Arc::new(Progress::new(1)), claims: Arc::new(Claims::new(1, 1)) },
+        10_000,
+    );
+    tell.push(Order::Phase { phase: 0, start: Instant(1), stop_at: Instant::NEVER }).unwrap();
     for seq in 0..3000 {
-        tell.push(Order::Credit(Credit { seq, due: Instant::UNSET, request: 0, phase: 0 })).unwrap();
+        tell.push(Order::Credit(Credit { seq, due: Instant::UNSET, request: 0, turns: 1, phase: 0 })).unwrap();
     }
     let mut turns = 0;
     while executor.turn(Instant(1)).at <= Instant(1) {
@@ -702,10 +783,10 @@ fn a_large_closed_loop_starts_in_milliseconds_though_no_event_helps() {
     let (tell, orders) = ring::ring(ORDERS);
     let (records, _records) = ring::frames(1, 1);
     let (marks, _marks) = ring::ring(1);
-    let progress = Arc::<Progress>::default();
+    let (progress, claims) = (Arc::new(Progress::new(1)), Arc::new(Claims::new(1, 1)));
     let lanes = vec![Lane::new(tell, progress.clone(), None)];
-    let mut timing = Timing::new(plan.clone(), lanes, marks, Arc::default(), Arc::default());
-    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress }, 20_000);
+    let mut timing = Timing::new(plan.clone(), lanes, marks, Arc::default(), Arc::default(), claims.clone());
+    let mut executor = Executor::new(plan, 0, Silence, Ends { orders, records, progress, claims }, 20_000);
     let (mut timing_wants, mut executor_wants) = (Instant(1), Instant(1));
     while executor.in_flight() < 20_000 {
         // Two threads: the timing core's bell gives the executor a turn, and nobody gives the timing core one.

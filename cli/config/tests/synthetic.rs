@@ -63,6 +63,7 @@ fn options_become_what_is_generated() {
         ),
         ("--num-prompts 7 --request-count 9", Options { entries: 7, ..default() }),
         ("--request-count 9", Options { entries: 9, ..default() }),
+        ("--request-count 9 --num-sessions 4", Options { entries: 4, ..default() }),
     ] {
         assert_eq!(options(words), want, "{words}");
     }

@@ -190,8 +190,8 @@ impl Collector {
         let sum = |f: fn(&Progress) -> u64| self.sources.iter().map(|s| f(&s.progress)).sum::<u64>();
         End {
             was_cancelled: self.issued.cancelled.load(Ordering::Acquire),
-            issued: Progress::get(&self.issued.credits),
-            unused: sum(|p| Progress::get(&p.unused)),
+            issued: Progress::get(&self.issued.credits) + sum(|p| p.total(|c| &c.own)),
+            unused: sum(|p| p.total(|c| &c.unused)),
             records: self.records,
             lost: sum(|p| Progress::get(&p.lost)),
             payloads_lost: sum(|p| Progress::get(&p.payloads_lost)),

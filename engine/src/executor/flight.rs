@@ -1,8 +1,8 @@
 //! One request in flight: what has come back so far, folded into its record as it comes.
 
-use crate::clock::Instant;
+use crate::clock::{Instant, Nanos};
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading, Usage};
+use crate::endpoint::{self, Reading, Reply, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, flag, part, put_leb128, put_part};
@@ -25,6 +25,12 @@ pub(super) struct Flight {
     pub(super) record: Record,
     pub(super) conn: Option<ConnId>,
     pub(super) retried: bool,
+    /// It holds a prefill slot.
+    pub(super) prefilling: bool,
+    /// Cut on purpose so long after its last byte is sent.
+    pub(super) cut_after: Option<Nanos>,
+    /// Slot of its session, or [`NONE`].
+    pub(super) session: u32,
     pub(super) answer: Answer,
     /// Neighbours in the list of timeouts.
     pub(super) earlier: u32,
@@ -36,10 +42,13 @@ impl Flight {
         Self {
             generation: 0,
             live: false,
-            credit: Credit { seq: 0, due: Instant::UNSET, request: 0, phase: 0 },
+            credit: Credit { seq: 0, due: Instant::UNSET, request: 0, turns: 0, phase: 0 },
             record: bytemuck::Zeroable::zeroed(),
             conn: None,
             retried: false,
+            prefilling: false,
+            cut_after: None,
+            session: NONE,
             answer: Answer::new(),
             earlier: NONE,
             later: NONE,
@@ -74,6 +83,10 @@ pub(super) struct Answer {
     gaps: Vec<u8>,
     error: Vec<u8>,
     reason: Vec<u8>,
+    /// What a session's later turns carry of it.
+    pub(super) reply: Reply,
+    /// Whether they do.
+    pub(super) keeps_reply: bool,
 }
 
 impl Answer {
@@ -89,6 +102,8 @@ impl Answer {
             gaps: Vec::new(),
             error: Vec::new(),
             reason: Vec::new(),
+            reply: Reply::new(),
+            keeps_reply: false,
         }
     }
 
@@ -102,6 +117,9 @@ impl Answer {
             [&mut self.body, &mut self.text, &mut self.reasoning, &mut self.gaps, &mut self.error, &mut self.reason]
         {
             buffer.clear();
+        }
+        if self.keeps_reply {
+            self.reply.clear();
         }
     }
 
@@ -119,8 +137,10 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason } = self;
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error };
+        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, reply, keeps_reply } =
+            self;
+        let reply = keeps_reply.then_some(reply);
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, reply };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -175,8 +195,9 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Outcome {
-        let Self { events, is_stream, failure, body, text, reasoning, gaps, error, .. } = self;
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error };
+        let Self { events, is_stream, failure, body, text, reasoning, gaps, error, reply, keeps_reply, .. } = self;
+        let reply = keeps_reply.then_some(reply);
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, reply };
         if !(200..300).contains(&fold.record.status) {
             fold.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
@@ -232,6 +253,7 @@ struct Fold<'a> {
     reasoning: &'a mut Vec<u8>,
     gaps: &'a mut Vec<u8>,
     error: &'a mut Vec<u8>,
+    reply: Option<&'a mut Reply>,
 }
 
 impl Fold<'_> {
@@ -256,6 +278,9 @@ impl Fold<'_> {
         }
         if let Some(usage) = reading.usage {
             self.usage(&usage);
+        }
+        if let Some(reply) = &mut self.reply {
+            reply.add(self.kind, reading);
         }
         if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);

@@ -6,26 +6,38 @@
 
 mod flight;
 mod pool;
+mod release;
+mod session;
 mod shard;
+mod slots;
+mod targets;
+mod timers;
 
 use crate::clock::{Instant, Nanos};
-use crate::credit::{Credit, Order, Progress};
+use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Wire};
-use crate::plan::Plan;
-use crate::record::{self, Outcome, Record, UNKNOWN, flag};
+use crate::plan::{Plan, Reuse, Sampler};
+use crate::record::{self, Outcome, Record, flag};
 use crate::ring::{Consumer, FrameProducer, Full};
-use crate::wire::http1::{Head, HttpError};
+use crate::wire::http1::HttpError;
 use flight::{Advance, Flight, NONE};
 use pool::{Pool, State};
-use shard::{Release, Shard};
+use session::Sessions;
+use shard::{Mode, Shard};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use targets::Targets;
+use timers::{Timer, Timers};
 
 /// Orders obeyed in one turn, so that a turn stays short.
 const ORDERS_A_TURN: usize = 1024;
 
-/// The ends of an executor's rings.
+/// Credits that wait on an executor at most: the timing core keeps the others back.
+pub const CREDITS: usize = 4 * ORDERS_A_TURN;
+
+/// The ends of an executor's rings, and what it shares with others.
 #[derive(Debug)]
 pub struct Ends {
     /// From the timing core.
@@ -34,6 +46,8 @@ pub struct Ends {
     pub records: FrameProducer<Record>,
     /// To anybody.
     pub progress: Arc<Progress>,
+    /// Numbers drawn by all executors.
+    pub claims: Arc<Claims>,
 }
 
 /// One core's share of the load.
@@ -43,15 +57,22 @@ pub struct Executor<W> {
     id: u16,
     wire: W,
     ends: Ends,
-    shard: Shard,
+    /// By phase. Only the one that began last starts anything; what those before it have in flight comes back.
+    shards: Vec<Shard>,
+    /// The phase that began last.
+    current: usize,
+    sampler: Sampler,
+    sessions: Sessions,
+    timers: Timers,
+    targets: Targets,
     pool: Pool,
     flights: Vec<Flight>,
     free: Vec<u32>,
     /// Ends of the list of flights in the order they started, which is the order they time out in.
     oldest: u32,
     newest: u32,
-    head: Head,
-    next_addr: usize,
+    /// A body put together from a turn and its session's history.
+    body: Vec<u8>,
     payload: Vec<u8>,
     finishing: bool,
 }
@@ -59,20 +80,24 @@ pub struct Executor<W> {
 impl<W: Wire> Executor<W> {
     /// An executor with nothing to do. It opens at most `connections` connections at a time.
     pub fn new(plan: Arc<Plan>, id: u16, wire: W, ends: Ends, connections: usize) -> Self {
-        let target = &plan.target;
-        let head = Head::new("POST", &target.path, &target.host, &target.correlation_header, &target.headers);
+        let mut shards: Vec<Shard> = (0..plan.phases.len().max(1)).map(|_| Shard::idle()).collect();
+        shards[0].reserve(VecDeque::with_capacity(CREDITS));
         Self {
             id,
             wire,
             ends,
-            shard: Shard::new(ORDERS_A_TURN * 4),
-            pool: Pool::new(connections),
+            shards,
+            current: 0,
+            sampler: Sampler::new(plan.sampling, plan.seed, plan.requests.sessions()),
+            sessions: Sessions::default(),
+            timers: Timers::default(),
+            targets: Targets::new(&plan, id as usize),
+            pool: Pool::new(connections, plan.targets.len()),
             flights: Vec::new(),
             free: Vec::new(),
             oldest: NONE,
             newest: NONE,
-            head,
-            next_addr: id as usize,
+            body: Vec::new(),
             payload: Vec::new(),
             finishing: false,
             plan,
@@ -81,7 +106,7 @@ impl<W: Wire> Executor<W> {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        self.shard.in_flight()
+        (self.flights.len() - self.free.len()) as u32
     }
 
     fn obey(&mut self, now: Instant) {
@@ -89,107 +114,87 @@ impl<W: Wire> Executor<W> {
             let Some(order) = self.ends.orders.pop() else { break };
             match order {
                 Order::Open(n) => self.open_ahead(n, now),
-                Order::Phase { concurrency, stop_at } => self.shard.begin_phase(concurrency, stop_at),
-                Order::Credit(credit) => self.shard.push(credit),
-                Order::StopStarting => self.shard.stop(),
-                Order::CancelInFlight => self.cancel_all(now),
+                Order::Phase { phase, start, stop_at } => self.begin_phase(phase as usize, start, stop_at),
+                Order::Credit(credit) => self.shards[self.current].push(credit),
+                Order::StopStarting => {
+                    self.shards[self.current].stop();
+                    self.hand_back(now);
+                    self.end_waiting(now);
+                    self.counters().stopped.store(true, Ordering::Release);
+                }
+                Order::CancelInFlight(phase) => self.cancel_all(phase, now),
                 Order::Finish => self.finishing = true,
             }
         }
     }
 
+    fn begin_phase(&mut self, n: usize, start: Instant, stop_at: Instant) {
+        let plan = self.plan.clone();
+        let Some(phase) = plan.phases.get(n) else { return };
+        let queue = self.shards[self.current].take_queue();
+        self.current = n;
+        let mode = Mode::of(phase, plan.requests.is_single_turn());
+        let part = (self.id as usize, self.ends.claims.executors());
+        self.shards[n] = Shard::begin(phase, mode, part, (start, stop_at), plan.seed, queue);
+    }
+
+    /// The account of the phase that began last.
+    fn counters(&self) -> &PhaseCounters {
+        self.ends.progress.phase(self.current)
+    }
+
     fn open_ahead(&mut self, n: u32, now: Instant) {
-        for _ in 0..n {
-            match self.pool.reserve(None, now) {
-                Some(conn) => self.connect(conn),
+        for k in 0..n {
+            let target = (k as usize % self.plan.targets.len()) as u16;
+            match self.pool.reserve(None, target, now) {
+                Some(conn) => self.connect(conn, target),
                 None => Progress::add(&self.ends.progress.opened, 1),
             }
         }
     }
 
-    fn connect(&mut self, conn: ConnId) {
-        let addrs = &self.plan.target.addrs;
-        let addr = addrs[self.next_addr % addrs.len()];
-        self.next_addr = self.next_addr.wrapping_add(1);
+    fn connect(&mut self, conn: ConnId, target: u16) {
+        let addr = self.targets.next_addr(&self.plan, target);
         self.wire.connect(conn, addr);
-    }
-
-    /// Starts every credit whose time has come and for which a slot is free.
-    fn release(&mut self, now: Instant) {
-        let mut taken_any = false;
-        while self.shard.next_due() <= now {
-            // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
-            let start = self.wire.now();
-            let Some(release) = self.shard.take(start) else { break };
-            let slot = self.board(&release, start);
-            Progress::add(&self.ends.progress.started, 1);
-            self.seat(slot, start);
-            taken_any = true;
-        }
-        if !taken_any {
-            let unused = self.shard.hand_back(now);
-            if unused > 0 {
-                Progress::add(&self.ends.progress.unused, unused);
-            }
-        }
-    }
-
-    /// Gives the request a slot and a fresh record.
-    fn board(&mut self, release: &Release, start: Instant) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(Flight::new());
-            self.flights.len() as u32 - 1
-        });
-        let Credit { seq, request, phase, .. } = release.credit;
-        let mut flags = 0;
-        if release.credit.is_scheduled() {
-            flags |= flag::SCHEDULED;
-        }
-        if release.queued {
-            flags |= flag::QUEUED;
-        }
-        let flight = &mut self.flights[slot as usize];
-        flight.generation = flight.generation.wrapping_add(1);
-        flight.live = true;
-        flight.credit = release.credit;
-        flight.conn = None;
-        flight.retried = false;
-        flight.answer.reset();
-        flight.record = Record {
-            seq,
-            due: if release.due.is_set() { release.due } else { start },
-            start,
-            request,
-            phase,
-            session: seq,
-            flags,
-            executor: self.id,
-            usage_prompt: UNKNOWN,
-            usage_completion: UNKNOWN,
-            usage_reasoning: UNKNOWN,
-            usage_cached: UNKNOWN,
-            usage_total: UNKNOWN,
-            ..bytemuck::Zeroable::zeroed()
-        };
-        self.link(slot);
-        slot
     }
 
     /// Finds the request a connection: an idle one, a new one, or a place in the queue.
     fn seat(&mut self, slot: u32, now: Instant) {
-        if let Some(conn) = self.pool.take_idle(slot) {
-            self.send(slot, conn);
-        } else {
-            self.seat_fresh(slot, now);
+        let target = self.flights[slot as usize].record.target;
+        let idle = match self.plan.reuse {
+            Reuse::Sticky => self.own_connection(slot),
+            Reuse::Pooled | Reuse::Never => self.pool.take_idle(slot, target),
+        };
+        match idle {
+            Some(conn) => self.send(slot, conn),
+            None => self.seat_fresh(slot, now),
         }
     }
 
+    /// The connection that the request's session has kept, if it still stands.
+    fn own_connection(&mut self, slot: u32) -> Option<ConnId> {
+        let session = self.flights[slot as usize].session;
+        if session == NONE {
+            return None;
+        }
+        let conn = self.sessions.get(session).conn.take()?;
+        self.pool.take(conn, slot).then_some(conn)
+    }
+
     fn seat_fresh(&mut self, slot: u32, now: Instant) {
-        match self.pool.reserve(Some(slot), now) {
+        let target = self.flights[slot as usize].record.target;
+        let mut reserved = self.pool.reserve(Some(slot), target, now);
+        while reserved.is_none()
+            && let Some(other) = self.pool.any_idle().or_else(|| self.sessions.take_connection())
+        {
+            // It leads to another target, or waits for the next turn of a session, which can have another one then.
+            self.drop_conn(other);
+            reserved = self.pool.reserve(Some(slot), target, now);
+        }
+        match reserved {
             Some(conn) => {
-                let flight = &mut self.flights[slot as usize];
-                flight.conn = Some(conn);
-                self.connect(conn);
+                self.flights[slot as usize].conn = Some(conn);
+                self.connect(conn, target);
             }
             None => self.pool.waiting.push_back((slot, self.flights[slot as usize].generation)),
         }
@@ -213,12 +218,16 @@ impl<W: Wire> Executor<W> {
         };
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
-        let body = self.plan.requests.body(flight.credit.request);
-        let (Credit { seq, phase, .. }, session) = (flight.credit, flight.record.session);
+        let (Credit { seq, phase, request, .. }, session) = (flight.credit, flight.record.session);
+        let mut body = self.plan.requests.body(request);
+        if flight.session != NONE {
+            self.sessions.get(flight.session).body(&self.plan.requests, request, &mut self.body);
+            body = &self.body;
+        }
         let key = self.plan.run_key;
         let (request_id, session_id) =
             (record::request_id(key, phase, seq), record::correlation_id(key, phase, session));
-        let head = self.head.patch(request_id, session_id, body.len());
+        let head = self.targets.head(flight.record.target).patch(request_id, session_id, body.len());
         let bytes = (head.len() + body.len()) as u32;
         let result = self.wire.send(conn, head, body);
         let record = &mut flight.record;
@@ -230,13 +239,24 @@ impl<W: Wire> Executor<W> {
             Ok(sent) => {
                 record.bytes_sent = bytes;
                 record.sent = sent.first;
-                record.send_end = sent.last.unwrap_or(Instant::UNSET);
+                if let Some(last) = sent.last {
+                    record.send_end = last;
+                    self.arm_cut(slot, last);
+                }
             }
             Err(e) => {
                 let now = self.wire.now();
                 self.drop_conn(conn);
                 self.broken(slot, idled, &Err(e), now);
             }
+        }
+    }
+
+    /// The request is sent whole: from here on it is counted when it is cut, if it is to be.
+    fn arm_cut(&mut self, slot: u32, at: Instant) {
+        let flight = &self.flights[slot as usize];
+        if let Some(delay) = flight.cut_after {
+            self.timers.set(at.after(delay), Timer::Cut { flight: slot, generation: flight.generation });
         }
     }
 
@@ -289,8 +309,10 @@ impl<W: Wire> Executor<W> {
         flight.live = false;
         flight.record.outcome = outcome as u8;
         flight.record.done = now;
+        let phase = flight.record.phase as usize;
+        let counters = self.ends.progress.phase(phase);
         if outcome != Outcome::Ok {
-            Progress::add(&self.ends.progress.failed, 1);
+            Progress::add(&counters.failed, 1);
         }
         self.payload.clear();
         flight.answer.payload(outcome, &mut self.payload);
@@ -306,15 +328,30 @@ impl<W: Wire> Executor<W> {
             Progress::add(&self.ends.progress.lost, 1);
         }
         self.free.push(slot);
-        self.shard.free_slot(now);
-        self.ends.progress.last_done.store(now.0, Ordering::Relaxed);
-        Progress::add(&self.ends.progress.finished, 1);
+        self.targets.end(flight.record.target);
+        let shard = &mut self.shards[phase];
+        if std::mem::take(&mut flight.prefilling) {
+            shard.free_prefill(now);
+        }
+        let session = flight.session;
+        if session == NONE {
+            shard.free_session(now);
+        }
+        counters.last_done.store(now.0, Ordering::Relaxed);
+        Progress::add(&counters.finished, 1);
+        if session != NONE {
+            self.turn_over(slot, session, outcome, now);
+        }
     }
 
-    fn cancel_all(&mut self, now: Instant) {
-        while self.oldest != NONE {
-            let slot = self.oldest;
-            self.abandon(slot, Outcome::Cancelled, "cut by the end of the run", now);
+    fn cancel_all(&mut self, phase: u8, now: Instant) {
+        let mut next = self.oldest;
+        while next != NONE {
+            let slot = next;
+            next = self.flights[slot as usize].later;
+            if self.flights[slot as usize].record.phase == phase {
+                self.abandon(slot, Outcome::Cancelled, "cut by the end of the run", now);
+            }
         }
     }
 
@@ -373,15 +410,41 @@ impl<W: Wire> Executor<W> {
     /// After an event: starts what can start, and says when a turn is wanted.
     fn settle(&mut self, at: Instant) -> Instant {
         self.seat_waiting(at);
-        if self.shard.next_due() <= at {
+        if self.next_start() <= at {
             self.release(at);
         }
         // With nothing in flight, or a closed loop short of credits, the timing core may have something to do.
-        if self.shard.is_short() || self.shard.in_flight() == 0 { at } else { self.next() }
+        if self.shards[self.current].is_short() || self.in_flight() == 0 { at } else { self.next() }
     }
 
     fn next(&self) -> Instant {
-        self.shard.next_due().min(self.next_timeout()).min(self.shard.void_at())
+        let void_at = self.shards[self.current].void_at(self.sessions.any_waits());
+        self.next_start().min(self.next_timeout()).min(void_at).min(self.timers.next())
+    }
+
+    /// Does what is due at times of its own.
+    fn fire(&mut self, now: Instant) {
+        while let Some((at, timer)) = self.timers.take(now) {
+            match timer {
+                Timer::Turn { session, generation } => {
+                    let entry = self.sessions.get(session);
+                    if entry.live && entry.waiting && entry.generation == generation {
+                        self.make_ready(session);
+                    }
+                }
+                Timer::Cut { flight, generation } => {
+                    let entry = &self.flights[flight as usize];
+                    let Some(delay) = entry.cut_after.filter(|_| entry.live && entry.generation == generation) else {
+                        continue;
+                    };
+                    // Another attempt has a time of its own.
+                    if entry.record.send_end.is_set() && entry.record.send_end.after(delay) == at {
+                        let text = format!("cut on purpose, {} s after it was sent", delay as f64 / 1e9);
+                        self.abandon(flight, Outcome::Abandoned, &text, now);
+                    }
+                }
+            }
+        }
     }
 
     fn end(&mut self) -> Next {
@@ -392,8 +455,8 @@ impl<W: Wire> Executor<W> {
         Next::ENDED
     }
 
-    /// A response is complete on `conn`: keep the connection or let it go.
-    fn retire(&mut self, conn: ConnId, reusable: bool) {
+    /// The response to the request that had `slot` is complete on `conn`: keep the connection or let it go.
+    fn retire(&mut self, slot: u32, conn: ConnId, reusable: bool) {
         if let Some(entry) = self.pool.get(conn) {
             let reused = entry.served > 0;
             entry.served += 1;
@@ -401,10 +464,21 @@ impl<W: Wire> Executor<W> {
                 self.pool.note_reuse(true);
             }
         }
-        if reusable && self.pool.reuses() {
-            self.pool.set_idle(conn);
-        } else {
-            self.drop_conn(conn);
+        if !reusable || !self.pool.reuses() {
+            return self.drop_conn(conn);
+        }
+        match self.plan.reuse {
+            Reuse::Pooled => self.pool.set_idle(conn),
+            Reuse::Never => self.drop_conn(conn),
+            Reuse::Sticky => {
+                let session = self.flights[slot as usize].session;
+                // Whoever waits for a connection may hold what this session waits for next.
+                if session == NONE || !self.sessions.get(session).live || self.pool.has_waiting() {
+                    return self.drop_conn(conn);
+                }
+                self.pool.hold(conn);
+                self.sessions.get(session).conn = Some(conn);
+            }
         }
     }
 }
@@ -412,9 +486,10 @@ impl<W: Wire> Executor<W> {
 impl<W: Wire> Part for Executor<W> {
     fn turn(&mut self, now: Instant) -> Next {
         self.obey(now);
-        if self.finishing && self.shard.in_flight() == 0 {
+        if self.finishing && self.in_flight() == 0 {
             return self.end();
         }
+        self.fire(now);
         self.expire(now);
         self.seat_waiting(now);
         self.release(now);
@@ -450,7 +525,7 @@ impl<W: Wire> Events for Executor<W> {
                     let flight = &mut self.flights[slot as usize];
                     flight.conn = None;
                     flight.record.connecting = took;
-                    let addr = &self.plan.target.host;
+                    let addr = &self.plan.targets[flight.record.target as usize].host;
                     flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
                 }
@@ -468,12 +543,18 @@ impl<W: Wire> Events for Executor<W> {
         };
         let flight = &mut self.flights[slot as usize];
         match flight.answer.read(bytes, at, &mut flight.record, self.plan.endpoint, self.plan.capture) {
-            Advance::More => return if self.shard.next_due() <= at { self.settle(at) } else { self.next() },
+            Advance::More => {
+                if flight.prefilling && flight.record.first_token.is_set() {
+                    flight.prefilling = false;
+                    self.shards[flight.record.phase as usize].free_prefill(at);
+                }
+                return if self.next_start() <= at { self.settle(at) } else { self.next() };
+            }
             Advance::Done { reusable } => {
                 // An answer before the end of its request: the rest of the request would come before the next one.
                 let whole = flight.record.send_end.is_set();
                 self.complete(slot, at);
-                self.retire(conn, reusable && whole);
+                self.retire(slot, conn, reusable && whole);
             }
             Advance::Broken(e) => {
                 flight.answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
@@ -487,6 +568,7 @@ impl<W: Wire> Events for Executor<W> {
     fn flushed(&mut self, conn: ConnId, at: Instant) -> Instant {
         if let Some(State::Busy(slot)) = self.pool.get(conn).map(|c| c.state) {
             self.flights[slot as usize].record.send_end = at;
+            self.arm_cut(slot, at);
         }
         self.next()
     }

@@ -24,6 +24,7 @@ pub(super) struct Conn {
     /// Responses carried so far.
     pub(super) served: u32,
     pub(super) local_port: u16,
+    pub(super) target: u16,
     /// It has stood idle: the server may have closed it meanwhile.
     pub(super) idled: bool,
     /// When the attempt to connect began.
@@ -38,8 +39,8 @@ const GIVE_UP_REUSE_AFTER: u32 = 3;
 pub(super) struct Pool {
     conns: Vec<Conn>,
     vacant: Vec<u32>,
-    /// Most recently used last. Entries whose connection has closed since are skipped when taken.
-    idle: Vec<ConnId>,
+    /// By target; most recently used last. Entries whose connection has closed since are skipped when taken.
+    idle: Vec<Vec<ConnId>>,
     /// Flights (slot, generation) that wait for a connection.
     pub(super) waiting: VecDeque<(u32, u32)>,
     limit: usize,
@@ -49,12 +50,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// At most `limit` connections at a time.
-    pub(super) fn new(limit: usize) -> Self {
+    /// At most `limit` connections at a time, to so many targets.
+    pub(super) fn new(limit: usize, targets: usize) -> Self {
         Self {
             conns: Vec::new(),
             vacant: Vec::new(),
-            idle: Vec::new(),
+            idle: vec![Vec::new(); targets],
             waiting: VecDeque::new(),
             limit,
             open: 0,
@@ -69,12 +70,12 @@ impl Pool {
     }
 
     /// A slot for a new connection, or `None` at the limit.
-    pub(super) fn reserve(&mut self, flight: Option<u32>, now: Instant) -> Option<ConnId> {
+    pub(super) fn reserve(&mut self, flight: Option<u32>, target: u16, now: Instant) -> Option<ConnId> {
         if self.open >= self.limit {
             return None;
         }
         self.open += 1;
-        let fresh = Conn { epoch: 0, state: State::Vacant, served: 0, local_port: 0, idled: false, began: now };
+        let fresh = Conn { epoch: 0, state: State::Vacant, served: 0, local_port: 0, target, idled: false, began: now };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.conns.push(fresh);
             self.conns.len() as u32 - 1
@@ -84,15 +85,38 @@ impl Pool {
         Some(ConnId { slot, epoch: conn.epoch })
     }
 
-    /// An idle connection, the most recently used first.
-    pub(super) fn take_idle(&mut self, flight: u32) -> Option<ConnId> {
-        while let Some(id) = self.idle.pop() {
-            if let Some(conn) = self.get(id)
-                && conn.state == State::Idle
-            {
-                conn.state = State::Busy(flight);
+    /// An idle connection to the target, the most recently used first.
+    pub(super) fn take_idle(&mut self, flight: u32, target: u16) -> Option<ConnId> {
+        while let Some(id) = self.idle[target as usize].pop() {
+            if self.take(id, flight) {
                 return Some(id);
             }
+        }
+        None
+    }
+
+    /// Makes an idle connection carry a flight; `false` if it has closed meanwhile.
+    pub(super) fn take(&mut self, id: ConnId, flight: u32) -> bool {
+        match self.get(id) {
+            Some(conn) if conn.state == State::Idle => {
+                conn.state = State::Busy(flight);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// An idle connection to any target, to be closed in favour of another.
+    pub(super) fn any_idle(&mut self) -> Option<ConnId> {
+        (0..self.idle.len()).find_map(|target| self.last_idle(target))
+    }
+
+    fn last_idle(&mut self, target: usize) -> Option<ConnId> {
+        while let Some(&id) = self.idle[target].last() {
+            if self.get(id).is_some_and(|c| c.state == State::Idle) {
+                return Some(id);
+            }
+            self.idle[target].pop();
         }
         None
     }
@@ -102,24 +126,24 @@ impl Pool {
         !self.waiting.is_empty()
     }
 
-    /// Whether a flight would get a connection: an idle one, or a new one.
+    /// Whether a flight would get a connection: an idle one, a new one, or one in place of an idle one.
     pub(super) fn has_room(&mut self) -> bool {
-        while let Some(&id) = self.idle.last() {
-            if self.get(id).is_some_and(|c| c.state == State::Idle) {
-                return true;
-            }
-            self.idle.pop();
-        }
-        self.open < self.limit
+        self.any_idle().is_some() || self.open < self.limit
     }
 
     /// The connection is free for another request.
     pub(super) fn set_idle(&mut self, id: ConnId) {
-        if let Some(conn) = self.get(id) {
-            conn.state = State::Idle;
-            conn.idled = true;
-            self.idle.push(id);
+        if let Some(target) = self.hold(id) {
+            self.idle[target as usize].push(id);
         }
+    }
+
+    /// The connection stands idle for whoever knows of it; returns its target.
+    pub(super) fn hold(&mut self, id: ConnId) -> Option<u16> {
+        let conn = self.get(id)?;
+        conn.state = State::Idle;
+        conn.idled = true;
+        Some(conn.target)
     }
 
     /// The connection is gone.
@@ -161,20 +185,20 @@ mod tests {
 
     #[test]
     fn slots_are_reused_under_new_epochs_and_stale_ids_mean_nothing() {
-        let mut pool = Pool::new(1);
-        let first = pool.reserve(None, Instant(1)).unwrap();
-        assert_eq!(pool.reserve(None, Instant(1)), None, "the limit holds");
+        let mut pool = Pool::new(1, 1);
+        let first = pool.reserve(None, 0, Instant(1)).unwrap();
+        assert_eq!(pool.reserve(None, 0, Instant(1)), None, "the limit holds");
         pool.set_idle(first);
         pool.vacate(first);
-        assert_eq!(pool.take_idle(7), None, "a closed connection is not handed out");
-        let second = pool.reserve(Some(3), Instant(2)).unwrap();
+        assert_eq!(pool.take_idle(7, 0), None, "a closed connection is not handed out");
+        let second = pool.reserve(Some(3), 0, Instant(2)).unwrap();
         assert_eq!(second.slot, first.slot);
         assert!(pool.get(first).is_none() && pool.get(second).is_some());
     }
 
     #[test]
     fn reuse_is_given_up_only_where_it_never_worked() {
-        let mut pool = Pool::new(9);
+        let mut pool = Pool::new(9, 1);
         for _ in 0..GIVE_UP_REUSE_AFTER {
             assert!(pool.reuses());
             pool.note_reuse(false);
@@ -189,7 +213,7 @@ mod tests {
         fn a_connection_is_one_thing_at_a_time_and_the_limit_holds(
             moves in prop::collection::vec((0..4u8, any::<prop::sample::Index>()), 0..200), limit in 1..5usize
         ) {
-            let mut pool = Pool::new(limit);
+            let mut pool = Pool::new(limit, 1);
             // What the pool should hold: each connection, and whether it is idle.
             let mut held: Vec<(ConnId, bool)> = Vec::new();
             let mut ever = std::collections::HashSet::new();
@@ -197,14 +221,14 @@ mod tests {
                 let room = pool.has_room();
                 prop_assert_eq!(room, held.len() < limit || held.iter().any(|h| h.1));
                 match what {
-                    0 => match pool.reserve(None, Instant(1)) {
+                    0 => match pool.reserve(None, 0, Instant(1)) {
                         Some(id) => {
                             prop_assert!(ever.insert(id), "{id:?} a second time");
                             held.push((id, false));
                         }
                         None => prop_assert_eq!(held.len(), limit),
                     },
-                    1 => match pool.take_idle(7) {
+                    1 => match pool.take_idle(7, 0) {
                         Some(id) => {
                             let entry = held.iter_mut().find(|h| h.0 == id && h.1);
                             prop_assert!(entry.is_some(), "{id:?} is not idle");
@@ -232,7 +256,7 @@ mod tests {
                 all.sort_by_key(|c| c.slot);
                 wanted.sort_by_key(|c| c.slot);
                 prop_assert_eq!(all, wanted);
-                prop_assert!(pool.idle.len() <= ever.len() && pool.conns.len() <= limit);
+                prop_assert!(pool.idle[0].len() <= ever.len() && pool.conns.len() <= limit);
             }
         }
     }

@@ -1,108 +1,279 @@
-//! An executor's share of the credits and of the limits.
+//! An executor's share of the credits and of the limits of one phase.
 
-use crate::clock::Instant;
+use super::slots::Slots;
+use crate::clock::{Instant, Nanos};
 use crate::credit::Credit;
+use crate::plan::{CancellationDraws, LatePolicy, Phase};
+use crate::schedule::{LimitCurve, Spec};
 use std::collections::VecDeque;
+
+/// Who decides that a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Every session has one turn: a credit is its request.
+    Single,
+    /// Closed loop of sessions: a free slot starts one, and its turns follow at their own pace.
+    Loop,
+    /// A schedule of ticks: each sends a turn that is ready, else starts a session.
+    Ticks,
+    /// A schedule of sessions; later turns go at their own times.
+    Starts,
+}
+
+impl Mode {
+    pub(super) fn of(phase: &Phase, single_turn: bool) -> Self {
+        match &phase.schedule {
+            _ if single_turn => Self::Single,
+            Spec::ClosedLoop => Self::Loop,
+            _ if phase.schedules_sessions() => Self::Starts,
+            _ => Self::Ticks,
+        }
+    }
+}
+
+/// What a request needs before it can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// A slot for its session, and one to prefill.
+    Session,
+    /// Its session has its slot: one to prefill.
+    Turn,
+}
 
 /// Credits that wait, in the order they were issued, and the slots they wait for.
 #[derive(Debug)]
 pub(super) struct Shard {
+    pub(super) mode: Mode,
     waiting: VecDeque<Credit>,
-    limit: Option<u32>,
-    in_flight: u32,
+    sessions: Slots,
+    prefill: Slots,
+    late: LatePolicy,
+    pub(super) start: Instant,
     stop_at: Instant,
     stopped: bool,
     /// Whether the last credit had a planned time: no closed loop is to be kept going.
     scheduled: bool,
     /// When a slot was last freed.
     freed_at: Instant,
-    /// When the limit last kept a credit waiting.
-    full_until: Instant,
+    /// No session can be started any more.
+    pub(super) exhausted: bool,
+    pub(super) cancel: Option<CancellationDraws>,
+    /// From one turn to the next, where the schedule sets it.
+    pub(super) gap: Option<Nanos>,
 }
 
-/// A credit whose time has come, with a slot of its own.
+/// A credit whose time has come, with its slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Release {
     pub(super) credit: Credit,
     /// Planned time; in a closed loop the moment the slot became free ([`Instant::UNSET`] before the first).
     pub(super) due: Instant,
-    /// It found no free slot when it was due.
+    /// It found no free slot when it was due, and waited.
     pub(super) queued: bool,
+    /// It found no free slot and goes all the same.
+    pub(super) over_limit: bool,
+}
+
+/// What became of the next credit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It waits, or there is none.
+    Nothing,
+    /// It is to be sent.
+    Go(Release),
+    /// It found no free slot at its time and is not sent.
+    Dropped,
 }
 
 impl Shard {
-    pub(super) fn new(capacity: usize) -> Self {
+    /// A phase that has not begun.
+    pub(super) fn idle() -> Self {
+        let none = || Slots::new(None, (0, 1), Instant::UNSET);
         Self {
-            waiting: VecDeque::with_capacity(capacity),
-            limit: None,
-            in_flight: 0,
+            mode: Mode::Single,
+            waiting: VecDeque::new(),
+            sessions: none(),
+            prefill: none(),
+            late: LatePolicy::Queue,
+            start: Instant::UNSET,
             stop_at: Instant::NEVER,
-            stopped: false,
-            scheduled: false,
+            stopped: true,
+            scheduled: true,
             freed_at: Instant::UNSET,
-            full_until: Instant::UNSET,
+            exhausted: true,
+            cancel: None,
+            gap: None,
         }
     }
 
-    /// A phase begins with this share of its limit.
-    pub(super) fn begin_phase(&mut self, limit: Option<u32>, stop_at: Instant) {
-        self.limit = limit;
-        self.stop_at = stop_at;
-        self.stopped = false;
-        self.freed_at = Instant::UNSET;
-        self.full_until = Instant::UNSET;
+    /// Gives a phase that has not begun its queue.
+    pub(super) fn reserve(&mut self, queue: VecDeque<Credit>) {
+        self.waiting = queue;
+    }
+
+    /// A phase that begins at `start`, with share `part.0` of `part.1` of its limits. `queue` keeps its room.
+    pub(super) fn begin(
+        phase: &Phase,
+        mode: Mode,
+        part: (usize, usize),
+        (start, stop_at): (Instant, Instant),
+        seed: u64,
+        mut queue: VecDeque<Credit>,
+    ) -> Self {
+        queue.clear();
+        let slots = |curve: &Option<_>| Slots::new(curve.clone(), part, start);
+        // A loop without any limit would start sessions for ever.
+        let one = Some(LimitCurve::constant(1)).filter(|_| mode == Mode::Loop);
+        let concurrency = phase.concurrency.clone().or(one);
+        Self {
+            mode,
+            waiting: queue,
+            sessions: slots(&concurrency),
+            prefill: slots(&phase.prefill),
+            late: phase.late,
+            start,
+            stop_at,
+            stopped: false,
+            scheduled: phase.schedule != Spec::ClosedLoop || mode != Mode::Single,
+            freed_at: Instant::UNSET,
+            exhausted: false,
+            cancel: phase.cancellation.map(|c| c.draws(seed)),
+            gap: phase.turn_gap(),
+        }
+    }
+
+    /// The queue of a phase that has sent everything, for the next one.
+    pub(super) fn take_queue(&mut self) -> VecDeque<Credit> {
+        std::mem::take(&mut self.waiting)
     }
 
     pub(super) fn push(&mut self, credit: Credit) {
-        self.scheduled = credit.is_scheduled();
         self.waiting.push_back(credit);
-    }
-
-    pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight
     }
 
     /// Whether a closed loop is about to run out of credits to refill its slots with.
     pub(super) fn is_short(&self) -> bool {
-        match self.waiting.front() {
-            None => !self.scheduled,
-            Some(credit) => !credit.is_scheduled() && self.waiting.len() < self.in_flight as usize / 2,
+        !self.scheduled && self.waiting.len() < (self.sessions.taken() as usize / 2).max(1)
+    }
+
+    /// Whether nothing more starts.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Whether nothing more may start at `now`, but for what was due before and is only late.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.stopped || now >= self.stop_at
+    }
+
+    pub(super) fn has_slot(&self, need: Need) -> bool {
+        (need == Need::Turn || self.sessions.is_free()) && self.prefill.is_free()
+    }
+
+    /// Takes up what the limits are at `now`.
+    #[inline]
+    pub(super) fn refresh(&mut self, now: Instant) {
+        self.sessions.refresh(now);
+        self.prefill.refresh(now);
+    }
+
+    /// Until when the limit last kept anything waiting that has this need.
+    fn full_until(&self, need: Need) -> Instant {
+        match need {
+            Need::Session => self.sessions.full_until().max(self.prefill.full_until()),
+            Need::Turn => self.prefill.full_until(),
         }
     }
 
-    fn has_slot(&self) -> bool {
-        self.limit.is_none_or(|limit| self.in_flight < limit)
-    }
-
-    /// When the next credit can be released; [`Instant::NEVER`] if that takes an event.
-    pub(super) fn next_due(&self) -> Instant {
-        match self.waiting.front() {
-            Some(credit) if self.has_slot() => credit.due,
-            _ => Instant::NEVER,
+    /// When the next request with this need could go that needs no credit: at once, or when a limit changes.
+    pub(super) fn slot_at(&self, need: Need) -> Instant {
+        if self.has_slot(need) || (need == Need::Turn && self.sends_over_limit()) {
+            Instant::UNSET
+        } else {
+            self.sessions.changes_at().min(self.prefill.changes_at())
         }
     }
 
-    /// The next credit whose time has come, if a slot is free for it.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Release> {
-        let credit = *self.waiting.front()?;
-        let queued = credit.is_scheduled() && credit.due < self.full_until;
+    /// Whether turns that go at planned times go without a slot too.
+    pub(super) fn sends_over_limit(&self) -> bool {
+        self.mode == Mode::Starts && self.late == LatePolicy::Send
+    }
+
+    /// When the next credit, whose request has this need, can be released or dropped; [`Instant::NEVER`] if that takes an
+    /// event.
+    pub(super) fn next_due(&self, need: Need) -> Instant {
+        match self.waiting.front() {
+            None => Instant::NEVER,
+            Some(credit) if credit.is_scheduled() && self.late != LatePolicy::Queue => credit.due,
+            Some(credit) => credit.due.max(self.slot_at(need)),
+        }
+    }
+
+    /// When the next credit is due, slot or no slot.
+    pub(super) fn front_due(&self) -> Instant {
+        self.waiting.front().map_or(Instant::NEVER, |c| c.due)
+    }
+
+    /// The next credit whose time has come, if a slot is free for its request, or it needs none.
+    pub(super) fn take(&mut self, now: Instant, need: Need) -> Taken {
+        let Some(&credit) = self.waiting.front() else { return Taken::Nothing };
+        self.refresh(now);
+        let (scheduled, free) = (credit.is_scheduled(), self.has_slot(need));
+        let found_full = scheduled && credit.due < self.full_until(need);
         // What was due before the end and is only late may still go; what waited for a slot may not.
-        let over = now >= self.stop_at && (queued || !credit.is_scheduled());
-        if self.stopped || over || credit.due > now || !self.has_slot() {
-            return None;
+        let over = now >= self.stop_at && (found_full || !free || !scheduled);
+        if self.stopped || over || credit.due > now {
+            return Taken::Nothing;
+        }
+        match self.late {
+            LatePolicy::Drop if scheduled && (found_full || !free) => {
+                self.waiting.pop_front();
+                return Taken::Dropped;
+            }
+            LatePolicy::Send if scheduled => {}
+            _ if !free => return Taken::Nothing,
+            _ => {}
         }
         self.waiting.pop_front();
-        self.in_flight += 1;
-        let due = if credit.is_scheduled() { credit.due } else { self.freed_at };
-        Some(Release { credit, due, queued })
+        self.occupy(need);
+        let due = if scheduled { credit.due } else { self.freed_at };
+        Taken::Go(Release { credit, due, queued: found_full && self.late == LatePolicy::Queue, over_limit: !free })
     }
 
-    /// A request has ended at `now`.
-    pub(super) fn free_slot(&mut self, now: Instant) {
-        if !self.has_slot() {
-            self.full_until = now;
+    /// Takes the next credit if its time has come, with no slot: there is nothing to send.
+    pub(super) fn take_idle(&mut self, now: Instant) -> bool {
+        !self.stopped && self.front_due() <= now && self.waiting.pop_front().is_some()
+    }
+
+    /// Takes the slots for a request.
+    pub(super) fn occupy(&mut self, need: Need) {
+        if need == Need::Session {
+            self.sessions.take();
         }
-        self.in_flight -= 1;
+        if self.prefill.is_limited() {
+            self.prefill.take();
+        }
+    }
+
+    /// Whether a request just started holds a prefill slot.
+    pub(super) fn limits_prefill(&self) -> bool {
+        self.prefill.is_limited()
+    }
+
+    /// When a slot was last freed.
+    pub(super) fn freed_at(&self) -> Instant {
+        self.freed_at
+    }
+
+    /// A session has ended at `now`.
+    pub(super) fn free_session(&mut self, now: Instant) {
+        self.sessions.give_back(now);
+        self.freed_at = now;
+    }
+
+    /// A request has had its first token, or ended without.
+    pub(super) fn free_prefill(&mut self, now: Instant) {
+        self.prefill.give_back(now);
         self.freed_at = now;
     }
 
@@ -113,7 +284,13 @@ impl Shard {
 
     /// Takes back the credits that will not be started; returns how many.
     pub(super) fn hand_back(&mut self, now: Instant) -> u64 {
-        let waits = |c: &Credit| !c.is_scheduled() || !self.has_slot() || c.due < self.full_until;
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        let full = self.full_until(Need::Session);
+        let waits = |c: &Credit| {
+            self.mode != Mode::Single || !c.is_scheduled() || !self.has_slot(Need::Session) || c.due < full
+        };
         let over = self.stopped || (now >= self.stop_at && self.waiting.front().is_some_and(waits));
         if !over {
             return 0;
@@ -123,9 +300,9 @@ impl Shard {
         n
     }
 
-    /// When credits that wait for a slot become void.
-    pub(super) fn void_at(&self) -> Instant {
-        if self.waiting.is_empty() { Instant::NEVER } else { self.stop_at }
+    /// When what waits becomes void. `sessions_wait` for their next turn.
+    pub(super) fn void_at(&self, sessions_wait: bool) -> Instant {
+        if self.waiting.is_empty() && !sessions_wait { Instant::NEVER } else { self.stop_at }
     }
 }
 
@@ -134,67 +311,115 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn begun(limit: Option<u32>, stop_at: Instant, scheduled: bool, late: LatePolicy) -> Shard {
+        let schedule = if scheduled { Spec::Constant(1.0) } else { Spec::ClosedLoop };
+        let phase = Phase { concurrency: limit.map(LimitCurve::constant), schedule, late, ..Phase::default() };
+        Shard::begin(&phase, Mode::Single, (0, 1), (Instant(1), stop_at), 0, VecDeque::new())
+    }
+
+    fn go(shard: &mut Shard, now: u64) -> Option<Release> {
+        match shard.take(Instant(now), Need::Session) {
+            Taken::Go(release) => Some(release),
+            Taken::Nothing | Taken::Dropped => None,
+        }
+    }
+
     fn credit(seq: u64, due: u64) -> Credit {
-        Credit { seq, due: Instant(due), request: 0, phase: 0 }
+        Credit { seq, due: Instant(due), request: 0, turns: 1, phase: 0 }
     }
 
     #[test]
     fn a_limit_of_one_means_one() {
-        let mut shard = Shard::new(4);
-        shard.begin_phase(Some(1), Instant::NEVER);
+        let mut shard = begun(Some(1), Instant::NEVER, false, LatePolicy::Queue);
         shard.push(credit(0, 0));
         shard.push(credit(1, 0));
-        assert_eq!(shard.take(Instant(5)).unwrap().due, Instant::UNSET);
-        assert_eq!(shard.take(Instant(6)), None);
-        shard.free_slot(Instant(9));
-        assert_eq!(shard.take(Instant(10)).unwrap().due, Instant(9), "a closed loop's due is when the slot was freed");
+        assert_eq!(go(&mut shard, 5).unwrap().due, Instant::UNSET);
+        assert_eq!(go(&mut shard, 6), None);
+        shard.free_session(Instant(9));
+        assert_eq!(go(&mut shard, 10).unwrap().due, Instant(9), "a closed loop's due is when the slot was freed");
     }
 
     #[test]
     fn a_scheduled_credit_waits_for_its_time_and_remembers_a_full_house() {
-        let mut shard = Shard::new(4);
-        shard.begin_phase(Some(1), Instant::NEVER);
+        let mut shard = begun(Some(1), Instant::NEVER, true, LatePolicy::Queue);
         for (seq, due) in [(0, 10), (1, 20), (2, 40)] {
             shard.push(credit(seq, due));
         }
-        assert_eq!(shard.take(Instant(9)), None);
-        assert_eq!(shard.next_due(), Instant(10));
-        assert!(!shard.take(Instant(10)).unwrap().queued);
-        assert_eq!(shard.take(Instant(25)), None);
-        assert_eq!(shard.next_due(), Instant::NEVER);
-        shard.free_slot(Instant(30));
-        let late = shard.take(Instant(30)).unwrap();
+        assert_eq!(go(&mut shard, 9), None);
+        assert_eq!(shard.next_due(Need::Session), Instant(10));
+        assert!(!go(&mut shard, 10).unwrap().queued);
+        assert_eq!(go(&mut shard, 25), None);
+        assert_eq!(shard.next_due(Need::Session), Instant::NEVER);
+        shard.free_session(Instant(30));
+        let late = go(&mut shard, 30).unwrap();
         assert_eq!((late.queued, late.due), (true, Instant(20)));
-        shard.free_slot(Instant(35));
-        assert!(!shard.take(Instant(41)).unwrap().queued, "the slot was free again before this one was due");
+        shard.free_session(Instant(35));
+        assert!(!go(&mut shard, 41).unwrap().queued, "the slot was free again before this one was due");
     }
 
     #[test]
     fn at_the_end_the_late_may_go_and_the_queued_may_not() {
-        let mut shard = Shard::new(4);
-        shard.begin_phase(Some(1), Instant(100));
+        let mut shard = begun(Some(1), Instant(100), true, LatePolicy::Queue);
         for seq in 0..3 {
             shard.push(credit(seq, 90 + seq));
         }
-        assert!(shard.take(Instant(101)).is_some(), "due before the end, and a slot was free");
-        assert_eq!((shard.take(Instant(102)), shard.void_at()), (None, Instant(100)));
-        shard.free_slot(Instant(110));
-        assert_eq!(shard.take(Instant(110)), None);
+        assert!(go(&mut shard, 101).is_some(), "due before the end, and a slot was free");
+        assert_eq!((go(&mut shard, 102), shard.void_at(false)), (None, Instant(100)));
+        shard.free_session(Instant(110));
+        assert_eq!(go(&mut shard, 110), None);
         assert_eq!(shard.hand_back(Instant(110)), 2);
     }
 
     #[test]
     fn what_is_not_started_is_handed_back() {
-        let mut shard = Shard::new(4);
-        shard.begin_phase(Some(2), Instant(100));
+        let mut shard = begun(Some(2), Instant(100), false, LatePolicy::Queue);
         shard.push(credit(0, 0));
         assert_eq!(shard.hand_back(Instant(99)), 0);
-        assert_eq!(shard.take(Instant(100)), None);
+        assert_eq!(go(&mut shard, 100), None);
         assert_eq!(shard.hand_back(Instant(100)), 1);
-        shard.begin_phase(None, Instant::NEVER);
+        let mut shard = begun(None, Instant::NEVER, true, LatePolicy::Queue);
         shard.push(credit(0, 500));
         shard.stop();
         assert_eq!(shard.hand_back(Instant(1)), 1);
+    }
+
+    #[test]
+    fn a_late_policy_drops_or_sends_what_finds_no_slot() {
+        for late in [LatePolicy::Drop, LatePolicy::Send] {
+            let mut shard = begun(Some(1), Instant(100), true, late);
+            (0..4).for_each(|seq| shard.push(credit(seq, 10 + 10 * seq)));
+            assert!(go(&mut shard, 10).is_some());
+            assert_eq!(shard.next_due(Need::Session), Instant(20), "no slot, and yet something is to be done");
+            match shard.take(Instant(20), Need::Session) {
+                Taken::Dropped if late == LatePolicy::Drop => {}
+                Taken::Go(release) if late == LatePolicy::Send => {
+                    assert!(release.over_limit && !release.queued);
+                    shard.free_session(Instant(21));
+                }
+                other => panic!("{late:?}: {other:?}"),
+            }
+            shard.free_session(Instant(32));
+            // At its time there was no slot, though now there is one.
+            let third = shard.take(Instant(33), Need::Session);
+            assert_eq!(third == Taken::Dropped, late == LatePolicy::Drop, "{third:?}");
+            if late == LatePolicy::Send {
+                shard.free_session(Instant(34));
+            }
+            assert!(go(&mut shard, 41).is_some_and(|r| !r.over_limit && !r.queued));
+        }
+    }
+
+    #[test]
+    fn a_prefill_slot_is_needed_too() {
+        let phase = Phase { prefill: Some(LimitCurve::constant(1)), schedule: Spec::Constant(1.0), ..Phase::default() };
+        let span = (Instant(1), Instant::NEVER);
+        let mut shard = Shard::begin(&phase, Mode::Single, (0, 1), span, 0, VecDeque::new());
+        (0..2).for_each(|seq| shard.push(credit(seq, 10)));
+        assert!(go(&mut shard, 10).is_some());
+        assert_eq!((go(&mut shard, 11), shard.next_due(Need::Session)), (None, Instant::NEVER));
+        shard.free_prefill(Instant(15));
+        assert!(go(&mut shard, 15).is_some_and(|r| r.queued));
+        assert_eq!(shard.sessions.taken(), 2);
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -227,8 +452,7 @@ mod tests {
         fn credits_are_conserved_in_order_and_within_limits(
             moves in moves(), limit in prop::option::of(1..4u32), scheduled: bool, stop_at in 50..400u64
         ) {
-            let mut shard = Shard::new(4);
-            shard.begin_phase(limit, Instant(stop_at));
+            let mut shard = begun(limit, Instant(stop_at), scheduled, LatePolicy::Queue);
             let (mut now, mut last_due) = (1, 0);
             let (mut pushed, mut taken, mut back, mut freed) = (0, 0, 0, 0);
             // Whether the credit in front was refused a slot after its time.
@@ -241,9 +465,9 @@ mod tests {
                         pushed += 1;
                     }
                     Move::Take => {
-                        let full = limit.is_some_and(|limit| shard.in_flight() == limit);
-                        let due = shard.next_due();
-                        let Some(release) = shard.take(Instant(now)) else {
+                        let full = limit.is_some_and(|limit| shard.sessions.taken() == limit);
+                        let due = shard.next_due(Need::Session);
+                        let Some(release) = go(&mut shard, now) else {
                             refused |= full && shard.waiting.front().is_some_and(|c| c.due.0 < now);
                             continue;
                         };
@@ -256,9 +480,9 @@ mod tests {
                         refused = false;
                         taken += 1;
                     }
-                    Move::Free if shard.in_flight() > 0 => {
+                    Move::Free if shard.sessions.taken() > 0 => {
                         freed += 1;
-                        shard.free_slot(Instant(now));
+                        shard.free_session(Instant(now));
                     }
                     Move::Free => {}
                     Move::Wait(span) => now += span,
@@ -269,8 +493,8 @@ mod tests {
                         back += n;
                     }
                 }
-                prop_assert!(limit.is_none_or(|limit| shard.in_flight() <= limit));
-                prop_assert_eq!(u64::from(shard.in_flight()), taken - freed);
+                prop_assert!(limit.is_none_or(|limit| shard.sessions.taken() <= limit));
+                prop_assert_eq!(u64::from(shard.sessions.taken()), taken - freed);
                 prop_assert_eq!(pushed, taken + back + shard.waiting.len() as u64);
             }
         }

@@ -37,7 +37,7 @@ fn code(outcome: Outcome, status: u16) -> Option<u16> {
         Outcome::HttpStatus => Some(status),
         Outcome::Timeout => Some(408),
         Outcome::InStream => Some(502),
-        Outcome::Cancelled => Some(499),
+        Outcome::Cancelled | Outcome::Abandoned => Some(499),
         Outcome::Ok
         | Outcome::Connect
         | Outcome::Reset

@@ -4,7 +4,9 @@
 //! request; what is too long to keep (gaps between chunks, curves over time) is read several times instead. All results
 //! are exact.
 
+pub mod arrivals;
 mod errors;
+pub mod ledger;
 mod parts;
 mod ranks;
 mod rows;

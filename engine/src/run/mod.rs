@@ -6,7 +6,7 @@ pub use topology::{Cores, Spin, Thread, Topology, available_cores};
 
 use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
-use crate::credit::{Issued, Order, Progress, StopSignal};
+use crate::credit::{Claims, Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
 use crate::net::direct::{self, DirectWire};
 use crate::net::probe::Io;
@@ -110,20 +110,22 @@ pub fn start(
 ) -> io::Result<Run> {
     let n = topology.executors();
     let connections = (connections / n).max(1);
-    let rings: Vec<Rings> = (0..n).map(|k| Rings::new(topology.bell_for(k))).collect::<io::Result<_>>()?;
+    let rings: Vec<Rings> =
+        (0..n).map(|k| Rings::new(topology.bell_for(k), plan.phases.len())).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();
     let (issued, snapshot, failure) = (Arc::<Issued>::default(), Arc::default(), Arc::default());
     let (marks_in, marks_out) = ring::ring(plan.phases.len().max(1));
+    let claims = Arc::new(Claims::new(n, plan.phases.len()));
     let (mut lanes, mut sources, mut executors) = (Vec::new(), Vec::new(), Vec::new());
     for (k, r) in rings.into_iter().enumerate() {
         lanes.push(Lane::new(r.orders.0, r.progress.clone(), r.bell));
         sources.push(Source { records: r.records.1, progress: r.progress.clone() });
-        let ends = Ends { orders: r.orders.1, records: r.records.0, progress: r.progress };
+        let ends = Ends { orders: r.orders.1, records: r.records.0, progress: r.progress, claims: claims.clone() };
         executors.push(Some(Seed::Executor { id: k as u16, ends: Box::new(ends), connections }));
     }
     let warmup = plan.phases.iter().map(|p| p.warmup).collect();
-    let timing = Timing::new(plan.clone(), lanes, marks_in, issued.clone(), stop.clone());
+    let timing = Timing::new(plan.clone(), lanes, marks_in, issued.clone(), stop.clone(), claims);
     let collector = Collector::new(sources, marks_out, issued.clone(), warmup, Arc::clone(&snapshot));
     let mut seeds = Seeds { timing: Some(timing), collector: Some(collector), executors };
     let shared = Shared { plan, io: topology.io, stop, failure: Arc::clone(&failure), log: Mutex::new(Some(log)) };
@@ -145,11 +147,11 @@ struct Rings {
 }
 
 impl Rings {
-    fn new(with_bell: bool) -> io::Result<Self> {
+    fn new(with_bell: bool, phases: usize) -> io::Result<Self> {
         Ok(Self {
             orders: ring::ring(ORDERS),
             records: ring::frames(RECORDS, PAYLOADS),
-            progress: Arc::default(),
+            progress: Arc::new(Progress::new(phases)),
             bell: if with_bell { Some(Arc::new(Doorbell::new()?)) } else { None },
         })
     }

@@ -16,9 +16,14 @@ impl Constant {
 
     pub(super) fn next_offset(&mut self) -> Nanos {
         self.n += 1;
-        // Whole seconds and the rest apart: the quotient keeps its nanoseconds however long the run is.
-        let seconds = (self.n as f64 / self.rate).floor();
-        let rest = self.n as f64 - seconds * self.rate;
-        seconds as u64 * SECOND + (rest / self.rate * SECOND as f64).round() as u64
+        on_grid(self.n, self.rate)
     }
+}
+
+/// The moment k / rate; saturates.
+pub(super) fn on_grid(k: u64, rate: f64) -> Nanos {
+    // Whole seconds and the rest apart: the quotient keeps its nanoseconds however long the run is.
+    let seconds = (k as f64 / rate).floor();
+    let rest = k as f64 - seconds * rate;
+    (seconds as u64).saturating_mul(SECOND).saturating_add((rest / rate * SECOND as f64).round() as u64)
 }

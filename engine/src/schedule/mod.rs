@@ -1,11 +1,26 @@
 //! When requests are due: offsets from the start of a phase, in nanoseconds, never decreasing.
 //!
 //! A [`Spec`] is what was asked for; [`Spec::arrivals`] walks it. Offsets are absolute and exact: the n-th depends on
-//! nothing but the spec, the seed and n, never on when the ones before it were sent.
+//! nothing but the spec, the seed and n, never on when the ones before it were sent. Schedules are made of values: any
+//! [`Gaps`] go under any [`RateCurve`], and a curve may have a [`Ramp`] before it.
 
 mod constant;
 mod fixed;
+mod gaps;
+mod limit;
 mod poisson;
+mod ramp;
+mod rate;
+mod trace;
+mod users;
+mod varying;
+
+pub use gaps::Gaps;
+pub use limit::{LimitCurve, share};
+pub use ramp::{Ramp, RampStrategy};
+pub use rate::RateCurve;
+pub use trace::{Tied, Ties, cap_idle_gaps, cv, quantum, speed_up, spread_ties};
+pub use users::{SessionStart, Sessions, UserCentric};
 
 use crate::clock::Nanos;
 use std::sync::Arc;
@@ -19,18 +34,33 @@ pub enum Spec {
     Constant(f64),
     /// Exponential gaps at this mean rate, requests per second.
     Poisson(f64),
+    /// Gaps of this law under this rate.
+    Varying(Gaps, RateCurve),
     /// Given offsets in nanoseconds, in order, one a request.
     Fixed(Arc<[Nanos]>),
+    /// The starts of users' sessions; later turns follow each at its own pace.
+    UserCentric(UserCentric),
 }
 
 impl Spec {
+    /// Gaps of this law under this rate; a rate that never changes needs no curve.
+    pub fn paced(gaps: Gaps, rate: RateCurve) -> Self {
+        match (gaps, rate.as_constant()) {
+            (Gaps::Regular, Some(rate)) => Self::Constant(rate),
+            (Gaps::Exponential, Some(rate)) => Self::Poisson(rate),
+            _ => Self::Varying(gaps, rate),
+        }
+    }
+
     /// The arrivals of the schedule; random ones draw from the stream `timing.request.*` under `seed`.
     pub fn arrivals(&self, seed: u64) -> Arrivals {
         match self {
             Self::ClosedLoop => Arrivals::ClosedLoop,
             Self::Constant(rate) => Arrivals::Constant(constant::Constant::new(*rate)),
             Self::Poisson(rate) => Arrivals::Poisson(Box::new(poisson::Poisson::new(*rate, seed))),
+            Self::Varying(gaps, rate) => Arrivals::Varying(Box::new(varying::Varying::new(*gaps, rate.clone(), seed))),
             Self::Fixed(offsets) => Arrivals::Fixed(fixed::Fixed::new(offsets.clone())),
+            Self::UserCentric(users) => Arrivals::UserCentric(Box::new(users.sessions())),
         }
     }
 }
@@ -44,8 +74,12 @@ pub enum Arrivals {
     Constant(constant::Constant),
     /// Exponential gaps.
     Poisson(Box<poisson::Poisson>),
+    /// Any gaps under any rate.
+    Varying(Box<varying::Varying>),
     /// Given offsets.
     Fixed(fixed::Fixed),
+    /// Users' sessions.
+    UserCentric(Box<Sessions>),
 }
 
 impl Arrivals {
@@ -65,7 +99,18 @@ impl Arrivals {
             Self::ClosedLoop => None,
             Self::Constant(s) => Some(s.next_offset()),
             Self::Poisson(s) => Some(s.next_offset()),
+            Self::Varying(s) => Some(s.next_offset()),
             Self::Fixed(s) => s.next_offset(),
+            Self::UserCentric(_) => self.next_session().map(|s| s.offset),
+        }
+    }
+
+    /// The next session of a user-centric schedule; takes the place of [`Arrivals::next_offset`] there, and is `None`
+    /// everywhere else.
+    pub fn next_session(&mut self) -> Option<SessionStart> {
+        match self {
+            Self::UserCentric(sessions) => sessions.next_session(),
+            _ => None,
         }
     }
 }

@@ -13,7 +13,7 @@ pub use wire::{Attempt, Ending};
 
 use crate::clock::{Anchor, Instant, MICRO, MILLI, Nanos};
 use crate::collector::{Collector, DRAIN_EVERY, Source, Step};
-use crate::credit::{Issued, Order, Progress, StopSignal};
+use crate::credit::{Claims, Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
 use crate::log::{self, Header, Kind, PhaseInfo};
 use crate::net::{ConnId, Events, Next, Part};
@@ -155,16 +155,19 @@ impl Simulation {
         let (issued, stop) = (Arc::<Issued>::default(), Arc::<StopSignal>::default());
         let (mut lanes, mut sources, mut executors, mut progress) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut relays, mut taps) = (Vec::new(), Vec::new());
+        let phases = setup.plan.phases.len();
+        let claims = Arc::new(Claims::new(setup.executors, phases));
         for k in 0..setup.executors {
             let (orders, relayed) = (ring::ring(ORDERS), ring::ring(ORDERS));
             let records = ring::frames(setup.ring.0, setup.ring.1);
             let onward = ring::frames(4096, 1 << 22);
-            let counters = Arc::<Progress>::default();
+            let counters = Arc::new(Progress::new(phases));
             lanes.push(Lane::new(orders.0, counters.clone(), None));
             relays.push((orders.1, relayed.0));
             sources.push(Source { records: onward.1, progress: counters.clone() });
             taps.push((records.1, onward.0));
-            let ends = Ends { orders: relayed.1, records: records.0, progress: counters.clone() };
+            let (orders, progress_of) = (relayed.1, counters.clone());
+            let ends = Ends { orders, records: records.0, progress: progress_of, claims: claims.clone() };
             let wire = SimWire { world: world.clone(), executor: k };
             executors.push(Executor::new(setup.plan.clone(), k as u16, wire, ends, setup.connections));
             progress.push(counters);
@@ -178,7 +181,7 @@ impl Simulation {
         let thread = |parts| Thread { parts, wants: BEGIN, stalled: BEGIN, held: VecDeque::new(), ended: false };
         Self {
             world,
-            timing: Timing::new(setup.plan.clone(), lanes, marks_in, issued.clone(), stop.clone()),
+            timing: Timing::new(setup.plan.clone(), lanes, marks_in, issued.clone(), stop.clone(), claims),
             executors,
             relays,
             taps,

@@ -80,6 +80,8 @@ pub struct Content {
     pub end: usize,
     /// Visible output.
     pub text: &'static str,
+    /// Either as the answer's JSON has it.
+    pub raw: &'static str,
     /// Reasoning.
     pub reasoning: &'static str,
 }
@@ -296,7 +298,7 @@ impl Body {
         // A blank line is over with its first byte, be that CR or LF.
         let end = self.bytes.len() + 1 - line_end.len();
         let (text, reasoning) = if is_text { (text, "") } else { ("", text) };
-        self.contents.push(Content { end, text, reasoning });
+        self.contents.push(Content { end, text, raw, reasoning });
     }
 
     fn event(&mut self, line: &str, line_end: &str) {
@@ -314,7 +316,7 @@ impl Body {
             _ => {
                 let message = format!("{{\"role\":\"assistant\",\"content\":\"{raw}\"}}");
                 self.put(&format!("{{\"id\":\"x\",\"choices\":[{{\"index\":0,\"message\":{message}}}]}}"));
-                self.contents.push(Content { end: usize::MAX, text, reasoning: "" });
+                self.contents.push(Content { end: usize::MAX, text, raw, reasoning: "" });
             }
         }
     }

@@ -32,6 +32,14 @@ pub enum Ending {
 pub struct Attempt {
     /// `X-Request-ID` of its head.
     pub id: String,
+    /// `X-Correlation-ID` of its head.
+    pub session: String,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Where it went.
+    pub to: SocketAddr,
+    /// Counts the connections of the run.
+    pub link: usize,
     /// Executor that sent it.
     pub executor: usize,
     /// The connection had carried an answer before.
@@ -118,6 +126,7 @@ impl Happening {
 struct Link {
     executor: usize,
     conn: ConnId,
+    to: SocketAddr,
     latency: Nanos,
     refused: bool,
     /// Neither closed by the client nor known to it as closed.
@@ -213,7 +222,7 @@ impl World {
         (self.links[link].conn == conn).then_some(link)
     }
 
-    fn connect(&mut self, executor: usize, conn: ConnId) {
+    fn connect(&mut self, executor: usize, conn: ConnId, to: SocketAddr) {
         let link = self.links.len();
         let slots = &mut self.latest[executor];
         if slots.len() <= conn.slot as usize {
@@ -228,6 +237,7 @@ impl World {
         self.links.push(Link {
             executor,
             conn,
+            to,
             latency,
             refused,
             alive: true,
@@ -245,7 +255,7 @@ impl World {
 
     fn send(&mut self, executor: usize, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {
         let first = self.look();
-        let id = self.read_request(head, body);
+        let request = self.read_request(head, body);
         let Some(link) = self.link_of(executor, conn).filter(|&link| self.links[link].alive) else {
             self.violations.push(format!("{conn:?} is sent to and does not stand"));
             return Err(io::ErrorKind::NotConnected.into());
@@ -253,7 +263,7 @@ impl World {
         if self.links[link].attempt.is_some() || self.links[link].flushing {
             self.violations.push(format!("{conn:?} is sent a request upon a request"));
         }
-        let attempt = self.begin(link, id, first);
+        let attempt = self.begin(link, request, first);
         if !self.links[link].open && self.dice.chance(300) {
             self.end(link, Ending::Reset);
             self.attempts[attempt].sent = Instant::UNSET;
@@ -273,29 +283,36 @@ impl World {
         Ok(Sent { first, last: Some(self.look()) })
     }
 
-    /// The request's id. What is sent at once is one whole request.
-    fn read_request(&mut self, head: &[u8], body: &[u8]) -> String {
+    /// The request. What is sent at once is one whole request.
+    fn read_request(&mut self, head: &[u8], body: &[u8]) -> Request {
         let bytes = [head, body].concat();
-        let (mut reader, mut rest, mut id) = (RequestReader::new(), bytes.as_slice(), String::new());
+        let (mut reader, mut rest, mut request) = (RequestReader::new(), bytes.as_slice(), Request::default());
         loop {
             match reader.step(&mut rest) {
-                Ok(RequestStep::Head(head)) => id = head.request_id.unwrap_or_default().to_owned(),
-                Ok(RequestStep::Body(_)) => {}
-                Ok(RequestStep::Done) if rest.is_empty() => return id,
+                Ok(RequestStep::Head(head)) => {
+                    request.id = head.request_id.unwrap_or_default().to_owned();
+                    request.session = head.correlation_id.unwrap_or_default().to_owned();
+                }
+                Ok(RequestStep::Body(piece)) => request.body.extend_from_slice(piece),
+                Ok(RequestStep::Done) if rest.is_empty() => return request,
                 other => {
                     self.violations.push(format!("not one request: {other:?}"));
-                    return id;
+                    return request;
                 }
             }
         }
     }
 
-    fn begin(&mut self, link: usize, id: String, sent: Instant) -> usize {
+    fn begin(&mut self, link: usize, request: Request, sent: Instant) -> usize {
         let begin = self.place();
         let entry = &mut self.links[link];
         (entry.attempt, entry.arrived) = (Some(self.attempts.len()), false);
         self.attempts.push(Attempt {
-            id,
+            id: request.id,
+            session: request.session,
+            body: request.body,
+            to: entry.to,
+            link,
             executor: entry.executor,
             reused: entry.served > 0,
             idled: (self.greeting != Some(link)).then_some(true),
@@ -436,6 +453,14 @@ impl World {
     }
 }
 
+/// What a request says.
+#[derive(Default)]
+struct Request {
+    id: String,
+    session: String,
+    body: Vec<u8>,
+}
+
 /// One executor's end of the network.
 #[derive(Debug, Clone)]
 pub(super) struct SimWire {
@@ -448,8 +473,8 @@ impl Wire for SimWire {
         self.world.borrow_mut().look()
     }
 
-    fn connect(&mut self, conn: ConnId, _to: SocketAddr) {
-        self.world.borrow_mut().connect(self.executor, conn);
+    fn connect(&mut self, conn: ConnId, to: SocketAddr) {
+        self.world.borrow_mut().connect(self.executor, conn, to);
     }
 
     fn send(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {

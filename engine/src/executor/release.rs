@@ -1,0 +1,384 @@
+//! What starts next: credits, turns that are ready, sessions.
+
+use super::flight::{Flight, NONE};
+use super::shard::{Mode, Need, Release, Taken};
+use super::timers::Timer;
+use super::{Executor, Wire};
+use crate::clock::Instant;
+use crate::credit::{Claims, Credit, Progress};
+use crate::plan::History;
+use crate::record::{Outcome, Record, UNKNOWN, flag};
+
+/// What lets a turn go.
+#[derive(Debug, Clone, Copy)]
+struct Permit {
+    due: Instant,
+    flags: u16,
+    /// It is a credit of the timing core's; otherwise the executor's own doing.
+    credited: bool,
+}
+
+impl From<Release> for Permit {
+    fn from(release: Release) -> Self {
+        let mut flags = 0;
+        for (holds, bit) in [
+            (release.credit.is_scheduled(), flag::SCHEDULED),
+            (release.queued, flag::QUEUED),
+            (release.over_limit, flag::OVER_LIMIT),
+        ] {
+            if holds {
+                flags |= bit;
+            }
+        }
+        Self { due: release.due, flags, credited: true }
+    }
+}
+
+impl<W: Wire> Executor<W> {
+    /// When the next request can start; [`Instant::NEVER`] if that takes an event.
+    pub(super) fn next_start(&self) -> Instant {
+        let shard = &self.shards[self.current];
+        let ready = !self.sessions.ready.is_empty();
+        match shard.mode {
+            Mode::Single => shard.next_due(Need::Session),
+            // What still waits is handed back.
+            _ if shard.is_stopped() => shard.front_due(),
+            Mode::Loop if ready => shard.slot_at(Need::Turn),
+            Mode::Loop if shard.exhausted => Instant::NEVER,
+            Mode::Loop => shard.slot_at(Need::Session),
+            Mode::Ticks if ready => shard.next_due(Need::Turn),
+            Mode::Ticks if shard.exhausted => shard.front_due(),
+            Mode::Ticks => shard.next_due(Need::Session),
+            Mode::Starts if ready => shard.slot_at(Need::Turn),
+            Mode::Starts => shard.next_due(Need::Session),
+        }
+    }
+
+    /// Starts every request whose time has come and for which a slot is free.
+    pub(super) fn release(&mut self, now: Instant) {
+        let mut any = false;
+        while self.next_start() <= now {
+            // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
+            let start = self.wire.now();
+            if !self.start_next(start) {
+                break;
+            }
+            any = true;
+        }
+        if !any {
+            self.hand_back(now);
+        }
+        if self.sessions.any_waits() && self.shards[self.current].is_over(now) {
+            self.end_waiting(now);
+        }
+    }
+
+    /// Hands back the credits that will not be started.
+    pub(super) fn hand_back(&mut self, now: Instant) {
+        let unused = self.shards[self.current].hand_back(now);
+        if unused > 0 {
+            Progress::add(&self.counters().unused, unused);
+        }
+    }
+
+    /// Starts the next request, or disposes of the next credit; `false` if there is nothing to be done.
+    fn start_next(&mut self, now: Instant) -> bool {
+        let shard = &mut self.shards[self.current];
+        match shard.mode {
+            Mode::Single => return self.start_single(now),
+            _ if shard.is_over(now) => {
+                shard.stop();
+                return false;
+            }
+            _ => shard.refresh(now),
+        }
+        let ready = self.sessions.ready.front().copied();
+        match (shard.mode, ready) {
+            (Mode::Single, _) => false,
+            (Mode::Loop | Mode::Starts, Some(session)) => {
+                let over_limit = !shard.has_slot(Need::Turn);
+                if over_limit && !shard.sends_over_limit() {
+                    return false;
+                }
+                shard.occupy(Need::Turn);
+                let mut flags = if shard.mode == Mode::Starts { flag::SCHEDULED } else { 0 };
+                if over_limit {
+                    flags |= flag::OVER_LIMIT;
+                }
+                let due = self.sessions.get(session).due;
+                self.resume(session, Permit { due, flags, credited: false }, now)
+            }
+            (Mode::Loop, None) => {
+                if shard.exhausted || !shard.has_slot(Need::Session) {
+                    return false;
+                }
+                shard.occupy(Need::Session);
+                let due = shard.freed_at();
+                self.begin_next(Permit { due, flags: 0, credited: false }, now)
+            }
+            (Mode::Ticks, None) if shard.exhausted => {
+                let idle = shard.take_idle(now);
+                if idle {
+                    Progress::add(&self.counters().idle, 1);
+                    Progress::add(&self.counters().unused, 1);
+                }
+                idle
+            }
+            (Mode::Ticks, Some(session)) => match self.take(now, Need::Turn) {
+                Ok(release) => self.resume(session, release.into(), now),
+                Err(disposed) => disposed,
+            },
+            (Mode::Ticks, None) => match self.take(now, Need::Session) {
+                Ok(release) => self.begin_next(release.into(), now),
+                Err(disposed) => disposed,
+            },
+            (Mode::Starts, None) => match self.take(now, Need::Session) {
+                Ok(release) => self.begin_bound(release, now),
+                Err(disposed) => disposed,
+            },
+        }
+    }
+
+    fn start_single(&mut self, now: Instant) -> bool {
+        let release = match self.take(now, Need::Session) {
+            Ok(release) => release,
+            Err(disposed) => return disposed,
+        };
+        let Credit { seq, request, .. } = release.credit;
+        let target = self.targets.pick(seq);
+        let slot = self.board(seq, request, release.into(), now);
+        let flight = &mut self.flights[slot as usize];
+        (flight.session, flight.record.session, flight.record.target) = (NONE, seq, target);
+        self.depart(slot, now);
+        true
+    }
+
+    /// The next credit, with its slots; otherwise whether it was dropped.
+    fn take(&mut self, now: Instant, need: Need) -> Result<Release, bool> {
+        match self.shards[self.current].take(now, need) {
+            Taken::Go(release) => Ok(release),
+            Taken::Nothing => Err(false),
+            Taken::Dropped => {
+                Progress::add(&self.counters().dropped, 1);
+                Progress::add(&self.counters().unused, 1);
+                Err(true)
+            }
+        }
+    }
+
+    /// Starts the next session that anybody starts.
+    fn begin_next(&mut self, permit: Permit, now: Instant) -> bool {
+        let claims = self.ends.claims.phase(self.current);
+        let most = self.plan.phases[self.current].sessions.unwrap_or(u64::MAX);
+        let Some(number) = Claims::claim(&claims.sessions, most) else {
+            self.shards[self.current].exhausted = true;
+            if permit.credited {
+                Progress::add(&self.counters().idle, 1);
+            }
+            self.decline(Need::Session, permit, now);
+            return true;
+        };
+        let template = self.sampler.template(Progress::get(&claims.before) + number);
+        let span = self.plan.requests.session(template);
+        self.begin(number, span, permit, now)
+    }
+
+    /// Starts the session that the credit says.
+    fn begin_bound(&mut self, release: Release, now: Instant) -> bool {
+        let Credit { seq, request, turns, .. } = release.credit;
+        self.begin(seq, (request, turns), release.into(), now)
+    }
+
+    fn begin(&mut self, number: u64, span: (u32, u32), permit: Permit, now: Instant) -> bool {
+        let Some(seq) = self.claim_request() else {
+            self.decline(Need::Session, permit, now);
+            return false;
+        };
+        let target = self.targets.pick(number);
+        let session = self.sessions.open(self.current as u8, number, target, span);
+        Progress::add(&self.counters().sessions, 1);
+        self.sessions.get(session).planned = permit.due;
+        self.launch(session, seq, permit, now);
+        true
+    }
+
+    /// Sends the next turn of the session that is first in line.
+    fn resume(&mut self, session: u32, permit: Permit, now: Instant) -> bool {
+        let Some(seq) = self.claim_request() else {
+            self.decline(Need::Turn, permit, now);
+            return false;
+        };
+        self.sessions.ready.pop_front();
+        self.count_ready();
+        self.launch(session, seq, permit, now);
+        true
+    }
+
+    /// The number of the next request of the phase. If there is none any more, nothing else is started in it.
+    fn claim_request(&mut self) -> Option<u64> {
+        let most = self.plan.phases[self.current].requests.unwrap_or(u64::MAX);
+        let claimed = Claims::claim(&self.ends.claims.phase(self.current).requests, most);
+        if claimed.is_none() {
+            self.shards[self.current].stop();
+        }
+        claimed
+    }
+
+    /// Gives back what was taken for a request that is not sent after all.
+    fn decline(&mut self, need: Need, permit: Permit, now: Instant) {
+        let shard = &mut self.shards[self.current];
+        if shard.limits_prefill() {
+            shard.free_prefill(now);
+        }
+        if need == Need::Session {
+            shard.free_session(now);
+        }
+        if permit.credited {
+            Progress::add(&self.counters().unused, 1);
+        }
+    }
+
+    /// Sends the session's next turn.
+    fn launch(&mut self, slot: u32, seq: u64, permit: Permit, now: Instant) {
+        self.sessions.go(slot);
+        let session = self.sessions.get(slot);
+        let request = session.first + session.next;
+        let turn = self.plan.requests.turn(request);
+        if turn.reset {
+            session.forget();
+        }
+        session.next += 1;
+        let (number, target, is_sent) = (session.number, session.target, session.is_sent());
+        if !permit.credited {
+            Progress::add(&self.counters().own, 1);
+        }
+        let flight = self.board(seq, request, permit, now);
+        if is_sent {
+            Progress::add(&self.counters().sessions_sent, 1);
+        }
+        let flight_ref = &mut self.flights[flight as usize];
+        flight_ref.session = slot;
+        (flight_ref.record.session, flight_ref.record.target) = (number, target);
+        flight_ref.answer.keeps_reply = !is_sent && turn.history == History::OwnAndReply;
+        flight_ref.answer.reset();
+        self.depart(flight, now);
+    }
+
+    /// Gives the request a slot and a fresh record.
+    fn board(&mut self, seq: u64, request: u32, permit: Permit, start: Instant) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.flights.push(Flight::new());
+            self.flights.len() as u32 - 1
+        });
+        let phase = self.current as u8;
+        let shard = &self.shards[self.current];
+        let flight = &mut self.flights[slot as usize];
+        flight.generation = flight.generation.wrapping_add(1);
+        flight.live = true;
+        flight.credit = Credit { seq, due: permit.due, request, turns: 0, phase };
+        flight.conn = None;
+        flight.retried = false;
+        flight.prefilling = shard.limits_prefill();
+        flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
+        flight.answer.reset();
+        flight.record = Record {
+            seq,
+            due: if permit.due.is_set() { permit.due } else { start },
+            start,
+            request,
+            phase,
+            flags: permit.flags,
+            executor: self.id,
+            usage_prompt: UNKNOWN,
+            usage_completion: UNKNOWN,
+            usage_reasoning: UNKNOWN,
+            usage_cached: UNKNOWN,
+            usage_total: UNKNOWN,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        self.link(slot);
+        slot
+    }
+
+    /// The request is in flight from here on.
+    fn depart(&mut self, slot: u32, now: Instant) {
+        let record = &self.flights[slot as usize].record;
+        let (target, flags) = (record.target, record.flags);
+        let counters = self.counters();
+        Progress::add(&counters.started, 1);
+        if flags & (flag::QUEUED | flag::OVER_LIMIT) != 0 {
+            let counter = if flags & flag::QUEUED != 0 { &counters.queued } else { &counters.over_limit };
+            Progress::add(counter, 1);
+        }
+        self.targets.begin(target);
+        self.seat(slot, now);
+    }
+
+    /// A turn of a session has ended.
+    pub(super) fn turn_over(&mut self, flight: u32, slot: u32, outcome: Outcome, now: Instant) {
+        let session = self.sessions.get(slot);
+        let shard = &self.shards[session.phase as usize];
+        if session.is_sent() || shard.is_over(now) {
+            return self.end_session(slot, now);
+        }
+        let flight = &self.flights[flight as usize];
+        let answer = (outcome == Outcome::Ok).then_some((&flight.answer.reply, self.plan.endpoint));
+        session.remember(&self.plan.requests, flight.credit.request, answer);
+        let next = self.plan.requests.turn(session.first + session.next);
+        let due = match (shard.mode, shard.gap, next.at) {
+            (Mode::Starts, Some(gap), _) => {
+                session.planned = session.planned.after(gap);
+                session.planned.max(now)
+            }
+            (Mode::Starts, None, Some(at)) => shard.start.after(at).max(now),
+            _ => now.after(next.delay),
+        };
+        let generation = session.generation;
+        self.sessions.wait(slot, due);
+        if due <= now {
+            self.make_ready(slot);
+        } else {
+            self.timers.set(due, Timer::Turn { session: slot, generation });
+        }
+    }
+
+    /// The session's next turn can go.
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        self.sessions.ready.push_back(slot);
+        self.count_ready();
+    }
+
+    fn count_ready(&self) {
+        let n = self.sessions.ready.len() as u64;
+        self.counters().ready.store(n, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Ends the sessions that wait for a turn, for none will come.
+    pub(super) fn end_waiting(&mut self, now: Instant) {
+        if self.sessions.any_waits() {
+            for slot in 0..self.sessions.slots() {
+                if self.sessions.get(slot).waiting {
+                    self.end_session(slot, now);
+                }
+            }
+        }
+        self.sessions.ready.clear();
+        self.count_ready();
+    }
+
+    fn end_session(&mut self, slot: u32, now: Instant) {
+        self.sessions.close(slot);
+        let session = self.sessions.get(slot);
+        let (phase, conn, cut) = (session.phase as usize, session.conn.take(), !session.is_sent());
+        if let Some(conn) = conn {
+            self.drop_conn(conn);
+        }
+        self.shards[phase].free_session(now);
+        let counters = self.ends.progress.phase(phase);
+        if cut {
+            Progress::add(&counters.sessions_cut, 1);
+            Progress::add(&counters.sessions_sent, 1);
+        }
+        Progress::add(&counters.sessions_ended, 1);
+    }
+}

@@ -1,0 +1,117 @@
+//! Which target a session goes to, and what a request to it looks like.
+
+use crate::plan::{Balance, Plan};
+use crate::wire::http1::Head;
+use std::net::SocketAddr;
+
+/// The longest rota of weighted targets; larger sums of weights are scaled down to it.
+const ROTA: u32 = 4096;
+
+/// The plan's targets as one executor sees them.
+#[derive(Debug)]
+pub(super) struct Targets {
+    heads: Vec<Head>,
+    /// Next address of each.
+    addrs: Vec<usize>,
+    /// Requests in flight to each.
+    in_flight: Vec<u32>,
+    /// The order in which sessions take them.
+    rota: Vec<u16>,
+    least: bool,
+}
+
+impl Targets {
+    pub(super) fn new(plan: &Plan, executor: usize) -> Self {
+        let n = plan.targets.len();
+        let head = |t: &crate::plan::Target| Head::new("POST", &t.path, &t.host, &t.correlation_header, &t.headers);
+        Self {
+            heads: plan.targets.iter().map(head).collect(),
+            addrs: vec![executor; n],
+            in_flight: vec![0; n],
+            rota: match &plan.balance {
+                Balance::Weighted(weights) => rota(weights, n),
+                Balance::RoundRobin | Balance::LeastInFlight => (0..n as u16).collect(),
+            },
+            least: plan.balance == Balance::LeastInFlight,
+        }
+    }
+
+    /// The target of session `number`.
+    #[inline]
+    pub(super) fn pick(&self, number: u64) -> u16 {
+        if self.rota.len() == 1 {
+            return 0;
+        }
+        let turn = (number % self.rota.len() as u64) as usize;
+        if !self.least {
+            return self.rota[turn];
+        }
+        let n = self.rota.len();
+        let from_turn = (0..n).map(|k| (turn + k) % n);
+        from_turn.min_by_key(|&k| self.in_flight[k]).unwrap_or(0) as u16
+    }
+
+    pub(super) fn head(&mut self, target: u16) -> &mut Head {
+        &mut self.heads[target as usize]
+    }
+
+    /// The next of the target's addresses.
+    pub(super) fn next_addr(&mut self, plan: &Plan, target: u16) -> SocketAddr {
+        let (addrs, next) = (&plan.targets[target as usize].addrs, &mut self.addrs[target as usize]);
+        let addr = addrs[*next % addrs.len()];
+        *next = next.wrapping_add(1);
+        addr
+    }
+
+    #[inline]
+    pub(super) fn begin(&mut self, target: u16) {
+        self.in_flight[target as usize] += 1;
+    }
+
+    #[inline]
+    pub(super) fn end(&mut self, target: u16) {
+        self.in_flight[target as usize] -= 1;
+    }
+}
+
+/// As many places as its weight for each of `n` targets, spread as evenly as they can be (each step, the target that is
+/// owed most).
+fn rota(weights: &[u32], n: usize) -> Vec<u16> {
+    let sum: u64 = weights.iter().take(n).map(|w| u64::from(*w)).sum();
+    let scale = |w: u32| {
+        if sum > u64::from(ROTA) { (u64::from(w) * u64::from(ROTA) / sum).max(u64::from(w > 0)) } else { u64::from(w) }
+    };
+    let weights: Vec<i64> = (0..n).map(|k| scale(weights.get(k).copied().unwrap_or(0)) as i64).collect();
+    let divisor = weights.iter().fold(0, |a, &b| gcd(a, b)).max(1);
+    let weights: Vec<i64> = weights.iter().map(|w| w / divisor).collect();
+    let all: i64 = weights.iter().sum();
+    let mut owed = vec![0; n];
+    let mut rota = Vec::with_capacity(all as usize);
+    for _ in 0..all {
+        owed.iter_mut().zip(&weights).for_each(|(owed, weight)| *owed += weight);
+        // Of equals the last wins: backwards, so that it is the first.
+        let Some(next) = (0..n).rev().max_by_key(|&k| owed[k]) else { break };
+        owed[next] -= all;
+        rota.push(next as u16);
+    }
+    if rota.is_empty() { (0..n as u16).collect() } else { rota }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_interleaved() {
+        assert_eq!(rota(&[2, 1], 2), [0, 1, 0]);
+        assert_eq!(rota(&[4, 2, 2], 3), [0, 1, 2, 0]);
+        assert_eq!(rota(&[0, 3], 2), [1]);
+        assert_eq!(rota(&[0, 0], 2), [0, 1]);
+        let long = rota(&[1_000_000, 1], 2);
+        assert_eq!((long.iter().filter(|k| **k == 1).count(), long.len() <= 4097), (1, true));
+    }
+}

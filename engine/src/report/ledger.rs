@@ -1,0 +1,413 @@
+//! What became of every arrival that a phase offered: the account that must balance.
+
+use crate::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
+use crate::log::{Log, PhaseMark};
+use crate::record::{Record, flag};
+use serde::Serialize;
+use std::borrow::Borrow;
+
+/// An arrival that starts this long after its time or later is late. The metric table counts late requests by the same
+/// bound.
+pub const TOLERANCE: Nanos = MILLI;
+
+/// Upper edges of the histogram of slip, nanoseconds; what is at or above the last is in a bucket of its own.
+pub const EDGES: [Nanos; 12] = [
+    MICRO,
+    10 * MICRO,
+    50 * MICRO,
+    100 * MICRO,
+    500 * MICRO,
+    MILLI,
+    5 * MILLI,
+    10 * MILLI,
+    50 * MILLI,
+    100 * MILLI,
+    500 * MILLI,
+    SECOND,
+];
+
+/// The arrivals that started with a slip below an edge and not below the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Bucket {
+    /// Upper edge, nanoseconds, itself not included; `None` for the last bucket.
+    pub below_ns: Option<Nanos>,
+    /// Arrivals.
+    pub count: u64,
+}
+
+/// Neighbouring arrivals that were all late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Stretch {
+    /// When the first of them was due, nanoseconds from the start of the phase.
+    pub from_ns: Nanos,
+    /// From then until the last of them started, nanoseconds.
+    pub span_ns: Nanos,
+    /// How many.
+    pub arrivals: u64,
+    /// The largest slip among them, nanoseconds.
+    pub worst_ns: Nanos,
+}
+
+/// What the timing core and the executors counted of a phase, for what leaves no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Permissions to send, dropped and idle ones included.
+    pub issued: u64,
+    /// Arrivals given up because no slot was free and the policy was to drop them.
+    pub dropped: u64,
+    /// Arrivals that had nothing to send: all sessions were begun and none was waiting.
+    pub idle: u64,
+    /// Permissions handed back unstarted when the phase ended.
+    pub unsent: u64,
+    /// Requests sent beyond a limit because no slot was free and the policy was to send them.
+    pub over_limit: u64,
+    /// Requests in flight when the next phase began.
+    pub carried_over: u64,
+    /// When the last credit was issued; [`Instant::UNSET`] if that is not known.
+    pub sent_end: Instant,
+}
+
+impl Counts {
+    /// Of a phase that came to its end.
+    pub fn of(mark: &PhaseMark) -> Self {
+        Self {
+            issued: mark.issued,
+            dropped: mark.dropped,
+            idle: mark.idle,
+            unsent: mark.unused - mark.dropped - mark.idle,
+            over_limit: mark.over_limit,
+            carried_over: mark.carried_over,
+            sent_end: mark.sent_end,
+        }
+    }
+}
+
+/// The account of one phase: `offered = sent + dropped + idle + unsent + unrecorded`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ledger {
+    /// The phase's name.
+    pub phase: String,
+    /// Whether it is left out of the results.
+    pub warmup: bool,
+    /// Whether its arrivals had planned times; without, nothing can be late.
+    pub scheduled: bool,
+    /// Arrivals that the schedule called for while the phase was issuing (in a closed loop: requests it had slots for).
+    pub offered: u64,
+    /// Requests that were started.
+    pub sent: u64,
+    /// Of those, with a slip of [`TOLERANCE`] or more.
+    pub late: u64,
+    /// Of those sent, that found no free slot at their time and waited for one.
+    pub queued: u64,
+    /// Of those sent, that went beyond a limit.
+    pub over_limit: u64,
+    /// Of those sent, that were still waiting, due already, when the phase had issued its last.
+    pub backlog: u64,
+    /// Of those sent, that were in flight when the next phase began.
+    pub carried_over: u64,
+    /// Given up because no slot was free.
+    pub dropped: u64,
+    /// Had nothing to send.
+    pub idle: u64,
+    /// Handed back unstarted when the phase ended.
+    pub unsent: u64,
+    /// Started, but the record was lost or had not been written when the run was killed.
+    pub unrecorded: u64,
+    /// How late the scheduled ones among `sent` started.
+    pub slip: Vec<Bucket>,
+    /// Nanoseconds: the bound of "on time".
+    pub tolerance_ns: Nanos,
+    /// Share of the offered arrivals that started within the tolerance, percent; `None` without a schedule.
+    pub adherence_percent: Option<f64>,
+    /// The late stretch that lasted longest.
+    pub longest_late: Option<Stretch>,
+    /// All of it in a sentence.
+    pub verdict: String,
+}
+
+impl Ledger {
+    /// The account of the phase `name` that began at `start`, from its records in any order.
+    pub fn new(
+        (name, warmup): (&str, bool),
+        start: Instant,
+        counts: Option<Counts>,
+        records: impl IntoIterator<Item: Borrow<Record>>,
+    ) -> Self {
+        let mut tally = Tally::default();
+        for record in records {
+            tally.add(record.borrow(), counts.map_or(Instant::UNSET, |c| c.sent_end));
+        }
+        let counts = counts.unwrap_or(Counts { issued: tally.sent, ..Counts::default() });
+        let accounted = tally.sent + counts.dropped + counts.idle + counts.unsent;
+        let offered = counts.issued.max(accounted);
+        let scheduled = !tally.times.is_empty() || counts.dropped > 0;
+        let on_time = tally.times.len() as u64 - tally.late;
+        // Turns that follow an answer have no planned time of their own, and nobody can be late with nothing.
+        let planned = offered - counts.idle - (tally.sent - tally.times.len() as u64);
+        let adherence = (scheduled && planned > 0).then(|| 100.0 * on_time as f64 / planned as f64);
+        let mut ledger = Self {
+            phase: name.to_owned(),
+            warmup,
+            scheduled,
+            offered,
+            sent: tally.sent,
+            late: tally.late,
+            queued: tally.queued,
+            over_limit: counts.over_limit,
+            backlog: tally.backlog,
+            carried_over: counts.carried_over,
+            dropped: counts.dropped,
+            idle: counts.idle,
+            unsent: counts.unsent,
+            unrecorded: offered - accounted,
+            slip: tally.buckets(),
+            tolerance_ns: TOLERANCE,
+            adherence_percent: adherence,
+            longest_late: longest_late(&mut tally.times, start),
+            verdict: String::new(),
+        };
+        ledger.verdict = ledger.sentence(planned);
+        ledger
+    }
+
+    /// One account for each phase that a log knows of and that has begun.
+    pub fn of_log(log: &Log) -> Vec<Self> {
+        let of_phase = |(n, info): (usize, &crate::log::PhaseInfo)| {
+            let own = || log.records().map(|(r, _)| r).filter(move |r| usize::from(r.phase) == n);
+            let mark = log.phases.iter().find(|m| usize::from(m.phase) == n);
+            let start = mark.map(|m| m.start).or_else(|| own().map(|r| r.due).min())?;
+            Some(Self::new((&info.name, info.warmup), start, mark.map(Counts::of), own()))
+        };
+        log.header.phases.iter().enumerate().filter_map(of_phase).collect()
+    }
+
+    fn sentence(&self, planned: u64) -> String {
+        let mut troubles = Vec::new();
+        if let Some(worst) = self.longest_late {
+            troubles.push(format!(
+                "{} were late, the longest stretch of it for {} from {} on, by {} at worst",
+                self.late,
+                span(worst.span_ns),
+                span(worst.from_ns),
+                span(worst.worst_ns)
+            ));
+        }
+        for (n, what) in [
+            (self.queued, "waited for a free slot"),
+            (self.over_limit, "went beyond the limit"),
+            (self.backlog, "were still waiting when the last had been issued"),
+            (self.carried_over, "were in flight when the next phase began"),
+            (self.dropped, "were dropped because no slot was free"),
+            (self.idle, "had nothing to send"),
+            (self.unsent, "were not sent before the end"),
+            (self.unrecorded, "have no record"),
+        ] {
+            if n > 0 {
+                troubles.push(format!("{n} {what}"));
+            }
+        }
+        let head = match self.adherence_percent {
+            Some(percent) => {
+                let tolerance = span(self.tolerance_ns);
+                format!("{} % of {planned} arrivals left within {tolerance} of their time", share(percent))
+            }
+            None => format!("{} of {} requests were sent as slots came free", self.sent, self.offered),
+        };
+        if troubles.is_empty() { format!("{head}.") } else { format!("{head}; {}.", troubles.join("; ")) }
+    }
+}
+
+/// A percentage that is 100 only if nothing is missing from it.
+fn share(percent: f64) -> String {
+    if percent >= 100.0 { "100".to_owned() } else { format!("{:.2}", (percent * 100.0).floor() / 100.0) }
+}
+
+fn span(ns: Nanos) -> String {
+    match ns {
+        SECOND.. => format!("{:.2} s", ns as f64 / SECOND as f64),
+        MILLI.. => format!("{} ms", (ns as f64 / 1e4).round() / 100.0),
+        _ => format!("{} µs", (ns as f64 / 10.0).round() / 100.0),
+    }
+}
+
+/// What one pass over the records gathers.
+#[derive(Default)]
+struct Tally {
+    sent: u64,
+    late: u64,
+    queued: u64,
+    backlog: u64,
+    slip: [u64; EDGES.len() + 1],
+    /// Due and start of every scheduled request.
+    times: Vec<(Instant, Instant)>,
+}
+
+impl Tally {
+    fn add(&mut self, record: &Record, sent_end: Instant) {
+        self.sent += 1;
+        self.queued += u64::from(record.has(flag::QUEUED));
+        if !record.has(flag::SCHEDULED) {
+            return;
+        }
+        let slip = record.slip();
+        self.late += u64::from(slip >= TOLERANCE);
+        // A phase has issued its last up to the lookahead before it is due, so being on time is looked at too.
+        let after_the_last = sent_end.is_set() && record.start > sent_end;
+        self.backlog += u64::from(after_the_last && slip >= TOLERANCE && record.due <= sent_end);
+        self.slip[EDGES.partition_point(|edge| *edge <= slip)] += 1;
+        self.times.push((record.due, record.start));
+    }
+
+    fn buckets(&self) -> Vec<Bucket> {
+        let edges = EDGES.iter().copied().map(Some).chain([None]);
+        edges.zip(self.slip).map(|(below_ns, count)| Bucket { below_ns, count }).collect()
+    }
+}
+
+/// Sorts the arrivals by their planned time and finds the longest run of late ones.
+fn longest_late(times: &mut [(Instant, Instant)], begin: Instant) -> Option<Stretch> {
+    times.sort_unstable();
+    let late = |&(due, start): &(Instant, Instant)| start.since(due) >= TOLERANCE;
+    let stretch = |run: &[(Instant, Instant)]| {
+        let first = run.first()?.0;
+        Some(Stretch {
+            from_ns: first.since(begin),
+            span_ns: run.iter().map(|t| t.1.since(first)).max()?,
+            arrivals: run.len() as u64,
+            worst_ns: run.iter().map(|t| t.1.since(t.0)).max()?,
+        })
+    };
+    let runs = times.chunk_by(|a, b| late(a) == late(b)).filter(|run| run.first().is_some_and(late));
+    // Of equals the first.
+    runs.filter_map(stretch).reduce(|a, b| if b.span_ns > a.span_ns { b } else { a })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+    use proptest::prelude::*;
+
+    const START: Instant = Instant(7 * SECOND);
+
+    fn record(due: Nanos, slip: Nanos) -> Record {
+        let due = START.after(due);
+        Record { due, start: due.after(slip), flags: flag::SCHEDULED, ..Record::zeroed() }
+    }
+
+    fn counts(issued: u64) -> Counts {
+        Counts { issued, sent_end: START.after(60 * SECOND), ..Counts::default() }
+    }
+
+    fn ledger(counts: Counts, records: &[Record]) -> Ledger {
+        Ledger::new(("profiling", false), START, Some(counts), records)
+    }
+
+    #[test]
+    fn a_phase_that_went_well_says_so() {
+        let records: Vec<Record> = (0..1000).map(|k| record(k * MILLI, 300 + k)).collect();
+        let ledger = ledger(counts(1000), &records);
+        assert_eq!(ledger.adherence_percent, Some(100.0));
+        assert_eq!(ledger.verdict, "100 % of 1000 arrivals left within 1 ms of their time.");
+        assert_eq!(ledger.longest_late, None);
+        let counts: Vec<u64> = ledger.slip.iter().map(|b| b.count).collect();
+        assert_eq!(counts, [700, 300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_process_stopped_for_200_ms_shows_every_late_slot() {
+        // 100 a second; between 1.000 s and 1.200 s nothing runs, then what is due leaves at once.
+        let records: Vec<Record> = (0..300)
+            .map(|k| {
+                let due = k * 10 * MILLI;
+                let stopped = (SECOND..1200 * MILLI).contains(&due);
+                record(due, if stopped { 1200 * MILLI - due } else { 5 * MICRO })
+            })
+            .collect();
+        let ledger = ledger(counts(300), &records);
+        assert_eq!((ledger.late, ledger.offered, ledger.sent), (20, 300, 300));
+        let stretch = Stretch { from_ns: SECOND, span_ns: 200 * MILLI, arrivals: 20, worst_ns: 200 * MILLI };
+        assert_eq!(ledger.longest_late, Some(stretch));
+        assert_eq!(
+            ledger.verdict,
+            "93.33 % of 300 arrivals left within 1 ms of their time; 20 were late, the longest stretch of it for 200 ms \
+             from 1.00 s on, by 200 ms at worst."
+        );
+    }
+
+    #[test]
+    fn what_was_not_sent_counts_against_the_client() {
+        let mut records = vec![record(0, 0), record(MILLI, 0)];
+        records[1].flags |= flag::QUEUED;
+        let counts = Counts { issued: 13, dropped: 4, idle: 3, unsent: 3, ..Counts::default() };
+        let ledger = ledger(counts, &records);
+        assert_eq!((ledger.sent, ledger.dropped, ledger.unsent, ledger.unrecorded), (2, 4, 3, 1));
+        assert_eq!(ledger.adherence_percent, Some(20.0));
+        assert_eq!(
+            ledger.verdict,
+            "20.00 % of 10 arrivals left within 1 ms of their time; 1 waited for a free slot; 4 were dropped because no \
+             slot was free; 3 had nothing to send; 3 were not sent before the end; 1 have no record."
+        );
+    }
+
+    #[test]
+    fn who_waits_beyond_the_last_issue_is_backlog() {
+        let counts = Counts { issued: 3, sent_end: START.after(SECOND), ..Counts::default() };
+        let records = [record(0, 0), record(900 * MILLI, 300 * MILLI), record(SECOND + MILLI, 0)];
+        assert_eq!(ledger(counts, &records).backlog, 1);
+    }
+
+    #[test]
+    fn a_closed_loop_has_nothing_to_be_late_for() {
+        let records: Vec<Record> = (0..5).map(|k| Record { flags: 0, ..record(k, 9 * MILLI) }).collect();
+        let ledger = ledger(counts(5), &records);
+        assert!(!ledger.scheduled && ledger.adherence_percent.is_none() && ledger.late == 0);
+        assert_eq!(ledger.verdict, "5 of 5 requests were sent as slots came free.");
+    }
+
+    #[test]
+    fn turns_that_follow_an_answer_are_sent_but_not_judged() {
+        let mut records = vec![record(0, 0), record(MILLI, 5 * MILLI)];
+        records.extend((0..8).map(|k| Record { flags: 0, ..record(k, 0) }));
+        let ledger = ledger(counts(10), &records);
+        assert_eq!((ledger.sent, ledger.late, ledger.adherence_percent), (10, 1, Some(50.0)));
+    }
+
+    #[test]
+    fn almost_all_is_not_all() {
+        assert_eq!(share(99.9999), "99.99");
+        assert_eq!(share(100.0), "100");
+        assert_eq!(span(1_500_000), "1.5 ms");
+        assert_eq!(span(12_340), "12.34 µs");
+    }
+
+    proptest! {
+        #[test]
+        fn the_account_balances(
+            slips in prop::collection::vec((0..10 * SECOND, 0..2 * SECOND, any::<bool>()), 0..100),
+            (dropped, idle) in (0..50u64, 0..9u64),
+            unsent in 0..50u64,
+            lost in 0..5u64,
+        ) {
+            let mut records: Vec<Record> = slips.iter().map(|(due, slip, _)| record(*due, *slip)).collect();
+            for (r, (.., queued)) in records.iter_mut().zip(&slips) {
+                r.flags |= if *queued { flag::QUEUED } else { 0 };
+            }
+            let sent = records.len() as u64;
+            let issued = sent + dropped + idle + unsent + lost;
+            let counts =
+                Counts { issued, dropped, idle, unsent, sent_end: START.after(5 * SECOND), ..Counts::default() };
+            let ledger = ledger(counts, &records);
+            let idle = ledger.idle;
+            prop_assert_eq!(ledger.offered, ledger.sent + ledger.dropped + idle + ledger.unsent + ledger.unrecorded);
+            prop_assert_eq!(ledger.slip.iter().map(|b| b.count).sum::<u64>(), sent);
+            let late: u64 = ledger.slip.iter().filter(|b| b.below_ns.is_none_or(|e| e > TOLERANCE)).map(|b| b.count).sum();
+            prop_assert_eq!(ledger.late, late);
+            prop_assert_eq!(ledger.longest_late.is_some(), late > 0);
+            prop_assert!(ledger.backlog <= ledger.late && ledger.queued <= ledger.sent);
+            records.reverse();
+            let again = Ledger::new(("profiling", false), START, Some(counts), &records);
+            prop_assert_eq!(again, ledger);
+        }
+    }
+}
