@@ -120,7 +120,7 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
 
 fn spec(config: &ProfileConfig, seed: u64) -> Spec {
     let spec = match &config.input {
-        Input::Synthetic(made) => Spec::Synthetic(synthetic::Options { seed, ..made.options.clone() }),
+        Input::Synthetic(made) => Spec::Synthetic(Box::new(synthetic::Options { seed, ..made.options.clone() })),
         Input::File { path, format, osl, block_size, max_isl, max_osl, .. } => Spec::File(file::Options {
             path: path.clone(),
             format: *format,

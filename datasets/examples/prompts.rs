@@ -24,7 +24,7 @@ fn main() -> Result<(), Error> {
         ..Options::default()
     };
     let mut tokens = 0u64;
-    let summary = Spec::Synthetic(options).build(Some(&tokenizer), &mut |conversation| {
+    let summary = Spec::Synthetic(Box::new(options)).build(Some(&tokenizer), &mut |conversation| {
         tokens += conversation.turns.iter().filter_map(|turn| turn.input_tokens).map(u64::from).sum::<u64>();
         Ok(())
     })?;

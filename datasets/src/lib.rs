@@ -163,7 +163,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(Conversation) -> Result<(), Error>;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spec {
     /// Generated prompts.
-    Synthetic(synthetic::Options),
+    Synthetic(Box<synthetic::Options>),
     /// A file.
     File(file::Options),
     /// `--system-prompt`: the conversations of another kind, with a text before each system prompt of their own.

@@ -30,8 +30,9 @@ fn text(key: &str, counts: &Value) -> String {
         return counts["extra_texts"][key.trim_start_matches("extra/")].as_str().unwrap().to_owned();
     };
     let (question, turn) = place.split_once('/').unwrap();
+    let question: u64 = question.parse().unwrap();
     let rows = QUESTIONS.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let row = rows.into_iter().find(|row| row["question_id"].to_string() == question).unwrap();
+    let row = rows.into_iter().find(|row| row["question_id"] == question).unwrap();
     row["turns"][turn.parse::<usize>().unwrap()].as_str().unwrap().to_owned()
 }
 
@@ -103,7 +104,7 @@ fn build(options: &Options, tokenizer: &Tokenizer) -> Vec<Conversation> {
         all.push(conversation);
         Ok(())
     };
-    Spec::Synthetic(options.clone()).build(Some(tokenizer), sink).unwrap();
+    Spec::Synthetic(Box::new(options.clone())).build(Some(tokenizer), sink).unwrap();
     all
 }
 

@@ -114,11 +114,12 @@ impl Options {
         let refuse = |what: String| Err(Error(what));
         for (flag, side) in [("--video-width", self.width), ("--video-height", self.height)] {
             // The colour planes of yuv420p have half the size.
-            if side < 2 || side > MAX_SIDE || side % 2 == 1 {
+            if !(2..=MAX_SIDE).contains(&side) || side % 2 == 1 {
                 return refuse(format!("{flag} {side}: expected an even number from 2 to {MAX_SIDE}"));
             }
         }
-        if !(self.seconds > 0.0 && self.seconds.is_finite()) || !(1..=MAX_FRAMES).contains(&self.frames()) {
+        let some = self.seconds > 0.0 && self.seconds.is_finite() && (1..=MAX_FRAMES).contains(&self.frames());
+        if !some {
             return refuse(format!(
                 "--video-duration {} at --video-fps {}: expected between 1 and {MAX_FRAMES} frames",
                 self.seconds, self.fps

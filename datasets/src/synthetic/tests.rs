@@ -13,7 +13,7 @@ fn lengths(isl: Lengths, osl: Option<Lengths>) -> Sequence {
 
 fn build(options: &Options, tokenizer: &Tokenizer) -> Vec<Conversation> {
     let mut all = Vec::new();
-    let summary = Spec::Synthetic(options.clone())
+    let summary = Spec::Synthetic(Box::new(options.clone()))
         .build(Some(tokenizer), &mut |conversation| {
             all.push(conversation);
             Ok(())
@@ -62,7 +62,7 @@ fn the_number_of_entries_has_an_order_of_precedence() {
 #[test]
 fn a_sink_that_fails_stops_the_build() {
     let mut seen = 0;
-    let result = Spec::Synthetic(Options::default()).build(Some(&Tokenizer::builtin()), &mut |_| {
+    let result = Spec::Synthetic(Box::default()).build(Some(&Tokenizer::builtin()), &mut |_| {
         seen += 1;
         if seen == 3 { Err(Error("full".into())) } else { Ok(()) }
     });
@@ -71,7 +71,7 @@ fn a_sink_that_fails_stops_the_build() {
 
 #[test]
 fn without_a_tokenizer_nothing_is_made() {
-    let result = Spec::Synthetic(Options::default()).build(None, &mut |_| Ok(()));
+    let result = Spec::Synthetic(Box::default()).build(None, &mut |_| Ok(()));
     assert!(result.unwrap_err().0.contains("--tokenizer"));
 }
 
@@ -133,7 +133,7 @@ fn heads_are_shared_or_each_conversation_s_own() {
     let t = Tokenizer::builtin();
     let options =
         Options { entries: 5, prefix: Prefix::Messages { system: Some(40), context: Some(30) }, ..Options::default() };
-    let spec = Spec::WithSystem { text: "Be kind.".into(), of: Box::new(Spec::Synthetic(options.clone())) };
+    let spec = Spec::WithSystem { text: "Be kind.".into(), of: Box::new(Spec::Synthetic(Box::new(options.clone()))) };
     let own = build(&options, &t);
     let mut k = 0;
     spec.build(Some(&t), &mut |conversation| {
@@ -251,7 +251,7 @@ fn what_cannot_be_generated_names_its_flag() {
             "--isl 0 leaves nothing",
         ),
     ] {
-        let why = Spec::Synthetic(options).build(Some(&t), &mut |_| Ok(())).unwrap_err().0;
+        let why = Spec::Synthetic(Box::new(options)).build(Some(&t), &mut |_| Ok(())).unwrap_err().0;
         assert!(why.starts_with(said), "{why}");
     }
 }
