@@ -3,7 +3,7 @@
 use super::{Endpoint, media};
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::{Lengths, Style};
+use crate::values::Lengths;
 use maser_datasets::lengths::Shape;
 use maser_datasets::rankings;
 use maser_datasets::sequence::{Range, Sequence, pairs, ratios};
@@ -293,7 +293,7 @@ fn sequence(
 
 fn range(typed: &args::Prompts, text: &str) -> Result<Sequence, Refusal> {
     let wrong = |why: String| Refusal::new(format!("--random-range-ratio {text}: {why}"));
-    let style = typed.range_style.unwrap_or(Style::default());
+    let style = typed.range_style.unwrap_or_default();
     let (input, output) = ratios(text, style).map_err(wrong)?;
     let whole = |lengths: &Option<Lengths>| {
         let lengths = lengths.as_ref()?;
