@@ -10,8 +10,9 @@ use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LatePolicy,
-    LogLevel, RampStrategy, Spin, Ties, Ui, choice, content_type, cores, count, count32, endpoint_type, factor, fault,
-    format, grace, jitter, millis, percent, rate, seconds, share, single, span, whole, whole32,
+    LogLevel, RampStrategy, ServiceLevels, Spin, Ties, Ui, choice, content_type, cores, count, count32, endpoint_type,
+    factor, fault, format, grace, jitter, millis, moment, percent, percentile, rate, seconds, service_levels, share,
+    single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Profile(Box<Profile>),
     /// Print and write a finished run's report again, from its record log
     Report(Report),
+    /// List every metric with its unit, its meaning and when it is absent
+    Metrics,
     /// Serve mock inference endpoints with known timing and faults, to test a client against
     Serve(Box<Serve>),
 }
@@ -83,6 +86,8 @@ pub(crate) struct Profile {
     pub(crate) truth: Truth,
     #[command(flatten)]
     pub(crate) machine: Machine,
+    #[command(flatten)]
+    pub(crate) extra: Extra,
 }
 
 /// The server and how it is spoken to.
@@ -201,9 +206,43 @@ pub(crate) struct Output {
     #[arg(long = "profile-export-prefix", visible_alias = "profile-export-file", value_name = "NAME")]
     pub(crate) prefix: Option<String>,
 
-    /// summary, or records: a line per request besides the summary [default: records]
+    /// summary; records: a line per request besides; raw: and all that was sent and received [default: records]
     #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
     pub(crate) level: Option<ExportLevel>,
+
+    /// Write a file with the text of every answer, outputs.json
+    #[arg(long)]
+    pub(crate) export_outputs_json: bool,
+
+    /// Give each request's line the times of its transfer, `trace_data`
+    #[arg(long)]
+    pub(crate) export_http_trace: bool,
+
+    /// Seconds of a slice: results over time in files of their own
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) slice_duration: Option<Nanos>,
+
+    /// Print a table of the HTTP transfer's phases
+    #[arg(long)]
+    pub(crate) show_trace_timing: bool,
+
+    /// Service levels, such as `time_to_first_token:200 inter_token_latency:20`: metric and bound, in its unit in the
+    /// tables; a request is good if it keeps to all of them
+    #[arg(long, value_name = "METRIC:BOUND", value_parser = service_levels)]
+    pub(crate) goodput: Vec<ServiceLevels>,
+}
+
+/// Files that only maser writes.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Only in maser")]
+pub(crate) struct Extra {
+    /// Write the requests as Parquet too: a row each, units in the fields' metadata
+    #[arg(long)]
+    pub(crate) export_parquet: bool,
+
+    /// Write the latencies over time as a log of HDR histograms too
+    #[arg(long)]
+    pub(crate) export_hdr: bool,
 }
 
 /// How tokens are counted.
@@ -479,6 +518,10 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
     pub(crate) io: Option<Io>,
 
+    /// Print nothing but what goes wrong: no progress, no remarks, no tables
+    #[arg(short = 'q', long, conflicts_with_all = ["verbose", "extra_verbose", "ui", "log_level"])]
+    pub(crate) quiet: bool,
+
     /// Let the first requests of a closed loop open their connections, instead of opening them before the start
     #[arg(long)]
     pub(crate) no_preconnect: bool,
@@ -490,15 +533,66 @@ pub(crate) struct Machine {
 }
 
 /// `maser report`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Report {
     /// Artefact directory of the run
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
 
-    /// summary, or records: a line per request besides the summary [default: as in the run]
+    /// summary; records: a line per request besides; raw: and all that was sent and received [default: as in the run]
     #[arg(long = "export-level", visible_alias = "profile-export-level", value_name = "LEVEL", value_parser = choice::<ExportLevel>)]
     pub(crate) level: Option<ExportLevel>,
+
+    /// Write a file with the text of every answer too, outputs.json
+    #[arg(long)]
+    pub(crate) export_outputs_json: bool,
+
+    /// Service levels in place of the run's, such as `time_to_first_token:200`: metric and bound, in its unit in the tables
+    #[arg(long, value_name = "METRIC:BOUND", value_parser = service_levels)]
+    pub(crate) goodput: Vec<ServiceLevels>,
+
+    /// Seconds of a slice, in place of the run's: results over time in files of their own
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) slice_duration: Option<Nanos>,
+
+    /// Only requests that started this long or longer after the start of the first profiling phase, seconds
+    #[arg(long, value_name = "SECONDS", value_parser = moment)]
+    pub(crate) from: Option<Nanos>,
+
+    /// Only requests that started before this, likewise
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) to: Option<Nanos>,
+
+    /// Percentiles to give with their confidence intervals, per cent: `50,99,99.9`
+    #[arg(long, value_name = "P,P,...", value_delimiter = ',', value_parser = percentile)]
+    pub(crate) percentiles: Vec<f64>,
+
+    /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it cannot be believed
+    #[arg(long, conflicts_with_all = [
+        "level", "export_outputs_json", "export_parquet", "export_hdr", "goodput", "slice_duration", "from", "to",
+        "percentiles", "show_trace_timing", "export_http_trace", "output"
+    ])]
+    pub(crate) verify: bool,
+
+    /// Directory to write the files to [default: DIR itself, in place of the run's]
+    #[arg(short = 'o', long = "artifact-dir", visible_alias = "output-artifact-dir", value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Give each request's line the times of its transfer, `trace_data`
+    #[arg(long)]
+    pub(crate) export_http_trace: bool,
+
+    /// Print the table of the HTTP transfer's phases too
+    #[arg(long)]
+    pub(crate) show_trace_timing: bool,
+
+    /// Print no tables, only what goes wrong
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    // Last: its heading holds for what follows.
+    #[command(flatten)]
+    pub(crate) extra: Extra,
 }
 
 /// `maser serve`, and what `--mock=SPEC` says.

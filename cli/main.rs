@@ -60,6 +60,7 @@ fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
             commands::profile::run(config, argv)
         }
         Command::Report(args) => commands::report::run(&args),
+        Command::Metrics => Ok(commands::metrics::run()),
         Command::Serve(args) => {
             let config = config::ServeConfig::resolve(*args)?;
             commands::serve::run(&config)

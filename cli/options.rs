@@ -41,11 +41,8 @@ const NOT_YET: &[&str] = &[
     "--download-video-content",
     "--e2e-sla-ms",
     "--error-rate-sla",
-    "--export-http-trace",
-    "--export-outputs-json",
     "--force-min-tokens",
     "--gen-ai-provider",
-    "--goodput",
     "--gpu-telemetry",
     "--hf-subset",
     "--hf-weka-dataset",
@@ -115,8 +112,6 @@ const NOT_YET: &[&str] = &[
     "--server-profiler-stop-path",
     "--server-profiler-timeout-seconds",
     "--set-consistent-seed",
-    "--show-trace-timing",
-    "--slice-duration",
     "--slo-attainment-fraction",
     "--stream",
     "--sweep-type",
@@ -169,10 +164,10 @@ mod tests {
     #[test]
     fn only_options_of_the_table_are_refused() {
         assert_eq!(
-            refusal("--goodput").map(|r| r.to_string()).as_deref(),
-            Some("--goodput is not supported yet by this version of maser; remove it to run without it")
+            refusal("--mlflow-tag").map(|r| r.to_string()).as_deref(),
+            Some("--mlflow-tag is not supported yet by this version of maser; remove it to run without it")
         );
         assert_eq!(refusal("--concurrency"), None);
-        assert_eq!(refusal("--goodputs"), None);
+        assert_eq!(refusal("--mlflow-tags"), None);
     }
 }

@@ -7,6 +7,7 @@ mod synthetic;
 pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
+use maser_engine::metric::{self, Metric, Value, flag};
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
@@ -52,6 +53,44 @@ pub(crate) fn whole(raw: &str) -> Parsed<u64> {
 pub(crate) fn whole32(raw: &str) -> Parsed<u32> {
     let n = whole(raw)?;
     u32::try_from(n).map_err(|_| format!("expected at most {}", u32::MAX))
+}
+
+/// Seconds of at least 0, as nanoseconds.
+pub(crate) fn moment(raw: &str) -> Parsed<Nanos> {
+    let ns = finite(raw).and_then(|s| nanos(s, maser_engine::clock::SECOND));
+    ns.ok_or_else(|| "expected seconds of at least 0".into())
+}
+
+/// A percentile, per cent: above 0 and below 100.
+pub(crate) fn percentile(raw: &str) -> Parsed<f64> {
+    let p = finite(raw.trim().trim_start_matches('p')).filter(|p| *p > 0.0 && *p < 100.0);
+    p.ok_or_else(|| "expected a number between 0 and 100 (per cent), such as 99.9".into())
+}
+
+/// Service levels as typed: metrics and their bounds, in the metrics' display units.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceLevels(pub(crate) Vec<(&'static Metric, f64)>);
+
+/// `metric:bound`, several with spaces or commas.
+pub(crate) fn service_levels(raw: &str) -> Parsed<ServiceLevels> {
+    let words = raw.split([' ', ',']).filter(|w| !w.is_empty());
+    let level = |word: &str| {
+        let (tag, bound) = word.split_once(':').ok_or("expected METRIC:BOUND, such as time_to_first_token:200")?;
+        let metric = metric::find(tag).ok_or_else(|| format!("{tag} is no metric; `maser metrics` lists them"))?;
+        let single = matches!(metric.value, Value::Valid(_)) && !metric.has(flag::INTERNAL);
+        if !single {
+            return Err(format!("{tag} is no metric of single requests; `maser metrics` lists those that are"));
+        }
+        match finite(bound) {
+            Some(bound) if bound >= 0.0 => Ok((metric, bound)),
+            _ => Err(format!("{bound} is no bound for {tag}; expected a number of at least 0 ({})", metric.display)),
+        }
+    };
+    let levels = words.map(level).collect::<Result<Vec<_>, String>>()?;
+    match levels.is_empty() {
+        true => Err("expected METRIC:BOUND, such as time_to_first_token:200".into()),
+        false => Ok(ServiceLevels(levels)),
+    }
 }
 
 fn finite(raw: &str) -> Option<f64> {
@@ -284,11 +323,13 @@ pub(crate) enum ExportLevel {
     Summary,
     /// And a line per request.
     Records,
+    /// And what was sent and received, whole.
+    Raw,
 }
 
 impl Choice for ExportLevel {
     const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", None)];
+        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", Some(Self::Raw))];
 }
 
 /// `--ui`: what is shown while the run goes on.

@@ -1,5 +1,6 @@
 //! What the commands do.
 
+pub(crate) mod metrics;
 mod mock;
 mod prepare;
 pub(crate) mod profile;

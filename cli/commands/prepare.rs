@@ -263,7 +263,11 @@ pub(super) fn plan(
         sampling: Sampling::Sequential,
         endpoint: config.endpoint.kind,
         requests: bodies.requests.clone(),
-        capture: Capture { text: captures_text(config), gaps: config.output.level != ExportLevel::Summary },
+        capture: Capture {
+            text: captures_text(config) || config.output.outputs,
+            gaps: config.output.level != ExportLevel::Summary,
+            raw: config.output.level == ExportLevel::Raw,
+        },
         request_timeout: (timeout > 0).then_some(timeout),
         preconnect: config.machine.preconnect,
         run_key,

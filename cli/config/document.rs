@@ -63,6 +63,7 @@ impl ProfileConfig {
             .put("datasets", vec![self.dataset()])
             .put("phases", phases)
             .put("artifacts", self.artifacts())
+            .put_if(!self.service_levels.is_empty(), "slos", self.service_levels.clone())
             .put("tokenizer", self.tokenizer_object())
             .put_some("system_prompt", self.system_prompt.clone())
             .put("gpu_telemetry", json!({"enabled": false}))
@@ -181,15 +182,25 @@ impl ProfileConfig {
     fn artifacts(&self) -> Object {
         let records = match self.output.level {
             ExportLevel::Summary => json!(false),
-            ExportLevel::Records => json!(["jsonl"]),
+            ExportLevel::Records | ExportLevel::Raw => json!(["jsonl"]),
+        };
+        let raw = match self.output.level {
+            ExportLevel::Raw => json!(true),
+            ExportLevel::Summary | ExportLevel::Records => json!(false),
         };
         Object::default()
             .put("dir", self.artifact_dir().display().to_string())
             .put_some("prefix", self.output.prefix.clone())
             .put_if(self.typed.export_level, "records", records)
-            .put_if(self.typed.export_level, "raw", false)
+            .put_if(self.typed.export_level, "raw", raw)
+            .put_if(self.output.traces, "trace", true)
+            .put_some("slice_duration", self.output.slice_ns.map(seconds))
+            .put_if(self.output.trace_timing, "show_trace_timing", true)
             .put("auto_plot", false)
             .put("plot_required", false)
+            .put_if(self.output.outputs, "export_outputs_json", true)
+            .put_if(self.output.parquet, "parquet", true)
+            .put_if(self.output.hdr, "hdr", true)
     }
 
     fn runtime(&self) -> Object {

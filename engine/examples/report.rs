@@ -150,6 +150,8 @@ fn header() -> Header {
         export_level: "summary".into(),
         export_prefix: None,
         topology: serde_json::json!({}),
+        correlation_header: String::new(),
+        request_headers: Vec::new(),
     }
 }
 

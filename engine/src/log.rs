@@ -80,6 +80,12 @@ pub struct Header {
     pub export_prefix: Option<String>,
     /// Threads, cores and I/O as they were found, for the results.
     pub topology: serde_json::Value,
+    /// Name of the header that carries the session's id.
+    #[serde(default)]
+    pub correlation_header: String,
+    /// The headers that are the same in every request, in their order, secrets redacted.
+    #[serde(default)]
+    pub request_headers: Vec<(String, String)>,
 }
 
 /// A phase of the plan.
@@ -497,6 +503,8 @@ mod tests {
             export_level: "records".into(),
             export_prefix: None,
             topology: serde_json::json!({}),
+            correlation_header: "X-Correlation-ID".into(),
+            request_headers: vec![("Accept".into(), "text/event-stream".into())],
         }
     }
 

@@ -263,6 +263,8 @@ pub struct Capture {
     pub text: bool,
     /// The gap before each content response.
     pub gaps: bool,
+    /// Both bodies, the response's in the pieces and at the times in which it came.
+    pub raw: bool,
 }
 
 /// The request bodies, end to end in one memory-mapped file that has no name, and the sessions they make up.

@@ -228,7 +228,7 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
         sampling: Sampling::Sequential,
         endpoint: endpoint::Kind::Chat,
         requests: requests.finish().unwrap().into(),
-        capture: Capture { text: true, gaps: true },
+        capture: Capture { text: true, gaps: true, raw: false },
         request_timeout: Some(60 * SECOND),
         preconnect: false,
         run_key: 1,

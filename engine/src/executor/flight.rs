@@ -5,7 +5,7 @@ use crate::credit::Credit;
 use crate::endpoint::{self, Reading, Reply, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
-use crate::record::{Outcome, Record, flag, part, put_leb128, put_part};
+use crate::record::{Outcome, Record, flag, part, put_leb128, put_part, put_piece};
 use crate::wire::http1::{HttpError, ResponseReader, Step};
 use crate::wire::json;
 use crate::wire::sse::{Event, SseParser};
@@ -14,6 +14,8 @@ use crate::wire::sse::{Event, SseParser};
 const ERROR_TEXT: usize = 4096;
 /// A response that is not a stream is read as one JSON value, and so is an event; beyond this it is refused.
 const BODY_LIMIT: usize = 64 << 20;
+/// Pieces of a response are kept up to here; the rest is left out, which a reader sees by the bytes received.
+const RAW_LIMIT: usize = 16 << 20;
 
 /// A request from its start to its record. Slots are reused, and with them every buffer.
 #[derive(Debug)]
@@ -87,6 +89,10 @@ pub(super) struct Answer {
     pub(super) reply: Reply,
     /// Whether they do.
     pub(super) keeps_reply: bool,
+    raw: Vec<u8>,
+    /// When the last piece in `raw` came.
+    raw_at: Instant,
+    json: bool,
 }
 
 impl Answer {
@@ -104,6 +110,9 @@ impl Answer {
             reason: Vec::new(),
             reply: Reply::new(),
             keeps_reply: false,
+            raw: Vec::new(),
+            raw_at: Instant::UNSET,
+            json: false,
         }
     }
 
@@ -113,9 +122,10 @@ impl Answer {
         self.events.reset();
         self.is_stream = false;
         self.failure = None;
-        for buffer in
-            [&mut self.body, &mut self.text, &mut self.reasoning, &mut self.gaps, &mut self.error, &mut self.reason]
-        {
+        self.raw_at = Instant::UNSET;
+        self.json = false;
+        let Self { body, text, reasoning, gaps, error, reason, raw, .. } = self;
+        for buffer in [body, text, reasoning, gaps, error, reason, raw] {
             buffer.clear();
         }
         if self.keeps_reply {
@@ -137,8 +147,23 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, reply, keeps_reply } =
-            self;
+        let Self {
+            reader,
+            events,
+            is_stream,
+            failure,
+            body,
+            text,
+            reasoning,
+            gaps,
+            error,
+            reason,
+            reply,
+            keeps_reply,
+            raw,
+            raw_at,
+            json,
+        } = self;
         let reply = keeps_reply.then_some(reply);
         let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, reply };
         if !fold.record.first_byte.is_set() {
@@ -153,10 +178,16 @@ impl Answer {
                     if *is_stream {
                         fold.record.flags |= flag::STREAMED;
                     }
+                    *json = head.json;
                     reason.extend_from_slice(head.reason.as_bytes());
                 }
                 Ok(Step::Body(piece)) => {
                     has_body = true;
+                    if capture.raw && raw.len() + piece.len() <= RAW_LIMIT {
+                        let before = if raw_at.is_set() { *raw_at } else { fold.record.start };
+                        put_piece(raw, at.since(before), piece);
+                        *raw_at = at;
+                    }
                     fold.record.bytes_received = fold.record.bytes_received.saturating_add(piece.len() as u32);
                     if *is_stream && events.held() <= BODY_LIMIT {
                         events.feed(piece, &mut |event| fold.event(event));
@@ -228,6 +259,10 @@ impl Answer {
         put_part(out, part::TEXT, &self.text);
         put_part(out, part::REASONING, &self.reasoning);
         put_part(out, part::GAPS, &self.gaps);
+        put_part(out, part::RAW, &self.raw);
+        if self.json && !self.raw.is_empty() {
+            put_part(out, part::MEDIA_TYPE, b"application/json");
+        }
         if outcome != Outcome::Ok {
             put_part(out, part::ERROR, &self.error);
             put_part(out, part::REASON, &self.reason);

@@ -85,6 +85,11 @@ pub(super) fn count(gaps: &[u8]) -> u32 {
     gaps.iter().filter(|b| **b < 0x80).count() as u32
 }
 
+/// Of these, the ones above zero; zero is a byte by itself.
+fn lasting(gaps: &[u8]) -> u32 {
+    gaps.iter().filter(|b| (1..0x80).contains(*b)).count() as u32
+}
+
 /// What a curve can be restricted to, and its value, at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
@@ -297,7 +302,8 @@ impl Walk<'_> {
         }
     }
 
-    /// A gap carries an equal share of the request's tokens after the first.
+    /// A gap that took time carries an equal share of the request's tokens after the first: responses that came together
+    /// leave gaps of nothing, over which no token can be spread.
     fn enter_gap(&mut self, at: u64, id: u32, from: u32) {
         let flight = &self.flights.spans[id as usize];
         let gaps = self.flights.gaps[id as usize];
@@ -313,7 +319,7 @@ impl Walk<'_> {
             return;
         };
         let after = (gaps.len() - rest.len()) as u32;
-        let rate = flight.steps() / f64::from(count(gaps)) / (gap as f64 * 1e-9);
+        let rate = flight.steps() / f64::from(lasting(gaps)) / (gap as f64 * 1e-9);
         self.enter(id, if gap > 0 { rate } else { 0.0 });
         self.next.push(Reverse((at.saturating_add(gap), id, Step::Gap(after))));
     }
