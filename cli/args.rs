@@ -4,6 +4,8 @@
 //! several options say together is [`crate::config`]'s affair.
 
 mod dataset;
+mod media;
+mod prompts;
 
 pub(crate) use dataset::{Analyze, Compile, Dataset, Source, Stats as DatasetStats, Synthesize};
 
@@ -11,13 +13,15 @@ use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LatePolicy,
-    LogLevel, RampStrategy, ServiceLevels, Spin, Ties, Ui, choice, content_type, cores, count, count32, deviation,
-    endpoint_type, factor, fault, format, grace, jitter, millis, moment, percent, percentile, rate, ratio, seconds,
-    service_levels, share, single, span, whole, whole32,
+    LogLevel, RampStrategy, ServiceLevels, Spin, Ties, Ui, choice, content_type, cores, count, count32, endpoint_type,
+    factor, fault, format, grace, jitter, millis, moment, percent, percentile, rate, ratio, seconds, service_levels,
+    share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use maser_engine::clock::Nanos;
+pub(crate) use media::{Audio, Images, Media, Video};
+pub(crate) use prompts::Prompts;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -84,6 +88,8 @@ pub(crate) struct Profile {
     pub(crate) warmup: Warmup,
     #[command(flatten)]
     pub(crate) prompts: Prompts,
+    #[command(flatten)]
+    pub(crate) media: Media,
     #[command(flatten)]
     pub(crate) service: Service,
     #[command(flatten)]
@@ -311,10 +317,22 @@ pub(crate) struct Extra {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tokenizer")]
 pub(crate) struct Tokenizer {
-    /// `builtin` (o200k_base), or the path of a tokenizer.json or of a directory with one; nothing is downloaded
-    /// [default: the model if it is such a path, else builtin]
+    /// `builtin` (o200k_base), another tiktoken name, the path of a tokenizer.json or of a directory with one, or a model
+    /// in the hub's local cache; nothing is downloaded [default: the model if it is one of these, else builtin]
     #[arg(long = "tokenizer", value_name = "NAME")]
     pub(crate) name: Option<String>,
+
+    /// Branch, tag or commit of a tokenizer in the hub's local cache [default: main]
+    #[arg(long = "tokenizer-revision", value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+
+    /// Accepted and without effect: maser runs no code of a tokenizer's
+    #[arg(long = "tokenizer-trust-remote-code")]
+    pub(crate) trust_remote_code: bool,
+
+    /// Make and count prompts as the tokenizer's chat template writes them
+    #[arg(long)]
+    pub(crate) apply_chat_template: bool,
 }
 
 /// How much is sent, and when it ends.
@@ -473,42 +491,6 @@ pub(crate) struct Warmup {
     /// Seconds in which the warmup's rate comes up [default: as in the measurement]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) warmup_request_rate_ramp_duration: Option<Nanos>,
-}
-
-/// What generated prompts look like.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Prompts {
-    /// Distinct prompts to generate; they are sent in turn [default: the request count, else 100]
-    #[arg(help_heading = "Conversation Input", long = "num-dataset-entries", visible_alias = "num-prompts", value_name = "N", value_parser = count)]
-    pub(crate) entries: Option<u64>,
-
-    /// Mean tokens of a generated prompt [default: 550]
-    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl", visible_aliases = ["prompt-input-tokens-mean", "synthetic-input-tokens-mean"], value_name = "TOKENS", value_parser = single(whole32))]
-    pub(crate) isl: Option<u32>,
-
-    /// Standard deviation of that, tokens [default: 0]
-    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl-stddev", visible_aliases = ["prompt-input-tokens-stddev", "synthetic-input-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
-    pub(crate) isl_stddev: Option<f64>,
-
-    /// Tokens that one hash id of a trace stands for [default: 512]
-    #[arg(help_heading = "Input Sequence Length (ISL)", long = "isl-block-size", visible_aliases = ["prompt-input-tokens-block-size", "synthetic-input-tokens-block-size"], value_name = "TOKENS", value_parser = count32)]
-    pub(crate) block_size: Option<u32>,
-
-    /// Mean tokens to ask for in an answer [default: the server's choice]
-    #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl", visible_aliases = ["prompt-output-tokens-mean", "output-tokens-mean"], value_name = "TOKENS", value_parser = single(whole32))]
-    pub(crate) osl: Option<u32>,
-
-    /// Standard deviation of that, tokens [default: 0]
-    #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl-stddev", visible_aliases = ["prompt-output-tokens-stddev", "output-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
-    pub(crate) osl_stddev: Option<f64>,
-
-    /// Leave out a trace's requests with longer prompts, tokens
-    #[arg(help_heading = "Synthesis", long = "synthesis-max-isl", value_name = "TOKENS", value_parser = count32)]
-    pub(crate) max_isl: Option<u32>,
-
-    /// Cap the answers' lengths in a trace, tokens
-    #[arg(help_heading = "Synthesis", long = "synthesis-max-osl", value_name = "TOKENS", value_parser = count32)]
-    pub(crate) max_osl: Option<u32>,
 }
 
 /// The program itself, in the reference's options.
@@ -997,7 +979,7 @@ mod tests {
     #[test]
     fn all_spellings_of_an_option_mean_the_same() {
         for spelling in ["--isl", "--prompt-input-tokens-mean", "--synthetic-input-tokens-mean"] {
-            assert_eq!(profile(&[spelling, "77"]).prompts.isl, Some(77), "{spelling}");
+            assert_eq!(profile(&[spelling, "77"]).prompts.isl.map(|isl| isl.mean()), Some(77.0), "{spelling}");
         }
         assert_eq!(profile(&["--num-requests=5"]).load.request_count, Some(5));
         assert_eq!(profile(&["-vv"]).service.verbose, 2);

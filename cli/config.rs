@@ -6,17 +6,22 @@ mod environment;
 mod grammar;
 mod input;
 mod load;
+mod media;
 mod replay;
 mod series;
 mod serve;
 pub(crate) mod slos;
+mod synthetic;
+mod tokenizer;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use environment::{Environment, IpVersion, read as environment};
-pub(crate) use input::{Input, Length, Tokenizer, Trace};
+pub(crate) use input::{Input, Trace};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
 pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
+pub(crate) use synthetic::Length;
+pub(crate) use tokenizer::Tokenizer;
 
 use crate::args;
 use crate::refusal::Refusal;
@@ -43,6 +48,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) replay: Replay,
     /// What is sent.
     pub(crate) input: Input,
+    /// The text of `--system-prompt`.
+    pub(crate) system_prompt: Option<String>,
     /// What tokens are made and counted with.
     pub(crate) tokenizer: Tokenizer,
     /// Token counts of the results are the server's.
@@ -167,9 +174,10 @@ impl ProfileConfig {
         let mock = mock(&args)?;
         let model = model(&args, mock.as_ref())?;
         let endpoint = Endpoint::resolve(&args, mock.as_ref(), &mut notes)?;
-        let input = Input::resolve(&args, &mut notes)?;
+        let input = Input::resolve(&args, &endpoint, &mut notes)?;
+        let system_prompt = synthetic::system_prompt(&args, &endpoint)?;
         let (fixed_schedule, window) = replay::schedule(&args)?;
-        let tokenizer = Tokenizer::resolve(&args, &model, &mut notes)?;
+        let tokenizer = Tokenizer::resolve(&args, &model, endpoint.kind, &mut notes)?;
         let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal);
         idle_options(&args.service, &mut notes);
         let series = args.load.request_rate_series.as_deref().map(series::RateSeries::open).transpose()?;
@@ -197,6 +205,7 @@ impl ProfileConfig {
             window,
             replay,
             input,
+            system_prompt,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
             service_levels: slos::resolve(&args.output.goodput, args.endpoint.streaming)?,

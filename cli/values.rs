@@ -2,6 +2,8 @@
 //!
 //! Every parser's error completes the sentence `--flag VALUE: …`.
 
+mod synthetic;
+
 pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
@@ -10,6 +12,7 @@ pub(crate) use maser_engine::plan::LatePolicy;
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
+pub(crate) use synthetic::*;
 
 /// What is said of a comma list where the reference would start a sweep.
 pub(crate) const SWEEP: &str = "sweeps are not supported yet by this version of maser, give a single value";

@@ -21,8 +21,8 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             "--otel-url is not supported yet by this version of maser; remove it to run without it",
         ),
         (
-            &["profile", "-m", "x", "-b", "4"],
-            "-b is not supported yet by this version of maser; remove it to run without it",
+            &["profile", "-m", "x", "-f", "4"],
+            "-f is not supported yet by this version of maser; remove it to run without it",
         ),
         (
             &["profile", "-m", "x", "--concurrency", "1,2,4"],

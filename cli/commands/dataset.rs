@@ -8,6 +8,7 @@ use crate::say;
 use maser_datasets::analysis::{Analysis, Figures};
 use maser_datasets::file::Options;
 use maser_datasets::stats::{Arrivals, Distribution, Stats};
+use maser_datasets::tokens::HubCache;
 use maser_datasets::{Error, Tokenizer, compiled, public, rewrite};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -206,10 +207,8 @@ fn analysis_text(path: &Path, a: &Analysis) -> String {
 }
 
 fn tokenizer(name: Option<&str>) -> Result<Tokenizer, Failure> {
-    match Chosen::named(name.unwrap_or("builtin"))? {
-        Chosen::Builtin => Ok(Tokenizer::builtin()),
-        Chosen::File(path) => Tokenizer::open(&path).map_err(refused),
-    }
+    let found = Chosen::named(name.unwrap_or("builtin"), "main", HubCache::of_user().as_ref())?;
+    Tokenizer::open_found(&found).map_err(refused)
 }
 
 /// What is read and how; `out` must be another file.

@@ -1,10 +1,7 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
 use super::Failure;
-use crate::config::{
-    Arrival, FixedSchedule, Input, IpVersion, Length, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay,
-    Tokenizer as Chosen,
-};
+use crate::config::{Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay};
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
 use maser_datasets::file::Format;
@@ -89,10 +86,12 @@ pub(super) fn tokenizer(config: &ProfileConfig) -> Result<Option<Tokenizer>, Fai
     if trace && config.use_server_token_count && !makes_prompts(config) {
         return Ok(None);
     }
-    match &config.tokenizer {
-        Chosen::Builtin => Ok(Some(Tokenizer::builtin())),
-        Chosen::File(path) => Tokenizer::open(path).map(Some).map_err(|e| Refusal::new(e.0).into()),
-    }
+    let tokenizer =
+        Tokenizer::open_found(&config.tokenizer.found).and_then(|tokenizer| match config.tokenizer.chat_template {
+            true => tokenizer.with_chat_template(),
+            false => Ok(tokenizer),
+        });
+    tokenizer.map(Some).map_err(|e| Refusal::new(e.0).into())
 }
 
 /// Whether prompts are made and not given.
@@ -131,13 +130,8 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
 }
 
 fn spec(config: &ProfileConfig, seed: u64) -> Spec {
-    match &config.input {
-        Input::Synthetic { entries, isl, osl, .. } => Spec::Synthetic(synthetic::Options {
-            entries: *entries,
-            isl: isl.lengths(),
-            osl: osl.as_ref().map(Length::lengths),
-            seed,
-        }),
+    let spec = match &config.input {
+        Input::Synthetic(made) => Spec::Synthetic(Box::new(synthetic::Options { seed, ..made.options.clone() })),
         Input::File { path, .. } => {
             let mut options = config.input.file_options(&config.window, seed).unwrap_or_default();
             let is_baseten = |format: Format| format == Format::BasetenTrace;
@@ -149,6 +143,10 @@ fn spec(config: &ProfileConfig, seed: u64) -> Spec {
             }
             Spec::File(Box::new(options))
         }
+    };
+    match config.system_prompt.clone() {
+        Some(text) => Spec::WithSystem { text, of: Box::new(spec) },
+        None => spec,
     }
 }
 
@@ -235,7 +233,7 @@ fn add(
             conversation: conversation.session_id.clone(),
             turn: k as u32,
             // Where there is no text, there is no count of it.
-            input_tokens: turn.input_tokens.filter(|n| *n > 0 && kind.tokenizes_input()),
+            input_tokens: conversation.input_tokens(k).filter(|n| *n > 0 && kind.tokenizes_input()),
             max_tokens: turn.max_tokens,
             due: turn.timestamp_ns,
         });

@@ -4,7 +4,7 @@ use super::mock::Mock;
 use super::prepare::{self, Times};
 use super::signals::Signals;
 use super::{Failure, report};
-use crate::config::{Input, ProfileConfig, Tokenizer as Chosen};
+use crate::config::{Input, ProfileConfig};
 use crate::redact;
 use crate::refusal::Refusal;
 use crate::say;
@@ -285,10 +285,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         streaming: config.endpoint.streaming,
         phases: plan.phases.iter().map(phase).collect(),
         fixed_schedule: plan.phases.iter().any(|p| matches!(p.schedule, Spec::Fixed(_))),
-        tokenizer: Some(match &config.tokenizer {
-            Chosen::Builtin => "builtin".to_owned(),
-            Chosen::File(path) => path.display().to_string(),
-        }),
+        tokenizer: Some(config.tokenizer.name()),
         use_server_token_count: config.use_server_token_count,
         export_level: name_of(config.output.level).to_owned(),
         export_prefix: config.output.prefix.clone(),

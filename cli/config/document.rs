@@ -3,9 +3,11 @@
 //! Keys, order and shapes are the reference's. As there, most options appear only if they were given; what this version
 //! never collects is shown as not enabled.
 
+mod synthetic;
+
 use super::load::Cancellation;
 use super::series::RateSeries;
-use super::{Arrival, FixedSchedule, Input, Length, PhaseConfig, PhaseKind, ProfileConfig};
+use super::{Arrival, FixedSchedule, Input, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
 use crate::values::{ExportLevel, name_of};
 use maser_datasets::file::Synthesis;
@@ -58,7 +60,8 @@ impl ProfileConfig {
             .put("phases", phases)
             .put("artifacts", self.artifacts())
             .put_if(!self.service_levels.is_empty(), "slos", self.service_levels.clone())
-            .put("tokenizer", json!({"name": self.tokenizer.name()}))
+            .put("tokenizer", self.tokenizer_object())
+            .put_some("system_prompt", self.system_prompt.clone())
             .put("gpu_telemetry", json!({"enabled": false}))
             .put("server_metrics", json!({"enabled": false}))
             .put("network_latency", json!({"enabled": false}))
@@ -96,20 +99,17 @@ impl ProfileConfig {
             .put_some("session_header", at.session_header.clone())
     }
 
+    fn tokenizer_object(&self) -> Object {
+        Object::default()
+            .put("name", self.tokenizer.name())
+            .put_some("revision", self.tokenizer.revision.clone())
+            .put_if(self.tokenizer.chat_template, "apply_chat_template", true)
+    }
+
     fn dataset(&self) -> Object {
         let named = Object::default().put("name", "main");
         match &self.input {
-            Input::Synthetic { entries, entries_given, isl, osl, block_size } => {
-                let prompts = Object::default()
-                    .put("isl", length(isl))
-                    .put_some("osl", osl.as_ref().map(length))
-                    .put_some("block_size", *block_size);
-                named
-                    .put("type", "synthetic")
-                    .put_if(*entries_given, "entries", *entries)
-                    .put_some("random_seed", self.random_seed)
-                    .put("prompts", prompts)
-            }
+            Input::Synthetic(made) => synthetic::dataset(made, self.random_seed, named),
             Input::File { path, format, entries, osl, block_size, max_isl, max_osl, trace } => {
                 let what = &trace.synthesis;
                 let synthesis = Object::default()
@@ -127,7 +127,7 @@ impl ProfileConfig {
                     .put_if(max_isl.or(*max_osl).is_some() || *what != Synthesis::default(), "synthesis", synthesis)
                     .put_some("entries", *entries)
                     .put_some("random_seed", self.random_seed)
-                    .put_some("osl", osl.as_ref().map(length))
+                    .put_some("osl", osl.as_ref().map(synthetic::length))
                     .put_some("block_size", *block_size)
             }
         }
@@ -210,10 +210,6 @@ impl ProfileConfig {
     fn runtime(&self) -> Object {
         Object::default().put("ui", name_of(self.ui)).put_some("workers", self.machine.workers_max)
     }
-}
-
-fn length(length: &Length) -> Object {
-    Object::default().put("mean", f64::from(length.mean)).put_some("stddev", length.stddev)
 }
 
 fn ramp(ramp: &Ramp) -> Object {

@@ -4,9 +4,12 @@ use super::*;
 use crate::args::Command;
 use crate::redact;
 use crate::values::Ties;
+use maser_datasets::synthetic::Options;
 use maser_engine::schedule::{Ramp, RampStrategy};
 use serde_json::{Value, json};
 use std::ffi::OsString;
+
+mod synthetic;
 
 /// What the reference wrote of four of its runs.
 const RUNS: &str = include_str!("../../tests/data/aiperf-runs.json");
@@ -158,7 +161,7 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "-m x --input-file FILE --fixed-schedule --open-loop-strict --no-open-loop-replay",
             "--open-loop-strict sends every row at its timestamp",
         ),
-        ("-m x --tokenizer org/model", "--tokenizer org/model: expected builtin"),
+        ("-m x --tokenizer org/no-such-model", "--tokenizer org/no-such-model: not found here"),
         ("-m x --profile-export-prefix a/b", "--profile-export-prefix a/b: expected the beginning"),
         ("-m x --profile-export-prefix .json", "--profile-export-prefix .json: expected the beginning"),
     ];
@@ -211,7 +214,7 @@ fn what_has_no_effect_is_noted() {
         ("--model llama --tokenizer builtin", ""),
     ];
     for (line, said) in table {
-        let model = if line.contains("--model") { "" } else { "-m mock" };
+        let model = if line.contains("--model") { "" } else { "-m mock --tokenizer builtin" };
         let config = run(&named(&format!("{model} {line}")));
         match said {
             "" => assert!(config.notes.is_empty(), "{line}: {:?}", config.notes),
@@ -227,7 +230,7 @@ fn the_defaults_are_the_reference_s() {
     assert_eq!(config.endpoint.target("m"), "/v1/chat/completions");
     assert_eq!(config.endpoint.timeout, 21_600_000_000_000);
     assert_eq!(config.ui, Ui::None);
-    assert_eq!(config.tokenizer, Tokenizer::Builtin);
+    assert_eq!(config.tokenizer.name(), "builtin");
     assert!(config.machine.preconnect);
     let phase = PhaseConfig {
         name: "profiling",
@@ -246,10 +249,10 @@ fn the_defaults_are_the_reference_s() {
         cancellation: None,
     };
     assert_eq!(config.load.phases, [phase]);
-    let Input::Synthetic { entries, isl, osl, .. } = config.input else {
+    let Input::Synthetic(made) = config.input else {
         panic!("prompts are generated");
     };
-    assert_eq!((entries, isl.mean, osl), (100, 550, None));
+    assert_eq!(made.options, Options::default());
 }
 
 #[test]

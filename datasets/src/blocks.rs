@@ -149,7 +149,7 @@ mod tests {
     use crate::tokens::tests::{UNSPLIT_BPE, WORD_LEVEL, from_json};
 
     fn prompts(tokenizer: &Tokenizer, seed: u64, trace_id: &str) -> Prompts {
-        Prompts::new(Corpus::new(tokenizer), seed, trace_id.into(), 32)
+        Prompts::new(Corpus::sonnet(tokenizer), seed, trace_id.into(), 32)
     }
 
     fn common_prefix(a: &str, b: &str) -> usize {

@@ -1,4 +1,7 @@
-//! Texts of an exact number of tokens, made of the built-in text's words.
+//! Texts of an exact number of tokens, made of the words of a built-in text.
+//!
+//! There are three sources: Shakespeare's sonnets, code and what stands around it, and random tokens of the vocabulary.
+//! The first two work alike.
 //!
 //! A text is a row of short runs: each starts at a uniformly drawn word of the corpus and takes 4 to 12 consecutive
 //! words. One long window would be simpler, but the corpus has only about four thousand places to start from, so among
@@ -8,13 +11,21 @@
 //! byte-level BPE, WordPiece and word-level vocabularies) prices add up, so a text of the right length is found without
 //! encoding it. It is counted all the same, and corrected until the count is the one asked for.
 
+mod coding;
+mod random;
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use crate::Error;
 use crate::seed::Stream;
 use crate::tokens::Tokenizer;
 
+pub(crate) use random::Vocabulary;
+
 const SONNETS: &str = include_str!("../data/sonnet.txt");
+
+static CODE: LazyLock<String> = LazyLock::new(coding::text);
 
 /// What stands before a word or a block while its price inside a text is measured.
 const CONTEXT: &str = "and";
@@ -33,15 +44,19 @@ pub(crate) struct Corpus {
     words: Vec<Word>,
     /// Places in `words` that cost one token.
     singles: Vec<usize>,
+    /// Consecutive words that a run has at least, and how many lengths there are above.
+    runs: (u64, u64),
     additive: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Word {
     text: &'static str,
+    /// What stands between the word and the one before it: a space, or a line break and an indentation.
+    gap: &'static str,
     /// Tokens at the start of a text.
     first: u32,
-    /// Tokens after another word and a space.
+    /// Tokens after another word and the gap.
     joined: u32,
 }
 
@@ -62,22 +77,32 @@ pub(crate) enum Check {
 }
 
 impl Corpus {
-    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
+    /// The sonnets, every word after a single space.
+    pub(crate) fn sonnet(tokenizer: &Tokenizer) -> Self {
+        let words = SONNETS.split_whitespace().map(|word| (" ", word));
+        Self::of(tokenizer, words, (4, 9))
+    }
+
+    /// Code, its lines and indentations kept. Runs are long, so that what is cut out of it looks like code.
+    pub(crate) fn coding(tokenizer: &Tokenizer) -> Self {
+        Self::of(tokenizer, words_and_gaps(&CODE), (24, 41))
+    }
+
+    fn of(tokenizer: &Tokenizer, words: impl Iterator<Item = (&'static str, &'static str)>, runs: (u64, u64)) -> Self {
         let context = tokenizer.count(CONTEXT);
-        let mut known: HashMap<&'static str, Word> = HashMap::new();
-        let words: Vec<Word> = SONNETS
-            .lines()
-            .flat_map(str::split_whitespace)
-            .map(|text| {
-                *known.entry(text).or_insert_with(|| Word {
+        let mut known: HashMap<(&'static str, &'static str), Word> = HashMap::new();
+        let words: Vec<Word> = words
+            .map(|(gap, text)| {
+                *known.entry((gap, text)).or_insert_with(|| Word {
                     text,
+                    gap,
                     first: tokenizer.count(text) as u32,
-                    joined: tokenizer.count(&format!("{CONTEXT} {text}")).saturating_sub(context) as u32,
+                    joined: tokenizer.count(&format!("{CONTEXT}{gap}{text}")).saturating_sub(context) as u32,
                 })
             })
             .collect();
         let singles = (0..words.len()).filter(|&i| words[i].joined == 1).collect();
-        let mut corpus = Self { tokenizer: tokenizer.clone(), words, singles, additive: false };
+        let mut corpus = Self { tokenizer: tokenizer.clone(), words, singles, runs, additive: false };
         corpus.additive = corpus.prices_add_up();
         corpus
     }
@@ -109,8 +134,8 @@ impl Corpus {
         let mut draft = Draft::after(CONTEXT, self.count(CONTEXT));
         for last in lasts.values() {
             for first in firsts.values() {
-                draft.push(last.text, last.joined);
-                draft.push(first.text, first.joined);
+                draft.push(last, last.joined);
+                draft.push(first, first.joined);
             }
         }
         draft
@@ -173,7 +198,7 @@ impl Corpus {
         while draft.tokens < tokens && misses < 64 {
             if run == 0 {
                 at = stream.below(places) as usize;
-                run = 4 + stream.below(9);
+                run = self.runs.0 + stream.below(self.runs.1);
             }
             let word = self.words[at];
             let price = if draft.text.is_empty() { word.first } else { word.joined };
@@ -183,12 +208,12 @@ impl Corpus {
                 && price <= tokens - draft.tokens
                 && (draft.words.is_empty() <= (word.first == word.joined) || misses > 32);
             if fits {
-                draft.push(word.text, price);
+                draft.push(&word, price);
                 at = (at + 1) % self.words.len();
                 run -= 1;
             } else if !draft.words.is_empty() && !self.singles.is_empty() {
                 let single = self.singles[stream.below(self.singles.len() as u64) as usize];
-                draft.push(self.words[single].text, 1);
+                draft.push(&self.words[single], 1);
                 run = 0;
             } else {
                 misses += 1;
@@ -228,6 +253,19 @@ impl Corpus {
     }
 }
 
+/// The words of a text, each with the white space before it.
+fn words_and_gaps(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut rest = text.trim_end();
+    std::iter::from_fn(move || {
+        let start = rest.find(|c: char| !c.is_whitespace())?;
+        let (gap, tail) = rest.split_at(start);
+        let end = tail.find(char::is_whitespace).unwrap_or(tail.len());
+        let word;
+        (word, rest) = tail.split_at(end);
+        Some((if gap.is_empty() { "\n\n" } else { gap }, word))
+    })
+}
+
 /// A text that grows and shrinks by whole words, after a prefix that stays.
 struct Draft {
     text: String,
@@ -242,12 +280,12 @@ impl Draft {
         Self { text: prefix.to_owned(), tokens, words: Vec::new() }
     }
 
-    fn push(&mut self, word: &str, price: u32) {
+    fn push(&mut self, word: &Word, price: u32) {
         self.words.push((self.text.len(), price));
         if !self.text.is_empty() {
-            self.text.push(' ');
+            self.text.push_str(word.gap);
         }
-        self.text.push_str(word);
+        self.text.push_str(word.text);
         self.tokens += price;
     }
 
@@ -274,15 +312,15 @@ mod tests {
 
     #[test]
     fn prices_add_up_where_a_space_starts_a_token() {
-        assert!(Corpus::new(&Tokenizer::builtin()).additive);
-        assert!(Corpus::new(&from_json(WORD_LEVEL)).additive);
-        assert!(!Corpus::new(&from_json(UNSPLIT_BPE)).additive);
+        assert!(Corpus::sonnet(&Tokenizer::builtin()).additive);
+        assert!(Corpus::sonnet(&from_json(WORD_LEVEL)).additive);
+        assert!(!Corpus::sonnet(&from_json(UNSPLIT_BPE)).additive);
     }
 
     #[test]
     fn counts_are_exact_with_every_tokenizer() {
         for tokenizer in [Tokenizer::builtin(), from_json(WORD_LEVEL), from_json(UNSPLIT_BPE)] {
-            let corpus = Corpus::new(&tokenizer);
+            let corpus = Corpus::sonnet(&tokenizer);
             let mut stream = Stream::new(1, "test");
             for target in (1..80).chain([127, 512, 550, 2000, 9000]) {
                 let made = corpus.text(target, &mut stream).unwrap();
@@ -293,9 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn code_keeps_its_lines_and_is_exact() {
+        for tokenizer in [Tokenizer::builtin(), from_json(WORD_LEVEL), from_json(UNSPLIT_BPE)] {
+            let corpus = Corpus::coding(&tokenizer);
+            let mut stream = Stream::new(1, "test");
+            for target in (1..40).chain([127, 550, 2000]) {
+                let made = corpus.text(target, &mut stream).unwrap();
+                assert_eq!(tokenizer.count(&made.text), target as usize, "{}", made.text);
+                assert!(target < 550 || made.text.contains("\n    "), "{}", made.text);
+            }
+        }
+    }
+
+    #[test]
     fn joined_blocks_have_the_sum_of_their_tokens() {
         let tokenizer = Tokenizer::builtin();
-        let corpus = Corpus::new(&tokenizer);
+        let corpus = Corpus::sonnet(&tokenizer);
         let mut stream = Stream::new(1, "test");
         let blocks: Vec<String> = (0..200).map(|_| corpus.block(64, &mut stream).unwrap()).collect();
         for pair in blocks.chunks(2) {
@@ -308,7 +359,7 @@ mod tests {
     fn a_tokenizer_that_sees_one_token_only_is_refused() {
         let mut json: serde_json::Value = serde_json::from_str(WORD_LEVEL).unwrap();
         json["pre_tokenizer"] = serde_json::Value::Null;
-        let corpus = Corpus::new(&from_json(&json.to_string()));
+        let corpus = Corpus::sonnet(&from_json(&json.to_string()));
         let mut stream = Stream::new(1, "test");
         assert_eq!(corpus.text(1, &mut stream).unwrap().tokens, 1);
         assert!(corpus.text(2, &mut stream).unwrap_err().0.contains("exactly 2 tokens"));
@@ -316,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_thousand_prompts_do_not_begin_alike() {
-        let corpus = Corpus::new(&Tokenizer::builtin());
+        let corpus = Corpus::sonnet(&Tokenizer::builtin());
         let mut stream = Stream::new(42, "test");
         let heads: std::collections::HashSet<Vec<u32>> = (0..1000)
             .map(|_| corpus.tokenizer.encode(&corpus.text(64, &mut stream).unwrap().text)[..32].to_vec())
@@ -328,7 +379,7 @@ mod tests {
         #[test]
         fn any_target_and_seed_is_met_exactly(target in 1u32..3000, seed: u64) {
             thread_local!(static CORPORA: [Corpus; 2] =
-                [Corpus::new(&Tokenizer::builtin()), Corpus::new(&from_json(UNSPLIT_BPE))]);
+                [Corpus::sonnet(&Tokenizer::builtin()), Corpus::sonnet(&from_json(UNSPLIT_BPE))]);
             CORPORA.with(|corpora| {
                 for corpus in corpora {
                     let made = corpus.text(target, &mut Stream::new(seed, "test")).unwrap();

@@ -278,7 +278,7 @@ impl Options {
         }
         self.synthesis.check()?;
         self.replay.check()?;
-        self.osl.map_or(Ok(()), |osl| osl.check("--osl"))
+        self.osl.as_ref().map_or(Ok(()), |osl| osl.check("--osl"))
     }
 
     fn check_belonging(&self, format: Format) -> Result<(), Error> {
@@ -390,7 +390,7 @@ impl<'o, 's> Output<'o, 's> {
             place.error(path, what)
         })?;
         let block_size = self.options.block_size(self.format);
-        Ok(Prompts::new(Corpus::new(tokenizer), self.options.seed, trace_id(&self.options.path)?, block_size))
+        Ok(Prompts::new(Corpus::sonnet(tokenizer), self.options.seed, trace_id(&self.options.path)?, block_size))
     }
 
     fn add_to(self, summary: &mut Summary) {

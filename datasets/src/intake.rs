@@ -244,7 +244,7 @@ impl<'o> Intake<'o> {
         }
         // A ready-made body asks for what it asks for.
         if turn.max_tokens.is_none() && turn.payload.is_none() {
-            turn.max_tokens = self.options.osl.map(|osl| osl.draw(&mut self.outputs));
+            turn.max_tokens = self.options.osl.as_ref().map(|osl| osl.draw(&mut self.outputs));
         }
         if let (Some(asked), Some(most)) = (turn.max_tokens, self.options.synthesis_max_osl)
             && asked > most

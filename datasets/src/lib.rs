@@ -22,6 +22,7 @@ mod inputs_json;
 mod intake;
 mod jsonl;
 pub mod lengths;
+pub mod media;
 mod moment;
 mod mooncake;
 mod multi_turn;
@@ -29,10 +30,12 @@ mod parallel;
 pub mod public;
 mod questions;
 mod random_pool;
+pub mod rankings;
 mod raw_payload;
 pub mod rewrite;
 mod sagemaker;
 pub mod seed;
+pub mod sequence;
 mod sharegpt;
 mod single_turn;
 mod source;
@@ -41,6 +44,7 @@ pub mod stats;
 mod synthesis;
 pub mod synthetic;
 mod table;
+pub mod texts;
 pub mod tokens;
 
 use std::collections::BTreeMap;
@@ -148,6 +152,33 @@ pub struct Conversation {
     pub system: Option<String>,
     /// A user message of its own that follows the system prompt in every request.
     pub user_context: Option<String>,
+    /// Tokens of both, where known.
+    pub head_tokens: Option<u32>,
+}
+
+impl Conversation {
+    /// Input tokens of the request of turn `k` without the server's answers before it: the head, and what the request
+    /// carries of earlier turns beside its own. None where one of these is not known.
+    pub fn input_tokens(&self, k: usize) -> Option<u32> {
+        let head = match (&self.system, &self.user_context) {
+            (None, None) => 0,
+            _ => self.head_tokens?,
+        };
+        let turns = self.turns.get(..=k)?;
+        let first = match self.context {
+            Context::MessageArray => k,
+            _ => turns.iter().rposition(|turn| turn.reset_context).unwrap_or(0),
+        };
+        turns[first..].iter().try_fold(head, |sum, turn| Some(sum.saturating_add(turn.input_tokens?)))
+    }
+
+    /// Fills `head_tokens` where there is a head that has not been counted.
+    fn count_head(&mut self, tokenizer: &Tokenizer) {
+        if self.head_tokens.is_none() && (self.system.is_some() || self.user_context.is_some()) {
+            let head = tokenizer.count_head(self.system.as_deref(), self.user_context.as_deref());
+            self.head_tokens = Some(u32::try_from(head).unwrap_or(u32::MAX));
+        }
+    }
 }
 
 /// Takes the conversations one by one, in order; an error of its own stops the build and comes back from it.
@@ -157,9 +188,16 @@ pub type Sink<'a> = &'a mut dyn FnMut(Conversation) -> Result<(), Error>;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spec {
     /// Generated prompts.
-    Synthetic(synthetic::Options),
+    Synthetic(Box<synthetic::Options>),
     /// A file.
     File(Box<file::Options>),
+    /// `--system-prompt`: the conversations of another kind, with a text before each system prompt of their own.
+    WithSystem {
+        /// The text, sent as it is; an empty line follows it where the conversation has a system prompt already.
+        text: String,
+        /// Where the conversations come from.
+        of: Box<Spec>,
+    },
 }
 
 /// What a build came to.
@@ -193,7 +231,51 @@ impl Spec {
     pub fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
         match self {
             Self::Synthetic(options) => options.build(tokenizer, sink),
-            Self::File(options) => options.build(tokenizer, sink),
+            Self::File(options) => options.build(tokenizer, &mut |mut conversation| {
+                if let Some(tokenizer) = tokenizer {
+                    conversation.count_head(tokenizer);
+                }
+                sink(conversation)
+            }),
+            Self::WithSystem { text, of } => {
+                // The same for all conversations that bring no head of their own.
+                let alone = tokenizer.map(|tokenizer| tokenizer.count_head(Some(text), None) as u32);
+                of.build(tokenizer, &mut |mut conversation| {
+                    let own = conversation.system.take();
+                    conversation.head_tokens = alone.filter(|_| own.is_none() && conversation.user_context.is_none());
+                    conversation.system = Some(match own {
+                        Some(own) => format!("{text}\n\n{own}"),
+                        None => text.clone(),
+                    });
+                    if let Some(tokenizer) = tokenizer {
+                        conversation.count_head(tokenizer);
+                    }
+                    sink(conversation)
+                })
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_s_tokens_are_those_it_carries() {
+        let turn = |tokens| Turn { input_tokens: Some(tokens), ..Turn::default() };
+        let mut conversation =
+            Conversation { turns: vec![turn(10), turn(20), turn(40), turn(80)], ..Conversation::default() };
+        let all = |conversation: &Conversation| [0, 1, 2, 3, 4].map(|k| conversation.input_tokens(k));
+        assert_eq!(all(&conversation), [Some(10), Some(30), Some(70), Some(150), None]);
+        conversation.system = Some("s".into());
+        assert_eq!(all(&conversation), [None; 5]);
+        conversation.head_tokens = Some(1);
+        conversation.turns[2].reset_context = true;
+        assert_eq!(all(&conversation), [Some(11), Some(31), Some(41), Some(121), None]);
+        conversation.context = Context::MessageArray;
+        assert_eq!(all(&conversation), [Some(11), Some(21), Some(41), Some(81), None]);
+        conversation.turns[0].input_tokens = None;
+        assert_eq!(conversation.input_tokens(0), None);
     }
 }

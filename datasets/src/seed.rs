@@ -2,6 +2,7 @@
 //!
 //! A stream's key is the first eight bytes, big endian, of SHA-256 over `"<root>:<name>"` (the reference's derivation),
 //! and its numbers come from ChaCha8 under that key: draw `n` depends on nothing but the root seed, the name and `n`.
+//! Logarithm and cosine are computed here and not by the system's C library, whose last bits differ between machines.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -30,6 +31,11 @@ impl Stream {
         self.0.next_u64()
     }
 
+    /// Uniform bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+
     /// Uniform in the open interval (0, 1), 53 bits; never 0, so its logarithm is finite.
     pub fn unit(&mut self) -> f64 {
         ((self.bits() >> 11) as f64 + 0.5) * (1.0 / (1u64 << 53) as f64)
@@ -49,12 +55,12 @@ impl Stream {
 
     /// Exponential with mean 1.
     pub fn exponential(&mut self) -> f64 {
-        -self.unit().ln()
+        -libm::log(self.unit())
     }
 
     /// Standard normal, by Box and Muller's transform (one draw of the pair is used).
     pub fn normal(&mut self) -> f64 {
-        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+        (-2.0 * libm::log(self.unit())).sqrt() * libm::cos(std::f64::consts::TAU * self.unit())
     }
 }
 

@@ -1,11 +1,21 @@
-//! Generated conversations of one turn, whose prompts have exactly the tokens asked for.
+//! Generated conversations, whose texts have exactly the tokens asked for.
 
-use crate::corpus::Corpus;
-use crate::lengths::Lengths;
-use crate::parallel;
-use crate::seed::Stream;
+mod make;
+mod plan;
+mod prefix;
+
+#[cfg(test)]
+mod tests;
+
+use crate::media::{audio, images, video};
+use crate::sequence::Sequence;
+use crate::texts::{Source, Texts};
 use crate::tokens::Tokenizer;
-use crate::{Conversation, Error, Sink, Summary, Turn};
+use crate::{Error, Sink, Summary, parallel, rankings};
+
+use crate::lengths::Lengths;
+use make::Workshop;
+pub use prefix::Prefix;
 
 /// Conversations where no flag says how many.
 pub const DEFAULT_ENTRIES: u64 = 100;
@@ -18,17 +28,63 @@ pub const DEFAULT_ISL: u32 = 550;
 pub struct Options {
     /// Conversations to make, see [`entries`].
     pub entries: u64,
-    /// `--isl` and `--isl-stddev`: tokens of a prompt.
-    pub isl: Lengths,
-    /// `--osl` and `--osl-stddev`: the requested output length; none leaves the field out of the request.
-    pub osl: Option<Lengths>,
+    /// `--conversation-turn-mean` and `-stddev`: turns of a conversation.
+    pub turns: Lengths,
+    /// `--conversation-turn-delay-*`: the wait before every turn but the first.
+    pub delay: Delay,
+    /// Tokens of prompts and answers.
+    pub sequence: Sequence,
+    /// `--batch-size-text`: texts of a turn.
+    pub batch: u32,
+    /// `--prompt-corpus`.
+    pub source: Source,
+    /// What all conversations, or many of them, begin with.
+    pub prefix: Prefix,
+    /// A query and passages instead of prompts.
+    pub rankings: Option<rankings::Options>,
+    /// Images of each turn.
+    pub images: Option<images::Options>,
+    /// Audio clips of each turn.
+    pub audio: Option<audio::Options>,
+    /// Videos of each turn.
+    pub video: Option<video::Options>,
     /// The run's root seed. A run without `--random-seed` draws one and reports it, so that it too can be repeated.
     pub seed: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { entries: DEFAULT_ENTRIES, isl: Lengths::fixed(DEFAULT_ISL), osl: None, seed: 0 }
+        Self {
+            entries: DEFAULT_ENTRIES,
+            turns: Lengths::fixed(1),
+            delay: Delay::default(),
+            sequence: Sequence::Independent { isl: Some(Lengths::fixed(DEFAULT_ISL)), osl: None },
+            batch: 1,
+            source: Source::default(),
+            prefix: Prefix::default(),
+            rankings: None,
+            images: None,
+            audio: None,
+            video: None,
+            seed: 0,
+        }
+    }
+}
+
+/// The wait between an answer and the next turn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Delay {
+    /// Mean, milliseconds; 0 is no wait.
+    pub mean_ms: f64,
+    /// Standard deviation, milliseconds; a draw below 0 is redrawn.
+    pub stddev_ms: f64,
+    /// What every draw is multiplied with.
+    pub ratio: f64,
+}
+
+impl Default for Delay {
+    fn default() -> Self {
+        Self { mean_ms: 0.0, stddev_ms: 0.0, ratio: 1.0 }
     }
 }
 
@@ -38,166 +94,90 @@ pub fn entries(num_dataset_entries: Option<u64>, num_conversations: Option<u64>,
     num_dataset_entries.or(num_conversations).or(request_count).unwrap_or(DEFAULT_ENTRIES)
 }
 
-/// Prompts made at a time: bounds what stands in memory beside the sink's own.
-const BATCH_TOKENS: u64 = 1 << 20;
+/// Made at a time, by [`plan::Plan::weight`]: bounds what stands in memory beside the sink's own.
+const BATCH_WEIGHT: u64 = 1 << 20;
+
+/// Turns of a conversation at most.
+const MAX_TURNS: u32 = 100_000;
+
+/// The longest wait, milliseconds: a week.
+const MAX_DELAY_MS: f64 = 7.0 * 86_400_000.0;
 
 impl Options {
     /// Generates the conversations `session_000000`, `session_000001` and so on (with or without a given seed) in order.
     ///
-    /// Lengths come from the stream `dataset.prompt.length`, the texts from `dataset.prompt.corpus` (one draw for each
-    /// prompt, the key of a stream of its own), output lengths from `composer.turn.max_tokens`. The target length is
-    /// that of the text: tokens that a server adds around it are not subtracted.
+    /// All that is random is drawn in order from streams that are named as the reference's; the work that follows is
+    /// spread over the cores and gives the same on any number of them.
     pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
-        self.isl.check("--isl")?;
-        if let Some(osl) = &self.osl {
-            osl.check("--osl")?;
-        }
-        if self.entries == 0 {
-            return Err(Error("--num-dataset-entries must be at least 1".into()));
-        }
+        self.build_on(&mut parallel::workers(|| ()), tokenizer, sink)
+    }
+
+    fn build_on(&self, workers: &mut [()], tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
         let tokenizer =
             tokenizer.ok_or_else(|| Error("synthetic prompts need a tokenizer; give --tokenizer".into()))?;
-        let corpus = Corpus::new(tokenizer);
-        let mut workers = parallel::workers(|| ());
-        let mut plans = self.plans();
+        self.check(tokenizer)?;
+        let shop = Workshop::open(self, tokenizer, Texts::new(self.source, tokenizer)?, workers)?;
+        let mut plans = plan::Plans::new(self, &shop);
         let mut summary = Summary { kind: "synthetic", ..Summary::default() };
         loop {
             let (mut batch, mut weight) = (Vec::new(), 0);
-            while weight < BATCH_TOKENS
+            while weight < BATCH_WEIGHT
                 && let Some(plan) = plans.next()
             {
-                weight += u64::from(plan.isl);
+                weight += plan.weight();
                 batch.push(plan);
             }
             if batch.is_empty() {
                 return Ok(summary);
             }
-            for conversation in parallel::map(&mut workers, batch, |(), plan| plan.carry_out(&corpus)) {
+            for conversation in parallel::map(workers, batch, |(), plan| shop.carry_out(plan)) {
+                let conversation = conversation?;
                 summary.conversations += 1;
-                summary.requests += 1;
-                sink(conversation?)?;
+                summary.requests += conversation.turns.len() as u64;
+                sink(conversation)?;
             }
         }
     }
 
-    fn plans(&self) -> impl Iterator<Item = Plan> {
-        let mut lengths = Stream::new(self.seed, "dataset.prompt.length");
-        let mut texts = Stream::new(self.seed, "dataset.prompt.corpus");
-        let mut outputs = Stream::new(self.seed, "composer.turn.max_tokens");
-        let (isl, osl) = (self.isl, self.osl);
-        (0..self.entries).map(move |index| Plan {
-            index,
-            isl: isl.draw(&mut lengths),
-            osl: osl.map(|osl| osl.draw(&mut outputs)),
-            key: texts.bits(),
-        })
-    }
-}
-
-/// All the randomness of one conversation, drawn in order; the work that follows needs no order.
-struct Plan {
-    index: u64,
-    isl: u32,
-    osl: Option<u32>,
-    key: u64,
-}
-
-impl Plan {
-    fn carry_out(&self, corpus: &Corpus) -> Result<Conversation, Error> {
-        let prompt = corpus.text(self.isl, &mut Stream::new(self.key, "prompt"))?;
-        Ok(Conversation {
-            session_id: format!("session_{:06}", self.index),
-            turns: vec![Turn { max_tokens: self.osl, input_tokens: Some(prompt.tokens), ..Turn::of_text(prompt.text) }],
-            ..Conversation::default()
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Spec;
-    use crate::tokens::tests::{UNSPLIT_BPE, from_json};
-    use proptest::prelude::*;
-
-    fn build(options: &Options, tokenizer: &Tokenizer) -> Vec<Conversation> {
-        let mut all = Vec::new();
-        let summary = Spec::Synthetic(options.clone())
-            .build(Some(tokenizer), &mut |conversation| {
-                all.push(conversation);
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!((summary.kind, summary.is_trace), ("synthetic", false));
-        assert_eq!(summary.conversations, all.len() as u64);
-        all
-    }
-
-    #[test]
-    fn defaults_are_100_prompts_of_550_tokens() {
-        let t = Tokenizer::builtin();
-        let all = build(&Options::default(), &t);
-        assert_eq!(all.len(), 100);
-        assert_eq!((all[0].session_id.as_str(), all[99].session_id.as_str()), ("session_000000", "session_000099"));
-        for conversation in &all {
-            assert_eq!(t.count(conversation.turns[0].all_texts().next().unwrap()), 550);
-            assert_eq!(conversation.turns[0].input_tokens, Some(550));
-            assert_eq!(conversation.turns[0].max_tokens, None);
+    fn check(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
+        if self.entries == 0 {
+            return Err(Error("--num-dataset-entries must be at least 1".into()));
         }
+        if self.batch == 0 {
+            return Err(Error("--batch-size-text must be at least 1".into()));
+        }
+        let turns = "--conversation-turn-mean";
+        self.turns.check_as(turns, "--conversation-turn-stddev")?;
+        if self.turns.mean() > f64::from(MAX_TURNS) {
+            return Err(Error(format!("{turns} {}: the most is {MAX_TURNS}", self.turns.mean())));
+        }
+        self.delay.check()?;
+        self.prefix.check()?;
+        if let Some(rankings) = &self.rankings {
+            return rankings.check();
+        }
+        self.sequence.check(self.prefix.pooled(), tokenizer.special_tokens_around())?;
+        let texts = !matches!(&self.sequence, Sequence::Independent { isl: None, .. });
+        if !texts && self.images.is_none() && self.audio.is_none() && self.video.is_none() {
+            return Err(Error(
+                "--isl 0 leaves nothing to send; expected at least 1 token, or images, audio or video".into(),
+            ));
+        }
+        Ok(())
     }
+}
 
-    #[test]
-    fn a_longer_dataset_starts_with_the_shorter_one() {
-        let t = Tokenizer::builtin();
-        let options = |entries| Options {
-            entries,
-            isl: Lengths { mean: 40.0, stddev: 10.0 },
-            osl: Some(Lengths { mean: 30.0, stddev: 5.0 }),
-            seed: 42,
-        };
-        let (short, long) = (build(&options(7), &t), build(&options(40), &t));
-        assert_eq!(short[..], long[..7]);
-        assert_ne!(short, build(&Options { seed: 43, ..options(7) }, &t));
-    }
-
-    #[test]
-    fn the_number_of_entries_has_an_order_of_precedence() {
-        assert_eq!(entries(Some(3), Some(4), Some(5)), 3);
-        assert_eq!(entries(None, Some(4), Some(5)), 4);
-        assert_eq!(entries(None, None, Some(5)), 5);
-        assert_eq!(entries(None, None, None), 100);
-    }
-
-    #[test]
-    fn a_sink_that_fails_stops_the_build() {
-        let mut seen = 0;
-        let result = Spec::Synthetic(Options::default()).build(Some(&Tokenizer::builtin()), &mut |_| {
-            seen += 1;
-            if seen == 3 { Err(Error("full".into())) } else { Ok(()) }
-        });
-        assert_eq!((result.unwrap_err().0.as_str(), seen), ("full", 3));
-    }
-
-    #[test]
-    fn without_a_tokenizer_nothing_is_made() {
-        let result = Spec::Synthetic(Options::default()).build(None, &mut |_| Ok(()));
-        assert!(result.unwrap_err().0.contains("--tokenizer"));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn counts_are_the_drawn_lengths(mean in 1u32..400, stddev in 0f64..50.0, seed: u64) {
-            let options = Options { entries: 5, isl: Lengths { mean: f64::from(mean), stddev }, osl: None, seed };
-            for t in [Tokenizer::builtin(), from_json(UNSPLIT_BPE)] {
-                for conversation in build(&options, &t) {
-                    let turn = &conversation.turns[0];
-                    prop_assert_eq!(Some(t.count(turn.all_texts().next().unwrap()) as u32), turn.input_tokens);
-                    if stddev == 0.0 {
-                        prop_assert_eq!(turn.input_tokens, Some(mean));
-                    }
-                }
+impl Delay {
+    fn check(&self) -> Result<(), Error> {
+        for (flag, value, most) in [
+            ("--conversation-turn-delay-mean", self.mean_ms, MAX_DELAY_MS),
+            ("--conversation-turn-delay-stddev", self.stddev_ms, MAX_DELAY_MS),
+            ("--conversation-turn-delay-ratio", self.ratio, 1e6),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return Err(Error(format!("{flag} must be between 0 and {most}, not {value}")));
             }
         }
+        Ok(())
     }
 }

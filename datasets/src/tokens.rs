@@ -1,18 +1,23 @@
 //! Tokenizers: how many tokens a text has.
 //!
-//! Two kinds: the built-in `o200k_base` vocabulary, and any `tokenizer.json` file. Nothing is ever downloaded. Counts
-//! never include special tokens that a tokenizer would add around a text; special tokens that stand *in* a text count
-//! as one each.
+//! Three kinds: the vocabularies OpenAI publishes, which are built in, any `tokenizer.json` file, and a model in the hub's
+//! local cache. Nothing is ever downloaded. Counts never include special tokens that a tokenizer would add around a text;
+//! special tokens that stand *in* a text count as one each.
 
-use std::path::Path;
+mod find;
+mod template;
+mod tiktoken;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokenizers::ModelWrapper;
 
 use crate::Error;
-
-/// The special strings of `o200k_base` and their ids.
-const O200K_SPECIALS: [(&str, u32); 2] = [("<|endoftext|>", 199_999), ("<|endofprompt|>", 200_018)];
+pub use find::{Found, HubCache, find, not_found};
+pub use template::Message;
+use template::Template;
+use tiktoken::Vocabulary;
 
 /// Characters that few vocabularies hold, to find out while loading whether a model refuses unknown text.
 const UNKNOWN_PROBE: &str = "q\u{00fe}\u{2603} \u{10ffff}\u{4e00} zqxj";
@@ -22,11 +27,12 @@ const UNKNOWN_PROBE: &str = "q\u{00fe}\u{2603} \u{10ffff}\u{4e00} zqxj";
 pub struct Tokenizer {
     inner: Arc<Inner>,
     name: Arc<str>,
+    template: Option<Arc<Template>>,
 }
 
 enum Inner {
-    Builtin(&'static bpe_openai::Tokenizer),
-    File(Box<tokenizers::Tokenizer>),
+    BuiltIn(Vocabulary),
+    File(Box<tokenizers::Tokenizer>, PathBuf),
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -38,7 +44,7 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// The built-in `o200k_base` vocabulary.
     pub fn builtin() -> Self {
-        Self { inner: Arc::new(Inner::Builtin(bpe_openai::o200k_base())), name: "builtin".into() }
+        Self { inner: Arc::new(Inner::BuiltIn(Vocabulary::o200k())), name: "builtin".into(), template: None }
     }
 
     /// A `tokenizer.json` file, or a directory that holds one. Its padding, truncation and BPE dropout are switched
@@ -57,30 +63,108 @@ impl Tokenizer {
         tokenizer.encode_fast(UNKNOWN_PROBE, false).map_err(|e| {
             Error(format!("--tokenizer {shown}: its model refuses text with characters it does not know ({e})"))
         })?;
-        Ok(Self { inner: Arc::new(Inner::File(Box::new(tokenizer))), name: shown.to_string().into() })
+        Ok(Self {
+            inner: Arc::new(Inner::File(Box::new(tokenizer), file)),
+            name: shown.to_string().into(),
+            template: None,
+        })
     }
 
-    /// The tokenizer a flag's value means: `builtin` or `o200k_base`, else a path.
+    /// Opens what [`find`] came to.
     ///
     /// # Errors
-    /// A sentence where `name` is neither, or where the path holds no usable tokenizer.
-    pub fn from_name(name: &str) -> Result<Self, Error> {
-        if name == "builtin" || name == "o200k_base" {
-            return Ok(Self::builtin());
+    /// As [`Tokenizer::open`].
+    pub fn open_found(found: &Found) -> Result<Self, Error> {
+        match found {
+            Found::BuiltIn("o200k_base") => Ok(Self::builtin()),
+            Found::BuiltIn(name) => {
+                let vocabulary = Vocabulary::named(name)
+                    .unwrap_or_else(|| Err(Error(format!("--tokenizer {name}: there is no such vocabulary"))))?;
+                Ok(Self { inner: Arc::new(Inner::BuiltIn(vocabulary)), name: (*name).into(), template: None })
+            }
+            Found::File(path) => Self::open(path),
         }
-        let path = Path::new(name);
-        if path.exists() {
-            return Self::open(path);
-        }
-        Err(Error(format!(
-            "--tokenizer {name}: there is no such file or directory, and tokenizers are not downloaded; give the path \
-             of a tokenizer.json, a directory that holds one, or `builtin`"
-        )))
     }
 
-    /// `builtin`, or the path it was opened from.
+    /// The tokenizer a flag's value means: see [`find`], with the revision `main` and the user's cache.
+    ///
+    /// # Errors
+    /// A sentence where `name` is nothing of that, or where it holds no usable tokenizer.
+    pub fn from_name(name: &str) -> Result<Self, Error> {
+        let cache = HubCache::of_user();
+        let found = find(name, "main", cache.as_ref()).ok_or_else(|| not_found(name, "main", cache.as_ref()))?;
+        let tokenizer = Self::open_found(&found)?;
+        Ok(Self { name: if matches!(found, Found::File(_)) { name.into() } else { tokenizer.name }, ..tokenizer })
+    }
+
+    /// The same tokenizer with the chat template that stands beside its file; without one where there is none, as beside
+    /// a built-in vocabulary.
+    ///
+    /// # Errors
+    /// A sentence: the template or the configuration beside it cannot be read.
+    pub fn with_chat_template(mut self) -> Result<Self, Error> {
+        if let Inner::File(_, file) = &*self.inner {
+            let template = Template::beside(file).map_err(|e| Error(format!("--apply-chat-template: {e}")))?;
+            self.template = template.map(Arc::new);
+        }
+        Ok(self)
+    }
+
+    /// Whether a chat template is applied to messages.
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Tokens of `messages` as the chat template writes them, with what makes the model answer; none without a template,
+    /// or where it refuses them.
+    pub fn count_chat(&self, messages: &[Message<'_>]) -> Option<usize> {
+        let text = self.template.as_ref()?.render(messages).ok()?;
+        Some(self.count(&text))
+    }
+
+    /// Tokens of a system prompt and of a user message after it, each by itself; under a chat template what they add to
+    /// a request.
+    pub(crate) fn count_head(&self, system: Option<&str>, context: Option<&str>) -> usize {
+        let plain = system.map_or(0, |text| self.count(text)) + context.map_or(0, |text| self.count(text));
+        let user = Message { role: "user", content: "The morning is cold and clear" };
+        let system = system.map(|content| Message { role: "system", content });
+        let context = context.map(|content| Message { role: "user", content });
+        let with: Vec<Message<'_>> = system.into_iter().chain(context).chain([user]).collect();
+        match (self.count_chat(&with), self.count_chat(&[user])) {
+            (Some(with), Some(without)) => with.saturating_sub(without),
+            _ => plain,
+        }
+    }
+
+    /// `builtin`, or the path or name it was opened from.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Special tokens that the tokenizer would put around a text: a beginning of sequence, most often.
+    pub fn special_tokens_around(&self) -> u32 {
+        match &*self.inner {
+            Inner::BuiltIn(_) => 0,
+            Inner::File(tokenizer, _) => {
+                use tokenizers::PostProcessor as _;
+                tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false) as u32)
+            }
+        }
+    }
+
+    /// Ids of all tokens that are text, special tokens left out, in order.
+    pub(crate) fn text_ids(&self) -> Vec<u32> {
+        match &*self.inner {
+            Inner::BuiltIn(vocabulary) => vocabulary.text_ids(),
+            Inner::File(tokenizer, _) => {
+                let added = tokenizer.get_added_tokens_decoder();
+                let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
+                let mut ids: Vec<u32> = tokenizer.get_vocab(true).into_values().filter(|id| !special(id)).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                ids
+            }
+        }
     }
 
     /// Tokens of `text`, no special tokens added.
@@ -88,30 +172,16 @@ impl Tokenizer {
     /// A model of a file that fails on a text (none that passed [`Tokenizer::open`] is known to) counts it as 0.
     pub fn count(&self, text: &str) -> usize {
         match &*self.inner {
-            Inner::Builtin(bpe) => o200k_pieces(text)
-                .map(|piece| match piece {
-                    Piece::Text(text) => bpe.count(text),
-                    Piece::Special(_) => 1,
-                })
-                .sum(),
-            Inner::File(tokenizer) => tokenizer.encode_fast(text, false).map_or(0, |encoding| encoding.len()),
+            Inner::BuiltIn(vocabulary) => vocabulary.count(text),
+            Inner::File(tokenizer, _) => tokenizer.encode_fast(text, false).map_or(0, |encoding| encoding.len()),
         }
     }
 
     /// The token ids of `text`, no special tokens added; empty where [`Tokenizer::count`] is 0.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &*self.inner {
-            Inner::Builtin(bpe) => {
-                let mut ids = Vec::new();
-                for piece in o200k_pieces(text) {
-                    match piece {
-                        Piece::Text(text) => ids.extend(bpe.encode(text)),
-                        Piece::Special(id) => ids.push(id),
-                    }
-                }
-                ids
-            }
-            Inner::File(tokenizer) => {
+            Inner::BuiltIn(vocabulary) => vocabulary.encode(text),
+            Inner::File(tokenizer, _) => {
                 tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
             }
         }
@@ -121,19 +191,8 @@ impl Tokenizer {
     /// become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         match &*self.inner {
-            Inner::Builtin(bpe) => {
-                let known = bpe.bpe.num_tokens() as u32;
-                let mut bytes = Vec::with_capacity(ids.len() * 5);
-                for &id in ids {
-                    if let Some((text, _)) = O200K_SPECIALS.iter().find(|(_, special)| *special == id) {
-                        bytes.extend_from_slice(text.as_bytes());
-                    } else if id < known {
-                        bytes.extend_from_slice(bpe.bpe.token_bytes(id));
-                    }
-                }
-                String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
-            }
-            Inner::File(tokenizer) => tokenizer.decode(ids, false).unwrap_or_default(),
+            Inner::BuiltIn(vocabulary) => vocabulary.decode(ids),
+            Inner::File(tokenizer, _) => tokenizer.decode(ids, false).unwrap_or_default(),
         }
     }
 }
@@ -154,35 +213,6 @@ fn plain(tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
         tokenizer.with_model(bpe);
     }
     Ok(())
-}
-
-enum Piece<'a> {
-    Text(&'a str),
-    Special(u32),
-}
-
-/// Cuts `text` at the special strings of `o200k_base`.
-fn o200k_pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut from = 0;
-        while let Some(at) = rest[from..].find("<|endof").map(|at| at + from) {
-            if let Some((special, id)) = O200K_SPECIALS.iter().find(|(s, _)| rest[at..].starts_with(s)) {
-                if at > 0 {
-                    let head = &rest[..at];
-                    rest = &rest[at..];
-                    return Some(Piece::Text(head));
-                }
-                rest = &rest[special.len()..];
-                return Some(Piece::Special(*id));
-            }
-            from = at + 1;
-        }
-        Some(Piece::Text(std::mem::take(&mut rest)))
-    })
 }
 
 #[cfg(test)]
@@ -251,8 +281,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_name_that_is_no_path_is_refused_without_a_download() {
-        let error = Tokenizer::from_name("Qwen/Qwen3-0.6B").unwrap_err();
-        assert!(error.0.contains("not downloaded") && error.0.contains("Qwen/Qwen3-0.6B"), "{error}");
+        let error = Tokenizer::from_name("org/no-such-model").unwrap_err();
+        assert!(error.0.contains("nothing is downloaded") && error.0.contains("org/no-such-model"), "{error}");
         assert_eq!(Tokenizer::from_name("o200k_base").unwrap().name(), "builtin");
     }
 

@@ -271,7 +271,7 @@ fn options_that_do_not_fit_are_refused() {
         ),
         (Options { start_offset_ns: Some(5), ..Options::default() }, "rows.jsonl:1: no `timestamp`"),
         (Options { start_offset_ns: Some(5), end_offset_ns: Some(4), ..Options::default() }, "--fixed-schedule-start"),
-        (Options { osl: Some(Lengths { mean: 0.0, stddev: 0.0 }), ..Options::default() }, "--osl must"),
+        (Options { osl: Some(Lengths::normal(0.0, 0.0)), ..Options::default() }, "--osl must"),
     ] {
         let said = refused(text, options);
         assert!(said.starts_with(flag), "{said}");

@@ -6,7 +6,6 @@
 
 use super::{Facts, Options, Splice, Unfit, put_json};
 use maser_datasets::{Conversation, Media, Turn};
-use minijinja::value::Serde;
 use minijinja::{Environment, Value as Shown};
 use serde_json::{Map, Value, json};
 
@@ -106,7 +105,7 @@ fn variables(options: &Options, conversation: &Conversation, k: usize) -> Shown 
             variables.insert(name.to_owned(), (*first).into());
         }
     }
-    Shown::from(Serde(variables))
+    Shown::from_serialize(variables)
 }
 
 fn all(media: &[Media]) -> Vec<&str> {

@@ -1,0 +1,175 @@
+//! The work that a plan asks for.
+
+use super::Options;
+use super::plan::{Plan, TurnPlan};
+use crate::corpus::Counted;
+use crate::media::{images, video};
+use crate::seed::Stream;
+use crate::texts::Texts;
+use crate::tokens::{Message, Tokenizer};
+use crate::{Conversation, Error, Media, Turn, body_text};
+
+/// Rounds until a prompt inside a chat template has its length.
+const ROUNDS: usize = 8;
+
+/// What all conversations are made with.
+pub(super) struct Workshop<'a> {
+    options: &'a Options,
+    tokenizer: &'a Tokenizer,
+    texts: Texts,
+    /// The pool of prefixes.
+    prefixes: Vec<Counted>,
+    system: Option<String>,
+    pub(super) overhead: Overhead,
+    pub(super) gallery: Option<images::Gallery>,
+    pub(super) studio: Option<video::Studio>,
+}
+
+/// Tokens that stand around a turn's text when a server encodes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Overhead {
+    /// Around a first turn's.
+    first: u32,
+    /// Around a later one's.
+    later: u32,
+    /// Around an answer and the turn after it.
+    exchange: u32,
+}
+
+impl Overhead {
+    /// Without a chat template: the special tokens that the tokenizer puts around a text. With one: what the template
+    /// writes around one message, and around each of the messages after it.
+    fn measure(tokenizer: &Tokenizer) -> Self {
+        let special = tokenizer.special_tokens_around();
+        let plain = Self { first: special, later: special, exchange: 0 };
+        let probe = "The morning is cold and clear";
+        let [user, assistant] = ["user", "assistant"].map(|role| Message { role, content: probe });
+        let (Some(one), Some(three)) = (tokenizer.count_chat(&[user]), tokenizer.count_chat(&[user, assistant, user]))
+        else {
+            return plain;
+        };
+        let around = |all: usize, texts: usize| all.saturating_sub(texts * tokenizer.count(probe)) as u32;
+        let (one, three) = (around(one, 1), around(three, 3));
+        let exchange = three.saturating_sub(one);
+        Self { first: one, later: exchange / 2, exchange }
+    }
+
+    pub(super) fn around(&self, first: bool) -> u32 {
+        if first { self.first } else { self.later }
+    }
+}
+
+impl<'a> Workshop<'a> {
+    pub(super) fn open(
+        options: &'a Options,
+        tokenizer: &'a Tokenizer,
+        texts: Texts,
+        workers: &mut [()],
+    ) -> Result<Self, Error> {
+        if let Some(audio) = &options.audio {
+            audio.check()?;
+        }
+        Ok(Self {
+            options,
+            tokenizer,
+            prefixes: options.prefix.make_pool(options.seed, &texts, workers)?,
+            system: options.prefix.make_system(options.seed, &texts)?,
+            texts,
+            overhead: Overhead::measure(tokenizer),
+            gallery: options.images.as_ref().map(images::Gallery::open).transpose()?,
+            studio: options.video.as_ref().map(video::Studio::open).transpose()?,
+        })
+    }
+
+    pub(super) fn carry_out(&self, plan: Plan) -> Result<Conversation, Error> {
+        let context = self.options.prefix.context();
+        let context = context.map(|tokens| self.texts.text(tokens, &mut Stream::new(plan.context, "context")));
+        let mut conversation = Conversation {
+            session_id: format!("session_{:06}", plan.index),
+            system: self.system.clone(),
+            user_context: context.transpose()?.map(|made| made.text),
+            ..Conversation::default()
+        };
+        conversation.count_head(self.tokenizer);
+        for (k, turn) in plan.turns.into_iter().enumerate() {
+            conversation.turns.push(self.turn(turn, k == 0)?);
+        }
+        Ok(conversation)
+    }
+
+    fn turn(&self, plan: TurnPlan, first: bool) -> Result<Turn, Error> {
+        let mut turn = Turn {
+            max_tokens: plan.osl,
+            delay_ns: plan.delay_ns,
+            audio_seconds: plan.audio.first().map(crate::media::audio::Plan::seconds),
+            ..Turn::default()
+        };
+        let texts: Vec<Counted> =
+            plan.texts.iter().map(|text| self.text(*text, &plan, first)).collect::<Result<_, _>>()?;
+        let counted = match texts.as_slice() {
+            [one] => Some(one.tokens),
+            _ => None,
+        };
+        let mut texts = texts.into_iter().map(|made| made.text);
+        if self.options.rankings.is_some() {
+            let query = texts.next().unwrap_or_default();
+            turn.texts.push(Media { name: "query".into(), ..query.into() });
+            turn.texts.push(Media { name: "passages".into(), contents: texts.collect(), ..Media::default() });
+        } else if !plan.texts.is_empty() {
+            turn.texts.push(Media { contents: texts.collect(), ..Media::default() });
+        }
+        if let Some(gallery) = &self.gallery {
+            turn.images = media(plan.images.iter().map(|image| gallery.make(image)))?;
+        }
+        if let Some(audio) = &self.options.audio {
+            turn.audios = media(plan.audio.iter().map(|clip| audio.make(clip)))?;
+        }
+        if let Some(studio) = &self.studio {
+            turn.videos = media(plan.videos.iter().map(|key| studio.make(*key)))?;
+        }
+        let tokens = counted.unwrap_or_else(|| body_text::input_tokens(&turn, self.tokenizer));
+        let templated = self.tokenizer.has_chat_template();
+        turn.input_tokens = Some(if templated { self.with_template(tokens, &turn, first) } else { tokens });
+        Ok(turn)
+    }
+
+    /// One text of a turn, after its prefix if it has one.
+    fn text(&self, (tokens, key): (u32, u64), plan: &TurnPlan, first: bool) -> Result<Counted, Error> {
+        let mut stream = Stream::new(key, "prompt");
+        if let Some(prefix) = plan.prefix.and_then(|at| self.prefixes.get(at)) {
+            return self.texts.after(prefix, prefix.tokens + tokens, &mut stream);
+        }
+        let mut made = self.texts.text(tokens, &mut stream)?;
+        if !first || self.options.rankings.is_some() {
+            return Ok(made);
+        }
+        // What meets a template's own words may be encoded otherwise than by itself.
+        let (asked, mut body) = (tokens + self.overhead.first, tokens);
+        for _ in 0..ROUNDS {
+            let message = Message { role: "user", content: &made.text };
+            match self.tokenizer.count_chat(&[message]).map(|n| n as u32) {
+                None => break,
+                Some(n) if n == asked => break,
+                Some(n) => body = (body + asked).saturating_sub(n).max(1),
+            }
+            made = self.texts.text(body, &mut stream)?;
+        }
+        Ok(made)
+    }
+
+    /// The input tokens of a turn: under a chat template a first turn's are those of a request without a head, and a
+    /// later one's what it adds to its session, with the marks around the answer before it and without its text.
+    fn with_template(&self, tokens: u32, turn: &Turn, first: bool) -> u32 {
+        if !first {
+            return tokens + self.overhead.exchange;
+        }
+        let joined = turn.all_texts().collect::<Vec<_>>().join(" ");
+        let own = Message { role: "user", content: &joined };
+        self.tokenizer.count_chat(&[own]).map_or(tokens, |n| n as u32)
+    }
+}
+
+fn media(contents: impl Iterator<Item = Result<String, Error>>) -> Result<Vec<Media>, Error> {
+    let contents: Vec<String> = contents.collect::<Result<_, _>>()?;
+    Ok(if contents.is_empty() { Vec::new() } else { vec![Media { contents, ..Media::default() }] })
+}
