@@ -74,7 +74,7 @@ impl Counts {
             issued: mark.issued,
             dropped: mark.dropped,
             idle: mark.idle,
-            unsent: mark.unused - mark.dropped - mark.idle,
+            unsent: mark.unused.saturating_sub(mark.dropped + mark.idle),
             over_limit: mark.over_limit,
             carried_over: mark.carried_over,
             sent_end: mark.sent_end,
