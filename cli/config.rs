@@ -9,10 +9,11 @@ mod load;
 mod replay;
 mod series;
 mod serve;
+pub(crate) mod slos;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use environment::{Environment, IpVersion, read as environment};
-pub(crate) use input::{Input, Length, Tokenizer};
+pub(crate) use input::{Input, Length, Tokenizer, Trace};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
 pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
@@ -20,7 +21,9 @@ pub(crate) use serve::ServeConfig;
 use crate::args;
 use crate::refusal::Refusal;
 use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui};
+use maser_engine::clock::Nanos;
 use maser_engine::schedule::Tied;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Everything that `maser profile` was asked for.
@@ -46,10 +49,14 @@ pub(crate) struct ProfileConfig {
     pub(crate) use_server_token_count: bool,
     /// What is written where.
     pub(crate) output: Output,
+    /// The bounds that good requests keep to, `{tag: bound}`, in the metrics' display units.
+    pub(crate) service_levels: Map<String, Value>,
     /// Where the threads run, and on what.
     pub(crate) machine: Machine,
     /// Which version of the internet protocol the server is reached by.
     pub(crate) ip_version: IpVersion,
+    /// Nothing is shown but what goes wrong.
+    pub(crate) quiet: bool,
     /// What is shown during the run.
     pub(crate) ui: Ui,
     /// The least severe message that is shown.
@@ -95,6 +102,18 @@ pub(crate) struct Output {
     pub(crate) prefix: Option<String>,
     /// How much of each request is written.
     pub(crate) level: ExportLevel,
+    /// The texts of the answers in a file of their own.
+    pub(crate) outputs: bool,
+    /// Results over time, in slices of this length.
+    pub(crate) slice_ns: Option<Nanos>,
+    /// The times of each request's transfer in its line.
+    pub(crate) traces: bool,
+    /// The table of the HTTP transfer's phases.
+    pub(crate) trace_timing: bool,
+    /// The requests as Parquet.
+    pub(crate) parquet: bool,
+    /// The latencies as a histogram log.
+    pub(crate) hdr: bool,
 }
 
 /// Where the threads run, and on what.
@@ -113,8 +132,14 @@ pub(crate) struct Machine {
 }
 
 impl Output {
-    fn resolve(typed: args::Output) -> Result<Self, Refusal> {
+    fn resolve(typed: args::Output, extra: args::Extra) -> Result<Self, Refusal> {
         Ok(Self {
+            outputs: typed.export_outputs_json,
+            slice_ns: typed.slice_duration,
+            traces: typed.export_http_trace,
+            trace_timing: typed.show_trace_timing,
+            parquet: extra.export_parquet,
+            hdr: extra.export_hdr,
             dir: typed.dir,
             prefix: typed.prefix.map(prefix).transpose()?,
             level: typed.level.unwrap_or(ExportLevel::Records),
@@ -145,7 +170,7 @@ impl ProfileConfig {
         let input = Input::resolve(&args, &mut notes)?;
         let (fixed_schedule, window) = replay::schedule(&args)?;
         let tokenizer = Tokenizer::resolve(&args, &model, &mut notes)?;
-        let (ui, log_level) = verbosity(&args.service, terminal);
+        let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal);
         idle_options(&args.service, &mut notes);
         let series = args.load.request_rate_series.as_deref().map(series::RateSeries::open).transpose()?;
         let streaming = endpoint.streaming;
@@ -174,7 +199,9 @@ impl ProfileConfig {
             input,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
-            output: Output::resolve(args.output)?,
+            service_levels: slos::resolve(&args.output.goodput, args.endpoint.streaming)?,
+            quiet: args.machine.quiet,
+            output: Output::resolve(args.output, args.extra)?,
             machine: Machine::resolve(args.machine, args.service.workers_max),
             ip_version: IpVersion::default(),
             ui,
@@ -275,7 +302,10 @@ fn prefix(typed: String) -> Result<String, Refusal> {
     Ok(bare.to_string())
 }
 
-fn verbosity(service: &args::Service, terminal: bool) -> (Ui, LogLevel) {
+fn verbosity(service: &args::Service, quiet: bool, terminal: bool) -> (Ui, LogLevel) {
+    if quiet {
+        return (Ui::None, LogLevel::Error);
+    }
     if service.extra_verbose || service.verbose > 1 {
         return (Ui::Simple, LogLevel::Trace);
     }

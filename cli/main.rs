@@ -59,7 +59,10 @@ fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
             config.set_environment(config::environment(std::env::vars_os().filter_map(text))?);
             commands::profile::run(config, argv)
         }
+        Command::Dataset(args) => commands::dataset::run(&args),
+        Command::AnalyzeTrace(args) => commands::dataset::analyze(&args),
         Command::Report(args) => commands::report::run(&args),
+        Command::Metrics => Ok(commands::metrics::run()),
         Command::Serve(args) => {
             let config = config::ServeConfig::resolve(*args)?;
             commands::serve::run(&config)

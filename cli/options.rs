@@ -60,15 +60,9 @@ const NOT_YET: &[&str] = &[
     "--download-video-content",
     "--e2e-sla-ms",
     "--error-rate-sla",
-    "--export-http-trace",
-    "--export-outputs-json",
-    "--force-min-tokens",
     "--gen-ai-provider",
-    "--goodput",
     "--gpu-telemetry",
-    "--hf-subset",
     "--hf-weka-dataset",
-    "--ignore-trace-delays",
     "--image-batch-size",
     "--image-format",
     "--image-height-mean",
@@ -95,7 +89,6 @@ const NOT_YET: &[&str] = &[
     "--network-latency-ping-interval",
     "--no-allow-dataset-wrap",
     "--no-auto-plot",
-    "--no-force-min-tokens",
     "--no-parameter-sweep-same-seed",
     "--no-profile-run-disable-warmup-after-first",
     "--no-set-consistent-seed",
@@ -103,7 +96,6 @@ const NOT_YET: &[&str] = &[
     "--no-vary-seed-per-trial",
     "--num-prefix-prompts",
     "--num-profile-runs",
-    "--omit-kv-hints",
     "--optuna-acquisition",
     "--optuna-sampler",
     "--optuna-terminator",
@@ -124,7 +116,6 @@ const NOT_YET: &[&str] = &[
     "--prompt-corpus",
     "--prompt-prefix-length",
     "--prompt-prefix-pool-size",
-    "--public-dataset",
     "--random-corpus-style",
     "--random-range-ratio",
     "--rankings-passages-mean",
@@ -165,17 +156,10 @@ const NOT_YET: &[&str] = &[
     "--session-turns-stddev",
     "--set-consistent-seed",
     "--shared-system-prompt-length",
-    "--show-trace-timing",
-    "--slice-duration",
     "--slo-attainment-fraction",
     "--stream",
     "--sweep-type",
     "--sweep-variant",
-    "--synthesis-output-len-multiplier",
-    "--synthesis-prefix-len-multiplier",
-    "--synthesis-prefix-root-multiplier",
-    "--synthesis-prompt-len-multiplier",
-    "--synthesis-speedup-ratio",
     "--system-idle-gap-cap-seconds",
     "--system-prompt",
     "--system-prompt-file",
@@ -183,7 +167,6 @@ const NOT_YET: &[&str] = &[
     "--tokenizer-trust-remote-code",
     "--tpot-sla-ms",
     "--trace-idle-gap-cap-seconds",
-    "--trace-session-sample-ratio",
     "--trajectory-start-max-ratio",
     "--trajectory-start-min-ratio",
     "--transport",
@@ -237,10 +220,10 @@ mod tests {
     #[test]
     fn only_options_of_the_table_are_refused() {
         assert_eq!(
-            refusal("--goodput").map(|r| r.to_string()).as_deref(),
-            Some("--goodput is not supported yet by this version of maser; remove it to run without it")
+            refusal("--mlflow-tag").map(|r| r.to_string()).as_deref(),
+            Some("--mlflow-tag is not supported yet by this version of maser; remove it to run without it")
         );
         assert_eq!(refusal("--concurrency"), None);
-        assert_eq!(refusal("--goodputs"), None);
+        assert_eq!(refusal("--mlflow-tags"), None);
     }
 }

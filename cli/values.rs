@@ -5,6 +5,8 @@
 pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
+use maser_engine::metric::{self, Metric, Value, flag};
+pub(crate) use maser_engine::plan::LatePolicy;
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
@@ -51,6 +53,44 @@ pub(crate) fn whole32(raw: &str) -> Parsed<u32> {
     u32::try_from(n).map_err(|_| format!("expected at most {}", u32::MAX))
 }
 
+/// Seconds of at least 0, as nanoseconds.
+pub(crate) fn moment(raw: &str) -> Parsed<Nanos> {
+    let ns = finite(raw).and_then(|s| nanos(s, maser_engine::clock::SECOND));
+    ns.ok_or_else(|| "expected seconds of at least 0".into())
+}
+
+/// A percentile, per cent: above 0 and below 100.
+pub(crate) fn percentile(raw: &str) -> Parsed<f64> {
+    let p = finite(raw.trim().trim_start_matches('p')).filter(|p| *p > 0.0 && *p < 100.0);
+    p.ok_or_else(|| "expected a number between 0 and 100 (per cent), such as 99.9".into())
+}
+
+/// Service levels as typed: metrics and their bounds, in the metrics' display units.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceLevels(pub(crate) Vec<(&'static Metric, f64)>);
+
+/// `metric:bound`, several with spaces or commas.
+pub(crate) fn service_levels(raw: &str) -> Parsed<ServiceLevels> {
+    let words = raw.split([' ', ',']).filter(|w| !w.is_empty());
+    let level = |word: &str| {
+        let (tag, bound) = word.split_once(':').ok_or("expected METRIC:BOUND, such as time_to_first_token:200")?;
+        let metric = metric::find(tag).ok_or_else(|| format!("{tag} is no metric; `maser metrics` lists them"))?;
+        let single = matches!(metric.value, Value::Valid(_)) && !metric.has(flag::INTERNAL);
+        if !single {
+            return Err(format!("{tag} is no metric of single requests; `maser metrics` lists those that are"));
+        }
+        match finite(bound) {
+            Some(bound) if bound >= 0.0 => Ok((metric, bound)),
+            _ => Err(format!("{bound} is no bound for {tag}; expected a number of at least 0 ({})", metric.display)),
+        }
+    };
+    let levels = words.map(level).collect::<Result<Vec<_>, String>>()?;
+    match levels.is_empty() {
+        true => Err("expected METRIC:BOUND, such as time_to_first_token:200".into()),
+        false => Ok(ServiceLevels(levels)),
+    }
+}
+
 fn finite(raw: &str) -> Option<f64> {
     raw.parse().ok().filter(|x: &f64| x.is_finite())
 }
@@ -63,6 +103,11 @@ pub(crate) fn rate(raw: &str) -> Parsed<f64> {
 /// A standard deviation: finite and at least 0.
 pub(crate) fn deviation(raw: &str) -> Parsed<f64> {
     finite(raw).filter(|x| *x >= 0.0).ok_or_else(|| "expected a number of at least 0".into())
+}
+
+/// A share above 0 and at most 1.
+pub(crate) fn ratio(raw: &str) -> Parsed<f64> {
+    fraction(raw).filter(|x| *x > 0.0).ok_or_else(|| "expected a number above 0 and at most 1".into())
 }
 
 /// A share of 1: between 0 and 1, both included.
@@ -219,18 +264,6 @@ impl Choice for ArrivalPattern {
     ];
 }
 
-/// `--late-policy`: what becomes of a scheduled request that finds no free slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum LatePolicy {
-    /// It is given up and counted.
-    Drop,
-    /// It waits, and is timed from when it was due.
-    #[default]
-    Queue,
-    /// It is sent beyond the limit, and counted.
-    Send,
-}
-
 impl Choice for LatePolicy {
     const NAMES: &'static [(&'static str, Option<Self>)] =
         &[("drop", Some(Self::Drop)), ("queue", Some(Self::Queue)), ("send", Some(Self::Send))];
@@ -246,32 +279,9 @@ impl Choice for RampStrategy {
         &[("linear", Some(Self::Linear)), ("exponential", Some(Self::Exponential)), ("poisson", Some(Self::Poisson))];
 }
 
-impl Choice for Format {
-    const NAMES: &'static [(&'static str, Option<Self>)] = &[
-        ("single-turn", Some(Self::SingleTurn)),
-        ("mooncake-trace", Some(Self::MooncakeTrace)),
-        ("multi-turn", None),
-        ("random-pool", None),
-        ("bailian-trace", None),
-        ("burst-gpt-trace", None),
-        ("baseten-trace", None),
-        ("sagemaker-data-capture", None),
-        ("raw-payload", None),
-        ("inputs-json", None),
-        ("dag-jsonl", None),
-        ("tracelab", None),
-        ("weka-trace", None),
-        ("speed-bench", None),
-    ];
-}
-
-/// Parses a dataset format. The reference has a name for each SPEED-Bench split; they are one entry here.
+/// Parses a dataset format.
 pub(crate) fn format(raw: &str) -> Parsed<Format> {
-    let name = raw.to_ascii_lowercase().replace('_', "-");
-    if name.starts_with("speed-bench-") {
-        return choice("speed-bench");
-    }
-    choice(raw)
+    Format::from_name(raw).map_err(|e| e.0)
 }
 
 /// `--export-level`: how much of each request is written.
@@ -281,11 +291,13 @@ pub(crate) enum ExportLevel {
     Summary,
     /// And a line per request.
     Records,
+    /// And what was sent and received, whole.
+    Raw,
 }
 
 impl Choice for ExportLevel {
     const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", None)];
+        &[("summary", Some(Self::Summary)), ("records", Some(Self::Records)), ("raw", Some(Self::Raw))];
 }
 
 /// `--ui`: what is shown while the run goes on.
@@ -486,8 +498,7 @@ mod tests {
             Err("not supported yet by this version of maser, which has simple, none".into())
         );
         assert_eq!(choice::<Ui>("tui"), Err("expected one of simple, none".into()));
-        assert!(format("speed_bench_qa").is_err_and(|why| why.starts_with("not supported yet")));
-        assert_eq!(name_of(Format::MooncakeTrace), "mooncake-trace");
+        assert!(format("weka-trace").is_err_and(|why| why.starts_with("not supported yet")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use maser_engine::clock::{MILLI, SECOND};
 use maser_engine::log::{FILE_NAME, Log};
-use maser_engine::record::Outcome;
+use maser_engine::record::{Outcome, Record};
 use maser_engine::run::available_cores;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -252,6 +252,89 @@ fn the_bodies_are_kept_as_they_are_sent() {
     let results = bench.results();
     assert_eq!(results.each("output_sequence_length").collect::<Vec<_>>(), [5.0; 20]);
     assert_eq!(results.metric("time_to_first_token", "avg"), None, "nothing was streamed");
+}
+
+#[test]
+fn every_file_that_was_asked_for_is_there_and_whole() {
+    let bench = Bench::new();
+    let some = ["--request-count", "20", "--warmup-request-count", "5", "--concurrency", "4", "--osl", "6"];
+    let files = ["--export-level", "raw", "--export-outputs-json", "--export-parquet", "--export-hdr"];
+    let more = ["--slice-duration", "0.5", "--streaming", "-H", "X-Api-Key:sesame"];
+    bench.profile(&[&[AT_ONCE][..], &some, &files, &more].concat()).ends_with(0);
+    let written = [
+        "inputs.json",
+        "outputs.json",
+        "phase_manifest.json",
+        "phases",
+        "profile_export.hlog",
+        "profile_export.jsonl",
+        "profile_export.parquet",
+        "profile_export_aiperf.csv",
+        "profile_export_aiperf.json",
+        "profile_export_aiperf_timeslices.csv",
+        "profile_export_aiperf_timeslices.json",
+        "profile_export_console.txt",
+        "profile_export_raw.jsonl",
+        FILE_NAME,
+    ];
+    assert_eq!(bench.files(), written);
+    let inputs = json(&bench.path("run/inputs.json"));
+    let raw = std::fs::read_to_string(bench.path("run/profile_export_raw.jsonl")).unwrap();
+    assert_eq!(raw.lines().count(), 25);
+    for line in raw.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let bodies = inputs["data"].as_array().unwrap().iter().map(|session| &session["payloads"][0]);
+        assert!(bodies.into_iter().any(|body| *body == line["payload"]), "it was one of the inputs");
+        assert_eq!(line["request_headers"]["X-Api-Key"], "<redacted>");
+        let responses = line["responses"].as_array().unwrap();
+        assert_eq!(responses.last().unwrap()["packets"][0]["value"], "[DONE]");
+        let times: Vec<u64> = responses.iter().map(|r| r["perf_ns"].as_u64().unwrap()).collect();
+        assert!(times.is_sorted() && times[0] > line["start_perf_ns"].as_u64().unwrap());
+        assert!(line.get("responses_cut").is_none());
+    }
+    assert_eq!(json(&bench.path("run/outputs.json"))["data"].as_array().unwrap().len(), 20);
+    let raw_before = std::fs::read(bench.path("run/profile_export_raw.jsonl")).unwrap();
+    bench.run("report", &["run"]).ends_with(0);
+    assert_eq!(std::fs::read(bench.path("run/profile_export_raw.jsonl")).unwrap(), raw_before, "rebuilt from the log");
+    // What the next run does not ask for does not stay.
+    bench.profile(&[AT_ONCE, "--request-count", "4"]).ends_with(0);
+    let few = ["inputs.json", "profile_export.jsonl", "profile_export_aiperf.csv", "profile_export_aiperf.json"];
+    assert_eq!(bench.files()[..4], few);
+    assert_eq!(bench.files()[4..], ["profile_export_console.txt", FILE_NAME]);
+}
+
+#[test]
+fn a_report_looks_at_a_run_in_other_ways() {
+    let bench = Bench::new();
+    let mock = "--mock=ttft=0,itl=0";
+    let load = ["--streaming", "--request-rate", "100", "--arrival-pattern", "constant", "--request-count", "50"];
+    bench.profile(&[&[mock][..], &load].concat()).ends_with(0);
+    assert_eq!(bench.run("report", &["run", "--verify"]).ends_with(0).stdout.lines().count(), 1);
+    bench.run("report", &["run", "--from", "0.1", "--to", "0.3", "-o", "part", "-q"]).ends_with(0);
+    let part = json(&bench.path("part/profile_export_aiperf.json"));
+    let log = bench.log();
+    let after = |record: &Record| record.start.since(log.phases[0].start);
+    let inside = log.records().filter(|(record, _)| (100_000_000..300_000_000).contains(&after(record))).count();
+    assert!((1..50).contains(&inside), "{inside}");
+    assert_eq!(part["request_count"]["avg"], inside as f64);
+    assert_eq!(part["maser"]["window"]["from_seconds"], 0.1);
+    let levels = ["--goodput", "request_latency:100000 time_to_first_token:0", "--percentiles", "50,97.5"];
+    bench.run("report", &[&["run", "-o", "other", "-q"][..], &levels].concat()).ends_with(0);
+    let other = json(&bench.path("other/profile_export_aiperf.json"));
+    assert_eq!(other["good_request_count"]["avg"], 0.0);
+    let asked: Vec<_> = other["maser"]["quantiles"]["request_latency"].as_array().unwrap().iter().collect();
+    assert_eq!(asked.iter().map(|q| q["p"].as_f64().unwrap()).collect::<Vec<_>>(), [50.0, 97.5]);
+    assert_eq!(asked[0]["value"], other["request_latency"]["p50"]);
+    for (words, code, start) in [
+        (&["--from", "3", "--to", "2"][..], 2, "--from: "),
+        (&["--from", "99"], 1, "--from, --to: no request"),
+        (&["--goodput", "ttft:1"], 2, "--goodput ttft:1: ttft is no metric"),
+        (&["--goodput", "request_count:1"], 2, "--goodput request_count:1: request_count is no metric of single"),
+        (&["--percentiles", "101"], 2, "--percentiles 101: "),
+        (&["--export-level", "raw"], 2, "--export-level raw: the run was recorded at level records"),
+    ] {
+        refused(bench.run("report", &[&["run"], words].concat()), code, start);
+    }
 }
 
 #[test]
@@ -584,7 +667,9 @@ fn a_killed_run_can_be_reported() {
     assert_eq!(running.end().code, None);
     assert_eq!(bench.files(), ["inputs.json", FILE_NAME]);
     let ran = bench.run("report", &["run"]).ends_with(0);
-    assert!(ran.stdout.contains("INCOMPLETE RESULTS. The run was killed before it came to its end."), "{}", ran.stdout);
+    for part in ["─ INCOMPLETE RESULTS ─", "│ The run was killed before it came to its end. │"] {
+        assert!(ran.stdout.contains(part), "{}", ran.stdout);
+    }
     let (log, results) = (bench.log(), bench.results());
     assert!(!log.is_empty() && log.end.is_none());
     assert_eq!(results.lines.len(), log.len());

@@ -1,5 +1,7 @@
 //! What the commands do.
 
+pub(crate) mod dataset;
+pub(crate) mod metrics;
 mod mock;
 mod prepare;
 pub(crate) mod profile;

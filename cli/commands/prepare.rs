@@ -6,9 +6,8 @@ use crate::config::{
     Tokenizer as Chosen,
 };
 use crate::refusal::Refusal;
-use crate::values::{ExportLevel, LatePolicy};
-use maser_datasets::file::{self, Format};
-use maser_datasets::lengths::Lengths;
+use crate::values::ExportLevel;
+use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
@@ -48,9 +47,14 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// Conversation ids in the order of the requests.
-    pub(super) fn conversations(&self) -> impl Iterator<Item = &str> {
-        self.rows.iter().map(|r| r.conversation.as_str())
+    /// Each conversation's id and bodies, in the order of the dataset.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
+        let mut first = 0;
+        self.rows.chunk_by(|_, next| next.turn > 0).map(move |turns| {
+            let bodies = (first..first + turns.len()).map(|k| self.requests.body(k as u32)).collect();
+            first += turns.len();
+            (turns.first().map_or("", |turn| turn.conversation.as_str()), bodies)
+        })
     }
 
     /// Appends the request table to the log.
@@ -96,8 +100,8 @@ fn makes_prompts(config: &ProfileConfig) -> bool {
     match &config.input {
         Input::Synthetic { .. } => true,
         Input::File { path, format, .. } => match format {
-            Some(format) => format.is_trace(),
-            None => Format::detect(path).is_ok_and(Format::is_trace),
+            Some(format) => format.needs_tokenizer(),
+            None => Format::detect(path).is_ok_and(Format::needs_tokenizer),
         },
     }
 }
@@ -109,7 +113,13 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
         Some(format) => *format,
         None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
     };
-    let timed = Format::first_row_is_timed(path).map_err(|e| Refusal::new(e.0))?;
+    if format.is_verbatim() && !config.endpoint.extra.is_empty() {
+        config.notes.push(format!(
+            "--extra-inputs has no effect on the bodies of {}, which are sent as they stand",
+            format.name()
+        ));
+    }
+    let timed = format.is_timed(path).map_err(|e| Refusal::new(e.0))?;
     let typed = matches!(&config.input, Input::File { format: Some(_), .. });
     if timed && format.is_trace() && !typed && config.fixed_schedule == FixedSchedule::No {
         config.notes.push(
@@ -120,29 +130,25 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lengths(length: &Length) -> Lengths {
-    Lengths { mean: f64::from(length.mean), stddev: length.stddev.unwrap_or(0.0) }
-}
-
 fn spec(config: &ProfileConfig, seed: u64) -> Spec {
     match &config.input {
         Input::Synthetic { entries, isl, osl, .. } => Spec::Synthetic(synthetic::Options {
             entries: *entries,
-            isl: lengths(isl),
-            osl: osl.as_ref().map(lengths),
+            isl: isl.lengths(),
+            osl: osl.as_ref().map(Length::lengths),
             seed,
         }),
-        Input::File { path, format, osl, block_size, max_isl, max_osl, .. } => Spec::File(file::Options {
-            path: path.clone(),
-            format: *format,
-            start_offset_ns: config.window.start_ns,
-            end_offset_ns: config.window.end_ns,
-            synthesis_max_isl: *max_isl,
-            synthesis_max_osl: *max_osl,
-            isl_block_size: *block_size,
-            osl: osl.as_ref().map(lengths),
-            seed,
-        }),
+        Input::File { path, .. } => {
+            let mut options = config.input.file_options(&config.window, seed).unwrap_or_default();
+            let is_baseten = |format: Format| format == Format::BasetenTrace;
+            // Its pauses are what is left of the gaps between recorded times, so its reader has to know.
+            if config.replay.open == Loop::Closed
+                && options.format.map_or_else(|| Format::detect(path).is_ok_and(is_baseten), is_baseten)
+            {
+                options.replay.open_loop = Some(false);
+            }
+            Spec::File(Box::new(options))
+        }
     }
 }
 
@@ -212,8 +218,10 @@ fn add(
     body: &mut Vec<u8>,
     replay: &Replay,
 ) -> Result<(), Unbuilt> {
-    builder.begin_session();
     for (k, turn) in conversation.turns.iter().enumerate() {
+        if k == 0 || replay.open == Loop::Strict {
+            builder.begin_session();
+        }
         body.clear();
         let splice = kind.body(options, conversation, k, body).map_err(Unbuilt::Unfit)?;
         let history = match conversation.context {
@@ -226,7 +234,8 @@ fn add(
         rows.push(Row {
             conversation: conversation.session_id.clone(),
             turn: k as u32,
-            input_tokens: turn.input_tokens,
+            // Where there is no text, there is no count of it.
+            input_tokens: turn.input_tokens.filter(|n| *n > 0 && kind.tokenizes_input()),
             max_tokens: turn.max_tokens,
             due: turn.timestamp_ns,
         });
@@ -261,6 +270,9 @@ pub(super) fn plan(
     seed: u64,
 ) -> Result<Plan, Failure> {
     let phases = phases(config, bodies, times, seed);
+    for phase in &phases {
+        check_users(&phase.schedule)?;
+    }
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
@@ -269,8 +281,13 @@ pub(super) fn plan(
         reuse: Reuse::Pooled,
         sampling: Sampling::Sequential,
         endpoint: config.endpoint.kind,
+        response_field: config.endpoint.response_field.clone().map(Arc::new),
         requests: bodies.requests.clone(),
-        capture: Capture { text: captures_text(config), gaps: config.output.level != ExportLevel::Summary },
+        capture: Capture {
+            text: captures_text(config) || config.output.outputs,
+            gaps: config.output.level != ExportLevel::Summary,
+            raw: config.output.level == ExportLevel::Raw,
+        },
         request_timeout: (timeout > 0).then_some(timeout),
         preconnect: config.machine.preconnect,
         run_key,
@@ -300,11 +317,6 @@ pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
 }
 
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
-    let late = match config.load.late_policy {
-        LatePolicy::Drop => plan::LatePolicy::Drop,
-        LatePolicy::Queue => plan::LatePolicy::Queue,
-        LatePolicy::Send => plan::LatePolicy::Send,
-    };
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
     };
@@ -317,7 +329,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             schedule: schedule(p, bodies, times, seed),
             concurrency: limit(p.concurrency, &p.concurrency_ramp),
             prefill: limit(p.prefill_concurrency, &p.prefill_ramp),
-            late,
+            late: config.load.late_policy,
             requests: p.requests,
             sessions: p.sessions,
             duration: p.duration_ns,
@@ -330,6 +342,17 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
         }
     };
     config.load.phases.iter().map(phase).collect()
+}
+
+/// Users need turns to send at their pace.
+fn check_users(schedule: &schedule::Spec) -> Result<(), Refusal> {
+    match schedule {
+        schedule::Spec::UserCentric(users) if users.mean_turns() < 2 => Err(Refusal::new(
+            "--user-centric-rate needs conversations of at least 2 turns on average; for single turns there is \
+             --request-rate",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// When the requests of a phase are due.
@@ -373,18 +396,30 @@ impl Times {
         let replay = &config.replay;
         let tied = schedule::spread_ties(&mut offsets, replay.ties, seed);
         schedule::speed_up(&mut offsets, replay.speedup);
-        if let Some(cap) = replay.idle_gap_cap {
-            schedule::cap_idle_gaps(&mut offsets, cap);
-        }
         if let Some(requests) = Arc::get_mut(&mut bodies.requests) {
             // Later turns keep their distance from their session's first.
             requests.retime(|session, first, at| {
                 let after = at.saturating_sub(first) as f64 / replay.speedup;
                 offsets[session].saturating_add(after.round() as Nanos)
             });
+            if let Some(cap) = replay.idle_gap_cap {
+                cap_pauses(requests, &mut offsets, cap);
+            }
         }
         Ok(Some(Self { offsets: offsets.into(), tied }))
     }
+}
+
+/// Shortens the pauses of a schedule to `cap`. They are those of all turns together: whatever is sent ends one.
+fn cap_pauses(requests: &mut Requests, offsets: &mut [Nanos], cap: Nanos) {
+    let turns = 0..if requests.is_single_turn() { 0 } else { requests.len() as u32 };
+    let mut events: Vec<Nanos> = turns.filter_map(|k| requests.turn(k).at).chain(offsets.iter().copied()).collect();
+    events.sort_unstable();
+    let mut capped = events.clone();
+    schedule::cap_idle_gaps(&mut capped, cap);
+    let moved = |at: Nanos| events.binary_search(&at).map_or(at, |k| capped[k]);
+    offsets.iter_mut().for_each(|at| *at = moved(*at));
+    requests.retime(|_, _, at| moved(at));
 }
 
 /// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
@@ -453,4 +488,27 @@ pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
     Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maser_engine::clock::MILLI;
+
+    #[test]
+    fn a_pause_is_one_in_which_no_turn_is_due() {
+        let mut builder = RequestsBuilder::new(&std::env::temp_dir()).unwrap();
+        for turns in [&[0, 5000, 9000][..], &[500, 5200]] {
+            builder.begin_session();
+            for at in turns {
+                builder.push_turn(b"{}", Turn { at: Some(at * MILLI), ..Turn::default() }).unwrap();
+            }
+        }
+        let mut requests = builder.finish().unwrap();
+        let mut offsets = [0, 500 * MILLI];
+        cap_pauses(&mut requests, &mut offsets, 1000 * MILLI);
+        assert_eq!(offsets, [0, 500 * MILLI]);
+        let times: Vec<_> = (0..5).filter_map(|k| requests.turn(k).at).map(|at| at / MILLI).collect();
+        assert_eq!(times, [0, 1500, 2700, 500, 1700], "as the reference moves them");
+    }
 }

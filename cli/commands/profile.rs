@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 use crate::say;
 use crate::ui::progress::Progress;
 use crate::values::{LogLevel, Ui, name_of};
-use maser::export::{self, Written, inputs, verdict};
+use maser::export::{self, ExportOptions, Written, inputs, verdict};
 use maser_engine::clock::{self, Anchor, MILLI};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
@@ -75,7 +75,14 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             dir.display()
         )));
     }
-    let code = report::publish(&log, &dir, prepared.written);
+    let code = report::publish(
+        &log,
+        &dir,
+        &ExportOptions::of(&log.header),
+        &report::View::default(),
+        config.quiet,
+        prepared.written,
+    );
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
             "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \
@@ -261,6 +268,7 @@ fn note_ties(config: &ProfileConfig, tied: &Tied) {
 
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {
     let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
+    let shown = |(name, value): &(String, String)| (name.clone(), redact::header_value(name, value).to_owned());
     let mut topology = topology.to_json();
     if config.mock.is_some() {
         topology["mock"] = true.into();
@@ -285,6 +293,8 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         export_level: name_of(config.output.level).to_owned(),
         export_prefix: config.output.prefix.clone(),
         topology,
+        correlation_header: plan.targets[0].correlation_header.clone(),
+        request_headers: plan.targets[0].headers.iter().map(shown).collect(),
     }
 }
 
@@ -305,6 +315,5 @@ fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::
 }
 
 fn write_inputs(dir: &Path, bodies: &prepare::Bodies) -> Result<Written, String> {
-    let payloads = bodies.conversations().enumerate().map(|(k, id)| (id, vec![bodies.requests.body(k as u32)]));
-    inputs::write(dir, payloads)
+    inputs::write(dir, bodies.sessions())
 }

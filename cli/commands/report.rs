@@ -2,13 +2,15 @@
 
 use super::Failure;
 use crate::args;
+use crate::config::slos;
 use crate::refusal::Refusal;
 use crate::say;
 use crate::values::{ExportLevel, name_of};
 use maser::export::{self, ExportOptions, Written, console};
 use maser_datasets::Tokenizer;
-use maser_engine::log::{FILE_NAME, Log};
-use maser_engine::report::{Options, Report};
+use maser_engine::clock::Nanos;
+use maser_engine::log::{FILE_NAME, Header, Log};
+use maser_engine::report::{Options, Report, verify};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -21,9 +23,11 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     let mut log = Log::open(&path).map_err(|e| {
         Failure::Refused(Refusal::new(format!("{}: cannot be read as a run's record log: {e}", path.display())))
     })?;
-    if let Some(level) = args.level {
-        log.header.export_level = name_of::<ExportLevel>(level).to_owned();
+    if args.verify {
+        return check(&log, args.quiet);
     }
+    let options = ask(args, &mut log.header)?;
+    let view = View { window: window(args)?, percentiles: &args.percentiles };
     if let Some(damage) = &log.damage {
         say(
             std::io::stderr(),
@@ -34,24 +38,122 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
             ),
         );
     }
-    publish(&log, &args.dir, Vec::new())
+    publish(&log, args.output.as_ref().unwrap_or(&args.dir), &options, &view, args.quiet, Vec::new())
 }
 
-/// Writes every file of a log, prints the tables and what was written; returns the exit code.
-pub(super) fn publish(log: &Log, dir: &Path, before: Vec<Result<Written, String>>) -> Result<u8, Failure> {
+/// `--verify`.
+fn check(log: &Log, quiet: bool) -> Result<u8, Failure> {
+    let checked = verify(log);
+    if !checked.is_sound() {
+        for finding in &checked.findings {
+            say(std::io::stderr(), format_args!("error: {finding}"));
+        }
+        return Err(Failure::Failed("--verify: the log cannot be believed, for the reasons above".into()));
+    }
+    if !quiet {
+        let (blocks, records) = (checked.blocks, checked.records);
+        say(std::io::stdout(), format_args!("The log is sound: {blocks} blocks, {records} records."));
+    }
+    Ok(0)
+}
+
+/// The part of the run that was asked for, nanoseconds from the start of the first profiling phase.
+fn window(args: &args::Report) -> Result<Option<(Nanos, Nanos)>, Refusal> {
+    if args.from.or(args.to).is_none() {
+        return Ok(None);
+    }
+    let (from, to) = (args.from.unwrap_or(0), args.to.unwrap_or(Nanos::MAX));
+    if from >= to {
+        return Err(Refusal::new("--from: expected a moment before that of --to"));
+    }
+    Ok(Some((from, to)))
+}
+
+/// How a run is looked at.
+#[derive(Debug, Default)]
+pub(super) struct View<'a> {
+    /// The part of it, nanoseconds from the start of the first profiling phase.
+    window: Option<(Nanos, Nanos)>,
+    /// Percentiles with confidence intervals; the usual ones if there are none.
+    percentiles: &'a [f64],
+}
+
+/// Puts what is asked for now in the place of what the run asked for. What the log does not hold is refused.
+fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusal> {
+    let recorded = header.export_level.clone();
+    if let Some(level) = args.level {
+        if level == ExportLevel::Raw && recorded != name_of(level) {
+            return Err(Refusal::new(format!(
+                "--export-level raw: the run was recorded at level {recorded}, so its log does not have what was sent \
+                 and received"
+            )));
+        }
+        header.export_level = name_of::<ExportLevel>(level).to_owned();
+    }
+    let mut options = ExportOptions::of(header);
+    if args.export_outputs_json && header.use_server_token_count && !options.outputs {
+        return Err(Refusal::new(
+            "--export-outputs-json: the run took the server's token counts, so its log does not have the texts of the \
+             answers",
+        ));
+    }
+    options.slices = args.slice_duration.or(options.slices);
+    options.outputs |= args.export_outputs_json;
+    options.parquet |= args.extra.export_parquet;
+    options.hdr |= args.extra.export_hdr;
+    if !header.input_config.is_object() {
+        header.input_config = serde_json::json!({});
+    }
+    if !args.goodput.is_empty() {
+        header.input_config["slos"] = slos::resolve(&args.goodput, header.streaming)?.into();
+    }
+    if args.show_trace_timing || args.export_http_trace {
+        let artifacts = &mut header.input_config["artifacts"];
+        if !artifacts.is_object() {
+            *artifacts = serde_json::json!({});
+        }
+        let given = [("show_trace_timing", args.show_trace_timing), ("trace", args.export_http_trace)];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+            artifacts[key] = true.into();
+        }
+    }
+    Ok(options)
+}
+
+/// Writes every file of a log, prints the tables (unless `quiet`) and what was written; returns the exit code.
+pub(super) fn publish(
+    log: &Log,
+    dir: &Path,
+    options: &ExportOptions,
+    view: &View<'_>,
+    quiet: bool,
+    before: Vec<Result<Written, String>>,
+) -> Result<u8, Failure> {
     let tokenizer = tokenizer(log);
     let count = tokenizer.as_ref().map(|t| |text: &str| t.count(text) as u32);
-    let options = Options {
+    let how = Options {
         count_tokens: count.as_ref().map(|c| c as &maser_engine::report::CountTokens<'_>),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        window: view.window,
+        percentiles: view.percentiles.to_vec(),
         ..Options::default()
     };
-    let report = Report::build(log, &options);
-    let mut results = export::write_all(&report, log, dir, &ExportOptions::default());
+    let report = Report::build(log, &how);
+    if report.is_empty() && view.window.is_some() {
+        // The files that stand are worth more than empty ones.
+        return Err(Failure::Failed("--from, --to: no request was started in that part of the run".into()));
+    }
+    let mut results = export::write_all(&report, log, dir, options, &how);
     results.extend(before);
-    let stdout = std::io::stdout();
-    let text = console::render(&report, width(), console::colour_wanted(stdout.is_terminal()));
-    say(&stdout, format_args!("{text}\n{}", console::closing(&report, &results).trim_end()));
+    if quiet {
+        for sentence in results.iter().filter_map(|r| r.as_ref().err()) {
+            say(std::io::stderr(), format_args!("error: {sentence}"));
+        }
+    } else {
+        let stdout = std::io::stdout();
+        let text = console::render(&report, width(), console::colour_wanted(stdout.is_terminal()));
+        say(&stdout, format_args!("{text}\n{}", console::closing(&report, &results).trim_end()));
+    }
     if report.is_empty() {
         return Err(Failure::Failed("no request was finished: there are no results".into()));
     }
@@ -80,7 +182,12 @@ fn tokenizer(log: &Log) -> Option<Tokenizer> {
     }
 }
 
+/// What the environment's COLUMNS says, else the terminal.
 fn width() -> usize {
-    let columns = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
-    columns.map_or(WIDTH, |(columns, _)| usize::from(columns.0).min(WIDTH))
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n: &usize| *n > 0);
+    let terminal = || {
+        let size = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+        size.map(|(columns, _)| usize::from(columns.0))
+    };
+    said.or_else(terminal).map_or(WIDTH, |columns| columns.min(WIDTH))
 }

@@ -8,6 +8,7 @@ use super::series::RateSeries;
 use super::{Arrival, FixedSchedule, Input, Length, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
 use crate::values::{ExportLevel, name_of};
+use maser_datasets::file::Synthesis;
 use maser_engine::clock::{MILLI, Nanos, SECOND};
 use maser_engine::schedule::{Ramp, RampStrategy};
 use serde_json::{Map, Value, json};
@@ -45,11 +46,6 @@ fn seconds(ns: Nanos) -> f64 {
     ns as f64 / SECOND as f64
 }
 
-/// The reference's names have underscores in files and hyphens on the command line.
-fn file_name(choice: &str) -> String {
-    choice.replace('-', "_")
-}
-
 impl ProfileConfig {
     /// The `input_config` object of the results; secrets are redacted.
     pub(crate) fn input_config(&self) -> Value {
@@ -61,6 +57,7 @@ impl ProfileConfig {
             .put("datasets", vec![self.dataset()])
             .put("phases", phases)
             .put("artifacts", self.artifacts())
+            .put_if(!self.service_levels.is_empty(), "slos", self.service_levels.clone())
             .put("tokenizer", json!({"name": self.tokenizer.name()}))
             .put("gpu_telemetry", json!({"enabled": false}))
             .put("server_metrics", json!({"enabled": false}))
@@ -113,13 +110,21 @@ impl ProfileConfig {
                     .put_some("random_seed", self.random_seed)
                     .put("prompts", prompts)
             }
-            Input::File { path, format, entries, osl, block_size, max_isl, max_osl } => {
-                let synthesis = Object::default().put_some("max_isl", *max_isl).put_some("max_osl", *max_osl);
+            Input::File { path, format, entries, osl, block_size, max_isl, max_osl, trace } => {
+                let what = &trace.synthesis;
+                let synthesis = Object::default()
+                    .put_if(what.speedup != 1.0, "speedup_ratio", what.speedup)
+                    .put_if(what.prefix != 1.0, "prefix_len_multiplier", what.prefix)
+                    .put_if(what.roots != 1, "prefix_root_multiplier", what.roots)
+                    .put_if(what.prompt != 1.0, "prompt_len_multiplier", what.prompt)
+                    .put_if(what.output != 1.0, "output_len_multiplier", what.output)
+                    .put_some("max_isl", *max_isl)
+                    .put_some("max_osl", *max_osl);
                 named
                     .put("type", "file")
                     .put("path", path.display().to_string())
-                    .put_some("format", format.map(|f| file_name(name_of(f))))
-                    .put_if(max_isl.or(*max_osl).is_some(), "synthesis", synthesis)
+                    .put_some("format", format.map(|f| f.name().to_owned()))
+                    .put_if(max_isl.or(*max_osl).is_some() || *what != Synthesis::default(), "synthesis", synthesis)
                     .put_some("entries", *entries)
                     .put_some("random_seed", self.random_seed)
                     .put_some("osl", osl.as_ref().map(length))
@@ -181,15 +186,25 @@ impl ProfileConfig {
     fn artifacts(&self) -> Object {
         let records = match self.output.level {
             ExportLevel::Summary => json!(false),
-            ExportLevel::Records => json!(["jsonl"]),
+            ExportLevel::Records | ExportLevel::Raw => json!(["jsonl"]),
+        };
+        let raw = match self.output.level {
+            ExportLevel::Raw => json!(true),
+            ExportLevel::Summary | ExportLevel::Records => json!(false),
         };
         Object::default()
             .put("dir", self.artifact_dir().display().to_string())
             .put_some("prefix", self.output.prefix.clone())
             .put_if(self.typed.export_level, "records", records)
-            .put_if(self.typed.export_level, "raw", false)
+            .put_if(self.typed.export_level, "raw", raw)
+            .put_if(self.output.traces, "trace", true)
+            .put_some("slice_duration", self.output.slice_ns.map(seconds))
+            .put_if(self.output.trace_timing, "show_trace_timing", true)
             .put("auto_plot", false)
             .put("plot_required", false)
+            .put_if(self.output.outputs, "export_outputs_json", true)
+            .put_if(self.output.parquet, "parquet", true)
+            .put_if(self.output.hdr, "hdr", true)
     }
 
     fn runtime(&self) -> Object {

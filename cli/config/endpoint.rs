@@ -6,7 +6,7 @@ use crate::redact;
 use crate::refusal::Refusal;
 use crate::values::{ContentType, EndpointKind};
 use maser_engine::clock::{Nanos, SECOND};
-use maser_engine::endpoint::{Auth, BOUNDARY, Encoding};
+use maser_engine::endpoint::{Auth, BOUNDARY, Encoding, ResponseField};
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -46,6 +46,8 @@ pub(crate) struct Endpoint {
     pub(crate) per_chunk_usage: bool,
     /// Source of the template that bodies are made from, where the type is `template`.
     pub(crate) template: Option<String>,
+    /// Where in an answer its output stands, if said.
+    pub(crate) response_field: Option<ResponseField>,
     /// Name of the header with the session's id, if not `X-Correlation-ID`.
     pub(crate) session_header: Option<String>,
 }
@@ -223,6 +225,13 @@ impl Endpoint {
         content_type(typed.content_type, kind)?;
         let mut extra = extra(&args.input.extra_inputs)?;
         let template = template(kind, &mut extra)?;
+        let response_field = response_field(kind, &mut extra)?;
+        for field in kind.reserved_fields().iter().filter(|field| extra.contains_key(**field)) {
+            notes.push(format!(
+                "--extra-inputs {field}: {} makes that field of the input; what was given is not sent",
+                kind.name()
+            ));
+        }
         stored(kind, &extra, typed.use_server_token_count)?;
         Ok(Self {
             url: url(&typed.urls, mock)?,
@@ -237,6 +246,7 @@ impl Endpoint {
             use_legacy_max_tokens: typed.use_legacy_max_tokens,
             per_chunk_usage: typed.per_chunk_usage,
             template,
+            response_field,
             session_header: typed.session_header.clone().map(session_header).transpose()?,
         })
     }
@@ -344,6 +354,21 @@ fn template(kind: EndpointKind, extra: &mut Map<String, Value>) -> Result<Option
     std::fs::read_to_string(&text)
         .map(Some)
         .map_err(|e| Refusal::new(format!("--extra-inputs payload_template:{text}: the file cannot be read: {e}")))
+}
+
+/// The path to the output, for the types whose answers may be anything. `text` is the reference's word for finding it.
+fn response_field(kind: EndpointKind, extra: &mut Map<String, Value>) -> Result<Option<ResponseField>, Refusal> {
+    if !matches!(kind, EndpointKind::Template | EndpointKind::Raw) {
+        return Ok(None);
+    }
+    match extra.shift_remove("response_field") {
+        None => Ok(None),
+        Some(Value::String(path)) if path == "text" => Ok(None),
+        Some(Value::String(path)) => ResponseField::parse(&path)
+            .map(Some)
+            .map_err(|why| Refusal::new(format!("--extra-inputs response_field: {why}"))),
+        Some(other) => Err(Refusal::new(format!("--extra-inputs response_field: {other} is no path"))),
+    }
 }
 
 /// Turns that continue a stored answer leave the history to the server: only the server can count its tokens.

@@ -1,8 +1,12 @@
 //! What is sent, and what tokens are made and counted with.
 
+use super::replay::ScheduleWindow;
 use crate::args;
 use crate::refusal::Refusal;
 use crate::values::Format;
+use maser_datasets::file;
+use maser_datasets::lengths::Lengths;
+use maser_datasets::public;
 use std::path::{Path, PathBuf};
 
 /// Prompts to generate where nothing says how many.
@@ -52,6 +56,8 @@ pub(crate) enum Input {
         max_isl: Option<u32>,
         /// Longer answers are cut to this.
         max_osl: Option<u32>,
+        /// How it is changed before it is replayed.
+        trace: Box<Trace>,
     },
 }
 
@@ -59,32 +65,110 @@ impl Input {
     /// Resolves what the options say of the input.
     pub(super) fn resolve(args: &args::Profile, notes: &mut Vec<String>) -> Result<Self, Refusal> {
         let osl = osl(&args.prompts, notes)?;
-        match &args.input.input_file {
-            Some(path) => file(args, path, osl, notes),
-            None => synthetic(args, osl),
+        match (&args.input.input_file, &args.input.public_dataset) {
+            (Some(path), _) => from_file(args, path, args.input.format, osl, notes),
+            (None, Some(name)) => {
+                let found = public::find(name, args.input.hf_subset.as_deref()).map_err(|e| Refusal::new(e.0))?;
+                from_file(args, &found.path, Some(found.format), osl, notes)
+            }
+            (None, None) => synthetic(args, osl),
         }
     }
 
     /// Checks the options that only some formats have.
     pub(super) fn settle(&self, format: Format) -> Result<(), Refusal> {
-        let Self::File { block_size, max_isl, max_osl, .. } = self else {
-            return Ok(());
+        match self.file_options(&ScheduleWindow::default(), 0) {
+            Some(options) => options.check(format).map_err(|e| Refusal::new(e.0)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the file's reader is told, if there is a file.
+    pub(crate) fn file_options(&self, window: &ScheduleWindow, seed: u64) -> Option<file::Options> {
+        let Self::File { path, format, entries, osl, block_size, max_isl, max_osl, trace } = self else {
+            return None;
         };
-        if format.is_trace() {
-            return Ok(());
+        Some(file::Options {
+            path: path.clone(),
+            format: *format,
+            start_offset_ns: window.start_ns,
+            end_offset_ns: window.end_ns,
+            synthesis_max_isl: *max_isl,
+            synthesis_max_osl: *max_osl,
+            synthesis: trace.synthesis,
+            isl_block_size: *block_size,
+            osl: osl.as_ref().map(Length::lengths),
+            inter_turn_delay_cap_ns: None,
+            ignore_trace_delays: trace.ignore_delays,
+            replay: trace.replay.clone(),
+            entries: *entries,
+            batch: file::Batch::default(),
+            cache: trace.cache.clone(),
+            seed,
+        })
+    }
+}
+
+impl Length {
+    /// As the generators take it.
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { mean: f64::from(self.mean), stddev: self.stddev.unwrap_or(0.0) }
+    }
+}
+
+/// How a trace is changed before it is replayed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Trace {
+    /// The `--synthesis` multipliers.
+    pub(crate) synthesis: file::Synthesis,
+    /// No turn waits.
+    pub(crate) ignore_delays: bool,
+    /// Where finished datasets are kept.
+    pub(crate) cache: Option<PathBuf>,
+    /// What only a `baseten_trace` has.
+    pub(crate) replay: file::Replay,
+}
+
+impl Trace {
+    /// Fills in what was not given.
+    pub(crate) fn resolve(typed: &args::Trace) -> Self {
+        let switch = |on: bool, off: bool| (on || off).then_some(on);
+        Self {
+            synthesis: file::Synthesis {
+                speedup: typed.speedup_ratio.unwrap_or(1.0),
+                prefix: typed.prefix_multiplier.unwrap_or(1.0),
+                prompt: typed.prompt_multiplier.unwrap_or(1.0),
+                output: typed.output_multiplier.unwrap_or(1.0),
+                roots: typed.root_multiplier.unwrap_or(1),
+            },
+            ignore_delays: typed.ignore_trace_delays,
+            cache: typed.dataset_cache.clone(),
+            replay: file::Replay {
+                session_sample_ratio: typed.session_sample_ratio,
+                omit_kv_hints: typed.omit_kv_hints,
+                force_min_tokens: switch(typed.force_min_tokens, typed.no_force_min_tokens),
+                ..file::Replay::default()
+            },
         }
-        for (flag, given) in [
-            ("--isl-block-size", block_size.is_some()),
-            ("--synthesis-max-isl", max_isl.is_some()),
-            ("--synthesis-max-osl", max_osl.is_some()),
-        ] {
-            if given {
-                return Err(Refusal::new(format!(
-                    "{flag} goes with a trace such as mooncake_trace; remove it, this input file is none"
-                )));
-            }
-        }
-        Ok(())
+    }
+
+    /// The first option of the group that was given: all of them need a file.
+    fn given(typed: &args::Trace) -> Option<&'static str> {
+        [
+            ("--ignore-trace-delays", typed.ignore_trace_delays),
+            ("--dataset-cache", typed.dataset_cache.is_some()),
+            ("--trace-session-sample-ratio", typed.session_sample_ratio.is_some()),
+            ("--omit-kv-hints", typed.omit_kv_hints),
+            ("--force-min-tokens", typed.force_min_tokens),
+            ("--no-force-min-tokens", typed.no_force_min_tokens),
+            ("--synthesis-speedup-ratio", typed.speedup_ratio.is_some()),
+            ("--synthesis-prefix-len-multiplier", typed.prefix_multiplier.is_some()),
+            ("--synthesis-prefix-root-multiplier", typed.root_multiplier.is_some()),
+            ("--synthesis-prompt-len-multiplier", typed.prompt_multiplier.is_some()),
+            ("--synthesis-output-len-multiplier", typed.output_multiplier.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(flag, given)| given.then_some(flag))
     }
 }
 
@@ -111,6 +195,9 @@ fn synthetic(args: &args::Profile, osl: Option<Length>) -> Result<Input, Refusal
             return Err(Refusal::new(format!("{flag} goes with a file; add --input-file")));
         }
     }
+    if let Some(flag) = Trace::given(&args.trace) {
+        return Err(Refusal::new(format!("{flag} goes with a file; add --input-file")));
+    }
     if typed.isl == Some(0) {
         return Err(Refusal::new("--isl 0 leaves nothing to send; expected at least 1 token"));
     }
@@ -124,7 +211,13 @@ fn synthetic(args: &args::Profile, osl: Option<Length>) -> Result<Input, Refusal
     })
 }
 
-fn file(args: &args::Profile, path: &Path, osl: Option<Length>, notes: &mut Vec<String>) -> Result<Input, Refusal> {
+fn from_file(
+    args: &args::Profile,
+    path: &Path,
+    format: Option<Format>,
+    osl: Option<Length>,
+    notes: &mut Vec<String>,
+) -> Result<Input, Refusal> {
     let typed = &args.prompts;
     for (flag, given) in [("--isl", typed.isl.is_some()), ("--isl-stddev", typed.isl_stddev.is_some())] {
         if given {
@@ -135,24 +228,24 @@ fn file(args: &args::Profile, path: &Path, osl: Option<Length>, notes: &mut Vec<
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(wrong("no such file")),
         Err(e) => return Err(wrong(&e.to_string())),
-        Ok(at) if at.is_dir() => {
-            return Err(wrong("directories are not supported yet by this version of maser, give a file"));
-        }
         Ok(_) => {}
     }
-    if typed.entries.is_some() {
-        notes.push("--num-dataset-entries has no effect with --input-file: all its rows are used".into());
+    if typed.entries.is_some() && args.input.format != Some(Format::RandomPool) {
+        notes.push(
+            "--num-dataset-entries has no effect with --input-file, except random_pool: all its rows are used".into(),
+        );
     }
     let input = Input::File {
         path: path.into(),
-        format: args.input.format,
+        format,
         entries: typed.entries.or(args.load.request_count),
         osl,
         block_size: typed.block_size,
         max_isl: typed.max_isl,
         max_osl: typed.max_osl,
+        trace: Box::new(Trace::resolve(&args.trace)),
     };
-    if let Some(format) = args.input.format {
+    if let Some(format) = format {
         input.settle(format)?;
     }
     Ok(input)
@@ -205,6 +298,11 @@ impl Tokenizer {
             }
             return Ok(Self::Builtin);
         };
+        Self::named(name)
+    }
+
+    /// The tokenizer that `--tokenizer` names.
+    pub(crate) fn named(name: &str) -> Result<Self, Refusal> {
         if name == "builtin" || name == "o200k_base" {
             return Ok(Self::Builtin);
         }

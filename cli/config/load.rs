@@ -152,7 +152,7 @@ impl Load {
         note_truth(truth, &profiling, notes);
         Ok(Self {
             phases: warmup.into_iter().chain([profiling]).collect(),
-            late_policy: truth.late_policy.unwrap_or_default(),
+            late_policy: truth.late_policy.unwrap_or(LatePolicy::Queue),
             failed_threshold: load.failed_request_threshold,
             abort_below_adherence: truth.abort_below_adherence,
         })

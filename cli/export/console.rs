@@ -1,9 +1,13 @@
 //! The tables people read, and the lines after them.
 
+mod panels;
+mod table;
+
 use super::verdict::{Client, verdict};
 use super::{Written, printable};
-use maser_engine::metric::{Group, flag};
-use maser_engine::report::{Entry, ErrorDetails, Report};
+use maser_engine::metric::{Group, PERCENTILES, flag};
+use maser_engine::report::{Entry, ErrorDetails, Quantile, Report};
+use table::{Cell, Column, Table, lines, rule, thousands, wrap};
 
 /// Whether to colour what goes to a stream: only a terminal, and not where NO_COLOR is set (<https://no-color.org>).
 pub fn colour_wanted(is_terminal: bool) -> bool {
@@ -31,6 +35,7 @@ pub fn render(report: &Report, width: usize, colour: bool) -> String {
     ] {
         page.metrics(&mut out, &title, |e| e.metric.group == group);
     }
+    page.quantiles(&mut out);
     page.errors(&mut out);
     page.warnings(&mut out);
     out
@@ -107,6 +112,22 @@ impl Page<'_> {
         self.table(out, &table);
     }
 
+    /// Percentiles that the other tables do not have, and those whose tail the sample may not settle.
+    fn quantiles(&self, out: &mut String) {
+        let entries = QUANTILES_OF.iter().filter_map(|tag| self.report.metric(tag));
+        let rows: Vec<Vec<Cell>> = entries
+            .flat_map(|entry| entry.quantiles.iter().filter(|q| is_tail(q)).map(move |q| quantile_row(entry, q)))
+            .collect();
+        if rows.is_empty() {
+            return;
+        }
+        let heads = ["Metric", "percentile", "value", "at least", "at most"];
+        let title = "maser | Percentiles, 95% Confidence".to_owned();
+        let mut table = Table { title, columns: heads.into_iter().map(Column::right).collect(), rows };
+        table.fit(self.width);
+        self.table(out, &table);
+    }
+
     fn errors(&self, out: &mut String) {
         if self.report.errors.is_empty() {
             return;
@@ -130,8 +151,14 @@ impl Page<'_> {
     }
 
     fn warnings(&self, out: &mut String) {
-        for sentence in warnings(self.report) {
-            self.paragraph(out, &format!("Warning: {sentence}"), Some(style::WARNING));
+        for panel in panels::panels(self.report) {
+            for line in panel.lines(self.width) {
+                out.push_str(&self.paint(style::WARNING, &line));
+                out.push('\n');
+            }
+        }
+        for sentence in panels::remarks(self.report) {
+            self.paragraph(out, &sentence, Some(style::WARNING));
         }
     }
 
@@ -184,67 +211,25 @@ fn shown_errors(report: &Report) -> Vec<(ErrorDetails, u64)> {
     shown
 }
 
-/// The lines of one cell.
-type Cell = Vec<String>;
+/// Metrics whose percentiles are shown with their confidence intervals.
+const QUANTILES_OF: [&str; 4] = ["time_to_first_token", "request_latency", "inter_token_latency", "response_time"];
 
-struct Column {
-    head: &'static str,
-    left: bool,
+/// Percentiles from here on rest on few requests.
+const TAIL: f64 = 99.0;
+
+fn is_tail(quantile: &Quantile) -> bool {
+    quantile.percent >= TAIL || !PERCENTILES.iter().any(|p| f64::from(*p) == quantile.percent)
 }
 
-impl Column {
-    fn right(head: &'static str) -> Self {
-        Self { head, left: false }
-    }
-
-    fn left(head: &'static str) -> Self {
-        Self { head, left: true }
-    }
-}
-
-struct Table {
-    title: String,
-    columns: Vec<Column>,
-    rows: Vec<Vec<Cell>>,
-}
-
-/// Columns that give way on a narrow terminal, the first first; the files have them all.
-const EXPENDABLE: [&str; 6] = ["std", "min", "p90", "max", "p50", "p99"];
-
-impl Table {
-    fn widths(&self) -> Vec<usize> {
-        let cell = |c: &Cell| c.iter().map(|l| l.chars().count()).max().unwrap_or(0);
-        let column = |(k, column): (usize, &Column)| {
-            let cells = self.rows.iter().filter_map(|r| r.get(k)).map(cell);
-            cells.max().unwrap_or(0).max(column.head.len())
-        };
-        self.columns.iter().enumerate().map(column).collect()
-    }
-
-    fn total(&self) -> usize {
-        let widths = self.widths();
-        widths.iter().sum::<usize>() + 3 * widths.len() + 1
-    }
-
-    fn fit(&mut self, width: usize) {
-        for head in EXPENDABLE {
-            if self.total() <= width {
-                return;
-            }
-            let Some(k) = self.columns.iter().position(|c| c.head == head) else {
-                continue;
-            };
-            self.columns.remove(k);
-            for row in &mut self.rows {
-                row.remove(k);
-            }
-        }
-        let over = self.total().saturating_sub(width);
-        let room = self.widths()[0].saturating_sub(over).max(12);
-        for row in &mut self.rows {
-            row[0] = row[0].iter().flat_map(|line| wrap(line, room)).collect();
-        }
-    }
+fn quantile_row(entry: &Entry, quantile: &Quantile) -> Vec<Cell> {
+    let bounds = quantile.interval;
+    vec![
+        label(entry),
+        vec![format!("p{}", quantile.percent)],
+        vec![number(Some(quantile.value))],
+        vec![number(bounds.map(|b| b.0))],
+        vec![number(bounds.map(|b| b.1))],
+    ]
 }
 
 fn row(entry: &Entry) -> Vec<Cell> {
@@ -275,134 +260,6 @@ fn number(value: Option<f64>) -> String {
     }
 }
 
-/// Commas between groups of three digits of the whole part.
-fn thousands(number: &str) -> String {
-    let (sign, rest) = match number.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", number),
-    };
-    let whole = rest.find('.').unwrap_or(rest.len());
-    let mut out = String::from(sign);
-    for (k, digit) in rest.chars().enumerate() {
-        if k > 0 && k < whole && (whole - k).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn rule(out: &mut String, widths: &[usize], [left, line, cross, right]: [char; 4]) {
-    out.push(left);
-    for (k, width) in widths.iter().enumerate() {
-        if k > 0 {
-            out.push(cross);
-        }
-        out.extend(std::iter::repeat_n(line, width + 2));
-    }
-    out.push(right);
-    out.push('\n');
-}
-
-fn lines(out: &mut String, table: &Table, widths: &[usize], cells: &[Cell], bar: char) {
-    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
-    for line in 0..height {
-        out.push(bar);
-        for ((cell, column), width) in cells.iter().zip(&table.columns).zip(widths) {
-            let text = cell.get(line).map_or("", String::as_str);
-            let space = " ".repeat(width.saturating_sub(text.chars().count()));
-            if column.left {
-                out.push_str(&format!(" {text}{space} {bar}"));
-            } else {
-                out.push_str(&format!(" {space}{text} {bar}"));
-            }
-        }
-        out.push('\n');
-    }
-}
-
-/// Breaks a text at spaces into lines of at most `width`, longer words anywhere.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
-        if used > 0 && used + 1 + word.len() <= width {
-            used += 1;
-            push(&mut lines, " ");
-        } else if used > 0 {
-            lines.push(String::new());
-            used = 0;
-        }
-        while word.len() > width {
-            let rest = word.split_off(width);
-            push(&mut lines, &word.iter().collect::<String>());
-            lines.push(String::new());
-            word = rest;
-        }
-        used += word.len();
-        push(&mut lines, &word.iter().collect::<String>());
-    }
-    lines
-}
-
-fn push(lines: &mut [String], text: &str) {
-    if let Some(last) = lines.last_mut() {
-        last.push_str(text);
-    }
-}
-
-/// What a reader must know before he believes the tables, one sentence each.
-fn warnings(report: &Report) -> Vec<String> {
-    let mut out = Vec::new();
-    let count = |tag: &str| {
-        let entry = report.metric(tag);
-        entry.and_then(|e| e.summary.avg).unwrap_or(0.0)
-    };
-    let of = |n: f64| {
-        let share = 100.0 * n / report.valid.max(1) as f64;
-        format!("{n:.0} of {} requests ({share:.1}%)", report.valid)
-    };
-    if let Some(reason) = &report.incomplete_reason {
-        out.push(format!("INCOMPLETE RESULTS. {reason}"));
-    }
-    if report.all_failed() {
-        out.push("no request was answered; there are no latencies.".to_owned());
-    }
-    let differ = count("usage_discrepancy_count");
-    // The built-in server does not tokenize: its prompt counts are a guess from the size.
-    let guessed = report.run.header.topology["mock"] == true;
-    if differ > 0.0 && !guessed {
-        out.push(format!(
-            "in {} the server's token counts differ from the client's by more than 10%: check --tokenizer, or take the \
-             server's with --use-server-token-count.",
-            of(differ)
-        ));
-    }
-    let mismatch = count("osl_mismatch_count");
-    if mismatch > 0.0 {
-        out.push(format!(
-            "in {} the output length is not the requested one: servers stop early unless told not to, for example with \
-             --extra-inputs ignore_eos:true.",
-            of(mismatch)
-        ));
-    }
-    if let (_, Some(Client::Late(_))) = verdict(report) {
-        out.push(
-            "this client held the load back: it needs more or freer cores (--cores). Response Time counts from the \
-             planned moment, so it has the client's part in it; the other latencies do not."
-                .to_owned(),
-        );
-    }
-    let payloads = report.run.end.as_ref().map_or(0, |e| e.payloads_lost);
-    if payloads > 0 {
-        out.push(format!(
-            "the texts and chunk times of {payloads} requests were lost; their records are complete otherwise."
-        ));
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,13 +271,5 @@ mod tests {
         }
         assert_eq!(number(None), "N/A");
         assert_eq!(number(Some(f64::INFINITY)), "N/A");
-    }
-
-    #[test]
-    fn text_wraps_at_spaces_and_long_words_anywhere() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
-        assert_eq!(wrap("", 4), [""]);
-        assert_eq!(printable("a\u{1b}[31mb"), "a [31mb");
     }
 }

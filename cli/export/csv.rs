@@ -9,8 +9,16 @@ use std::io::{self, Write};
 const GPU_HEAD: &str =
     "Endpoint,GPU_Index,GPU_Name,GPU_UUID,Platform,Metric,avg,min,max,sum,p1,p5,p10,p25,p50,p75,p90,p95,p99,std\r\n";
 
-pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let mut entries: Vec<&Entry> = report.metrics.iter().collect();
+/// The whole run's: the metrics, and the head of the GPU section.
+pub(super) fn write_run(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    write(&report.metrics, out)?;
+    out.write_all(b"\r\n\r\n")?;
+    out.write_all(GPU_HEAD.as_bytes())
+}
+
+/// Two sections: distributions, numbers.
+pub(super) fn write(metrics: &[Entry], out: &mut impl Write) -> io::Result<()> {
+    let mut entries: Vec<&Entry> = metrics.iter().collect();
     entries.sort_by_key(|e| e.metric.tag);
     let (distributions, numbers): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.summary.is_distribution());
     let mut head: Vec<String> = ["Metric", "avg", "min", "max", "sum"].map(Into::into).into();
@@ -18,9 +26,7 @@ pub(super) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     head.push("std".to_owned());
     section(out, &head, distributions, figures)?;
     out.write_all(b"\r\n")?;
-    section(out, &["Metric", "Value"].map(Into::into), numbers, |s| vec![s.avg])?;
-    out.write_all(b"\r\n\r\n")?;
-    out.write_all(GPU_HEAD.as_bytes())
+    section(out, &["Metric", "Value"].map(Into::into), numbers, |s| vec![s.avg])
 }
 
 fn section(

@@ -37,11 +37,16 @@ where
 const DEPTH: usize = 4;
 
 fn payload(body: &[u8], out: &mut impl Write) -> io::Result<()> {
-    if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() {
+    if is_json(body) {
         reindent(body, DEPTH, out)
     } else {
         serde_json::to_writer(out, &String::from_utf8_lossy(body)).map_err(io::Error::from)
     }
+}
+
+/// Whether these bytes are one JSON value.
+pub(super) fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
 
 /// Copies valid JSON with new white space: keys, numbers and escapes stay as they were sent.

@@ -2,8 +2,9 @@
 
 use super::ExportOptions;
 use chrono::{DateTime, FixedOffset, Local};
+use maser_engine::clock::SECOND;
 use maser_engine::metric::{Kind, PERCENTILES};
-use maser_engine::report::{Entry, ErrorGroup, Report};
+use maser_engine::report::{Entry, ErrorGroup, Quantile, Report};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
@@ -41,11 +42,51 @@ const FIRST: [&str; 25] = [
     "total_error_isl",
 ];
 
-pub(super) fn write(report: &Report, options: &ExportOptions, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(out, &document(report, options)).map_err(io::Error::from)
+/// What a summary is of: the whole run, or one phase.
+pub(super) struct Part<'a> {
+    pub(super) metrics: &'a [Entry],
+    pub(super) warmup: &'a [Entry],
+    pub(super) errors: &'a [ErrorGroup],
+    pub(super) was_cancelled: bool,
+    pub(super) incomplete_reason: Option<&'a str>,
+    /// Start and end, nanoseconds since 1970 (UTC).
+    pub(super) span: (u64, u64),
 }
 
-fn document(report: &Report, options: &ExportOptions) -> Map<String, Value> {
+impl<'a> Part<'a> {
+    fn whole(report: &'a Report) -> Self {
+        Self {
+            metrics: &report.metrics,
+            warmup: &report.warmup,
+            errors: &report.errors,
+            was_cancelled: report.was_cancelled,
+            incomplete_reason: report.incomplete_reason.as_deref(),
+            span: (report.start_ns, report.end_ns),
+        }
+    }
+
+    fn metric(&self, tag: &str) -> Option<&'a Entry> {
+        self.metrics.iter().find(|e| e.metric.tag == tag)
+    }
+}
+
+pub(super) fn write(report: &Report, options: &ExportOptions, out: &mut impl Write) -> io::Result<()> {
+    let mut document = document(report, &Part::whole(report), options);
+    document.insert("maser".into(), own(report));
+    serde_json::to_writer_pretty(out, &document).map_err(io::Error::from)
+}
+
+/// The summary of a part of the run.
+pub(super) fn write_part(
+    report: &Report,
+    part: &Part<'_>,
+    options: &ExportOptions,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(out, &document(report, part, options)).map_err(io::Error::from)
+}
+
+fn document(report: &Report, part: &Part<'_>, options: &ExportOptions) -> Map<String, Value> {
     let header = &report.run.header;
     let mut top = Map::new();
     top.insert("schema_version".into(), SCHEMA_VERSION.into());
@@ -53,37 +94,36 @@ fn document(report: &Report, options: &ExportOptions) -> Map<String, Value> {
     top.insert("maser_version".into(), header.maser_version.clone().into());
     top.insert("benchmark_id".into(), header.benchmark_id.clone().into());
     for tag in FIRST {
-        if let Some(entry) = report.metric(tag) {
+        if let Some(entry) = part.metric(tag) {
             top.insert(tag.into(), metric(entry));
         }
     }
     top.insert("input_config".into(), header.input_config.clone());
     top.insert("run_info".into(), run_info(report));
-    top.insert("was_cancelled".into(), report.was_cancelled.into());
-    top.insert("is_complete".into(), report.is_complete().into());
-    if let Some(reason) = &report.incomplete_reason {
-        top.insert("incomplete_reason".into(), reason.clone().into());
+    top.insert("was_cancelled".into(), part.was_cancelled.into());
+    top.insert("is_complete".into(), part.incomplete_reason.is_none().into());
+    if let Some(reason) = part.incomplete_reason {
+        top.insert("incomplete_reason".into(), reason.into());
     }
-    let errors: Vec<Value> = report.errors.iter().map(error).collect();
+    let errors: Vec<Value> = part.errors.iter().map(error).collect();
     top.insert("error_summary".into(), errors.into());
     let offset = options.utc_offset;
-    top.insert("start_time".into(), stamp(report.start_ns, offset).into());
-    top.insert("end_time".into(), stamp(report.end_ns, offset).into());
-    if !report.warmup.is_empty() {
-        let warmup: Map<_, _> = report.warmup.iter().map(|e| (e.metric.tag.to_owned(), metric(e))).collect();
+    top.insert("start_time".into(), stamp(part.span.0, offset).into());
+    top.insert("end_time".into(), stamp(part.span.1, offset).into());
+    if !part.warmup.is_empty() {
+        let warmup: Map<_, _> = part.warmup.iter().map(|e| (e.metric.tag.to_owned(), metric(e))).collect();
         top.insert("warmup_metrics".into(), warmup.into());
     }
-    for entry in &report.metrics {
+    for entry in part.metrics {
         if !FIRST.contains(&entry.metric.tag) {
             top.insert(entry.metric.tag.into(), metric(entry));
         }
     }
-    top.insert("maser".into(), own(report));
     top
 }
 
 /// Figures in the reference's order; those that do not exist are left out.
-fn metric(entry: &Entry) -> Value {
+pub(super) fn metric(entry: &Entry) -> Value {
     let s = &entry.summary;
     let mut map = Map::new();
     map.insert("unit".into(), entry.metric.display.into());
@@ -121,7 +161,7 @@ fn run_info(report: &Report) -> Value {
     info.into()
 }
 
-fn error(group: &ErrorGroup) -> Value {
+pub(super) fn error(group: &ErrorGroup) -> Value {
     let mut details = Map::new();
     if let Some(code) = group.details.code {
         details.insert("code".into(), code.into());
@@ -146,13 +186,37 @@ fn own(report: &Report) -> Value {
             "cpu_seconds": end.cpu_ns as f64 * 1e-9,
         })
     });
+    let window = report.window.map(|(from, to)| json!({"from_seconds": seconds(from), "to_seconds": seconds(to)}));
+    let quantiles: Map<String, Value> = report
+        .metrics
+        .iter()
+        .filter(|e| !e.quantiles.is_empty())
+        .map(|e| (e.metric.tag.to_owned(), e.quantiles.iter().map(quantile).collect::<Vec<_>>().into()))
+        .collect();
     json!({
+        "window": window,
+        "censored": report.censored,
+        "notes": report.notes(),
+        "quantiles": quantiles,
         "topology": report.run.header.topology,
         "ledger": ledger,
         "window_seconds": report.window_seconds,
         "token_source": report.token_source.name(),
         "decode_curves": if report.curves_follow_chunks { "chunks" } else { "even" },
     })
+}
+
+/// A percentile and, where the sample allows it, the interval in which the true one lies with 95 % confidence.
+fn quantile(quantile: &Quantile) -> Value {
+    match quantile.interval {
+        Some((low, high)) => json!({"p": quantile.percent, "value": quantile.value, "low": low, "high": high}),
+        None => json!({"p": quantile.percent, "value": quantile.value}),
+    }
+}
+
+/// Nanoseconds as seconds; a window without an end has none.
+fn seconds(ns: u64) -> Option<f64> {
+    (ns != u64::MAX).then_some(ns as f64 / SECOND as f64)
 }
 
 /// ISO 8601 with microseconds and without an offset.

@@ -1,82 +1,121 @@
 //! `profile_export.jsonl`: one line a request, warm-up and failures included.
 
+use super::trace::Trace;
 use maser_engine::log::Log;
-use maser_engine::metric::{Applies, METRICS, Metric, Sample, Value, flag};
+use maser_engine::metric::{self, Applies, METRICS, Metric, Sample, Value, flag};
 use maser_engine::record::{Outcome, Payload, Record, correlation_id, request_id};
 use maser_engine::report::{ErrorDetails, Report};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value as Json;
 use std::io::{self, Write};
 
 pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Result<()> {
-    let writer = Lines { report, log, applies: report.applies() };
+    let writer = Lines::new(report, log);
     for (at, (record, payload)) in log.records().enumerate() {
-        serde_json::to_writer(&mut *out, &writer.line(at, &record, &payload))?;
+        let metadata = writer.metadata(&record);
+        serde_json::to_writer(&mut *out, &writer.line(at, &record, &payload, &metadata))?;
         out.write_all(b"\n")?;
     }
     Ok(())
 }
 
-struct Lines<'a> {
+/// One run's requests as the files of single requests show them.
+pub(super) struct Lines<'a> {
     report: &'a Report,
     log: &'a Log,
     applies: Applies,
+    /// Lines have `trace_data`.
+    traces: bool,
 }
 
 #[derive(Serialize)]
 struct Line<'a> {
-    metadata: Metadata<'a>,
+    metadata: &'a Metadata<'a>,
     metrics: Metrics<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_data: Option<Trace<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
 }
 
 #[derive(Serialize)]
-struct Metadata<'a> {
-    session_num: u64,
-    x_request_id: String,
-    x_correlation_id: String,
-    conversation_id: &'a str,
-    turn_index: u32,
-    credit_issued_ns: u64,
-    request_start_ns: u64,
+pub(super) struct Metadata<'a> {
+    pub(super) session_num: u64,
+    pub(super) x_request_id: String,
+    pub(super) x_correlation_id: String,
+    pub(super) conversation_id: &'a str,
+    pub(super) turn_index: u32,
+    pub(super) credit_issued_ns: u64,
+    pub(super) request_start_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_ack_ns: Option<u64>,
-    request_end_ns: u64,
-    worker_id: String,
+    pub(super) request_ack_ns: Option<u64>,
+    pub(super) request_end_ns: u64,
+    pub(super) worker_id: String,
     record_processor_id: &'static str,
-    benchmark_phase: &'static str,
-    phase_index: u8,
+    pub(super) benchmark_phase: &'static str,
+    pub(super) phase_index: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     profiling_index: Option<usize>,
-    phase_name: &'a str,
+    pub(super) phase_name: &'a str,
     phase_kind: &'static str,
-    was_cancelled: bool,
+    pub(super) was_cancelled: bool,
     context_overflow_skip: bool,
     agent_depth: u32,
     root_correlation_id: String,
 }
 
 #[derive(Serialize)]
-struct Failure {
+pub(super) struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<u16>,
-    r#type: String,
-    message: String,
+    pub(super) code: Option<u16>,
+    pub(super) r#type: String,
+    pub(super) message: String,
 }
 
 impl<'a> Lines<'a> {
-    fn line(&self, at: usize, record: &'a Record, payload: &'a Payload<'a>) -> Line<'a> {
-        let error =
-            ErrorDetails::of(record, payload).map(|d| Failure { code: d.code, r#type: d.kind, message: d.message });
+    pub(super) fn new(report: &'a Report, log: &'a Log) -> Self {
+        let traces = log.header.input_config["artifacts"]["trace"] == true;
+        Self { report, log, applies: report.applies(), traces }
+    }
+
+    /// Why the request failed, if it did.
+    pub(super) fn failure(record: &Record, payload: &Payload<'_>) -> Option<Failure> {
+        ErrorDetails::of(record, payload).map(|d| Failure { code: d.code, r#type: d.kind, message: d.message })
+    }
+
+    /// The metrics that files of single requests show.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &'static Metric> {
+        let applies = self.applies;
+        METRICS.iter().filter(move |m| {
+            let single = matches!(m.value, Value::Valid(_) | Value::Failed(_) | Value::Every(_) | Value::Gaps);
+            single && !m.has(flag::INTERNAL) && !m.has(flag::NO_RECORD) && m.applies(&applies)
+        })
+    }
+
+    /// Those of these metrics that a request has, in display units.
+    pub(super) fn figures(&self, at: usize, record: &Record, tags: &[&str]) -> serde_json::Map<String, Json> {
+        let sample = self.report.sample(self.log, at, record);
+        let figure = |tag: &&str| {
+            let metric = metric::find(tag).filter(|m| m.applies(&self.applies))?;
+            let value = value(metric, &sample)?;
+            let value = if metric.whole() { Json::from(value as i64) } else { (value * metric.factor()).into() };
+            Some(((*tag).to_owned(), value))
+        };
+        tags.iter().filter_map(figure).collect()
+    }
+
+    fn line(&'a self, at: usize, record: &'a Record, payload: &'a Payload<'a>, metadata: &'a Metadata<'a>) -> Line<'a> {
+        let error = Self::failure(record, payload);
         Line {
-            metadata: self.metadata(record),
-            metrics: Metrics { sample: self.report.sample(self.log, at, record), payload, applies: self.applies },
+            metadata,
+            trace_data: self.traces.then(|| Trace::of(&self.log.header, record, payload, metadata)),
+            metrics: Metrics { lines: self, sample: self.report.sample(self.log, at, record), payload },
             error,
         }
     }
 
-    fn metadata(&self, record: &Record) -> Metadata<'a> {
+    pub(super) fn metadata(&self, record: &Record) -> Metadata<'a> {
         let header = &self.log.header;
         let request = self.log.request(record.request);
         let phase = header.phases.get(usize::from(record.phase));
@@ -86,7 +125,8 @@ impl<'a> Lines<'a> {
         let wall = |at| header.anchor.wall_ns(at);
         let correlation = correlation_id(header.run_key, record.phase, record.session).to_string();
         Metadata {
-            session_num: record.session,
+            // In spite of its name the reference counts requests here; sessions are told by their correlation id.
+            session_num: record.seq,
             x_request_id: request_id(header.run_key, record.phase, record.seq).to_string(),
             x_correlation_id: correlation.clone(),
             conversation_id: request.map_or("", |r| r.conversation),
@@ -110,11 +150,32 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// What one request has of a metric of single requests, in the metric's own unit. A failed request has no latencies; its
+/// own lateness is known all the same.
+pub(super) fn value(metric: &Metric, sample: &Sample<'_>) -> Option<f64> {
+    let valid = sample.record.outcome() == Outcome::Ok;
+    let value = match metric.value {
+        Value::Valid(f) if valid => f(sample),
+        Value::Failed(f) if !valid => f(sample),
+        Value::Every(f) => f(sample),
+        _ => None,
+    };
+    value.filter(|x| x.is_finite())
+}
+
+/// The gaps between the content responses of a valid request, in display units.
+pub(super) fn gaps(metric: &Metric, sample: &Sample<'_>, payload: &Payload<'_>) -> Vec<f64> {
+    if sample.record.outcome() != Outcome::Ok {
+        return Vec::new();
+    }
+    payload.gaps().map(|ns| ns as f64 * metric.factor()).collect()
+}
+
 /// The metrics of one request, in display units.
 struct Metrics<'a> {
+    lines: &'a Lines<'a>,
     sample: Sample<'a>,
     payload: &'a Payload<'a>,
-    applies: Applies,
 }
 
 #[derive(Serialize)]
@@ -126,23 +187,13 @@ struct Reading<V> {
 impl Serialize for Metrics<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let valid = self.sample.record.outcome() == Outcome::Ok;
-        for metric in METRICS {
-            if metric.has(flag::INTERNAL) || metric.has(flag::NO_RECORD) || !metric.applies(&self.applies) {
-                continue;
-            }
-            let value = match metric.value {
-                Value::Valid(f) if valid => f(&self.sample),
-                Value::Failed(f) if !valid => f(&self.sample),
-                // A failed request has no latencies; its own lateness is known all the same.
-                Value::Every(f) => f(&self.sample),
-                Value::Gaps if valid => {
-                    self.gaps(metric, &mut map)?;
-                    None
+        for metric in self.lines.shown() {
+            if matches!(metric.value, Value::Gaps) {
+                let value = gaps(metric, &self.sample, self.payload);
+                if !value.is_empty() {
+                    map.serialize_entry(metric.tag, &Reading { value, unit: metric.display })?;
                 }
-                _ => None,
-            };
-            if let Some(value) = value.filter(|x| x.is_finite()) {
+            } else if let Some(value) = value(metric, &self.sample) {
                 reading(metric, value, &mut map)?;
             }
         }
@@ -157,18 +208,6 @@ fn reading<M: SerializeMap>(metric: &Metric, value: f64, map: &mut M) -> Result<
         map.serialize_entry(metric.tag, &Reading { value, unit })
     } else {
         let value = value * metric.factor();
-        map.serialize_entry(metric.tag, &Reading { value, unit })
-    }
-}
-
-impl Metrics<'_> {
-    fn gaps<M: SerializeMap>(&self, metric: &Metric, map: &mut M) -> Result<(), M::Error> {
-        let factor = metric.factor();
-        let value: Vec<f64> = self.payload.gaps().map(|ns| ns as f64 * factor).collect();
-        if value.is_empty() {
-            return Ok(());
-        }
-        let unit = metric.display;
         map.serialize_entry(metric.tag, &Reading { value, unit })
     }
 }

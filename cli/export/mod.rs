@@ -5,23 +5,54 @@
 
 pub mod console;
 mod csv;
+mod histogram;
 pub mod inputs;
 mod json;
 mod jsonl;
+mod outputs;
+mod parquet;
+mod phases;
+mod raw;
+mod timeslices;
+mod trace;
 pub mod verdict;
 
-use maser_engine::log::Log;
-use maser_engine::report::Report;
+use maser_engine::clock::{Nanos, SECOND};
+use maser_engine::log::{Header, Log};
+use maser_engine::report::{Options, Report, Slice};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// How files are written.
+/// Which files are written beside those that every run leaves, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExportOptions {
+    /// The records as Parquet.
+    pub parquet: bool,
+    /// The latencies as a histogram log.
+    pub hdr: bool,
+    /// The texts of the answers.
+    pub outputs: bool,
+    /// Results over time, in slices of so many nanoseconds.
+    pub slices: Option<Nanos>,
     /// Seconds east of UTC for the stamps of the summary; `None` for this machine's local time, as the reference writes
     /// them.
     pub utc_offset: Option<i32>,
+}
+
+impl ExportOptions {
+    /// What the run asked for.
+    pub fn of(header: &Header) -> Self {
+        let asked = |key: &str| header.input_config["artifacts"][key] == true;
+        let slice = header.input_config["artifacts"]["slice_duration"].as_f64();
+        Self {
+            parquet: asked("parquet"),
+            hdr: asked("hdr"),
+            outputs: asked("export_outputs_json"),
+            slices: slice.map(|seconds| (seconds * SECOND as f64).round() as Nanos),
+            utc_offset: None,
+        }
+    }
 }
 
 /// A file that stands whole under its name.
@@ -42,12 +73,22 @@ pub struct Names {
     pub json: String,
     /// One line a request.
     pub jsonl: String,
+    /// What was sent and received, one line a request.
+    pub raw: String,
+    /// Results over time, for spreadsheets.
+    pub slices_csv: String,
+    /// Results over time.
+    pub slices_json: String,
+    /// One row a request.
+    pub parquet: String,
+    /// Histograms over time.
+    pub hdr: String,
     /// The tables as text.
     pub console: String,
 }
 
 /// Endings that belong to a file of the family and not to its prefix, longest first.
-const FAMILY: [&str; 16] = [
+const FAMILY: [&str; 17] = [
     "_network_latency.jsonl",
     "_server_metrics.parquet",
     "_server_metrics.jsonl",
@@ -60,6 +101,7 @@ const FAMILY: [&str; 16] = [
     "_console.txt",
     "_raw.jsonl",
     ".parquet",
+    ".hlog",
     ".jsonl",
     ".json",
     ".csv",
@@ -80,12 +122,22 @@ impl Names {
                 csv: format!("{prefix}.csv"),
                 json: format!("{prefix}.json"),
                 jsonl: format!("{prefix}.jsonl"),
+                raw: format!("{prefix}_raw.jsonl"),
+                slices_csv: format!("{prefix}_timeslices.csv"),
+                slices_json: format!("{prefix}_timeslices.json"),
+                parquet: format!("{prefix}.parquet"),
+                hdr: format!("{prefix}.hlog"),
                 console: format!("{prefix}_console.txt"),
             },
             None => Self {
                 csv: "profile_export_aiperf.csv".to_owned(),
                 json: "profile_export_aiperf.json".to_owned(),
                 jsonl: "profile_export.jsonl".to_owned(),
+                raw: "profile_export_raw.jsonl".to_owned(),
+                slices_csv: "profile_export_aiperf_timeslices.csv".to_owned(),
+                slices_json: "profile_export_aiperf_timeslices.json".to_owned(),
+                parquet: "profile_export.parquet".to_owned(),
+                hdr: "profile_export.hlog".to_owned(),
                 console: "profile_export_console.txt".to_owned(),
             },
         }
@@ -95,16 +147,46 @@ impl Names {
 /// Columns of the console text that is kept as a file.
 const CONSOLE_FILE_WIDTH: usize = 140;
 
-/// Writes every file of the run into `dir`, in the order in which the run lists them.
-pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions) -> Vec<Result<Written, String>> {
+/// Writes every file of the run into `dir`, in the order in which the run lists them. `how` is what the report was built
+/// with.
+pub fn write_all(
+    report: &Report,
+    log: &Log,
+    dir: &Path,
+    options: &ExportOptions,
+    how: &Options<'_>,
+) -> Vec<Result<Written, String>> {
     let header = &report.run.header;
     let names = Names::new(header.export_prefix.as_deref());
     let mut results = vec![
-        file("CSV Export", dir.join(&names.csv), |out| csv::write(report, out)),
+        file("CSV Export", dir.join(&names.csv), |out| csv::write_run(report, out)),
         file("JSON Export", dir.join(&names.json), |out| json::write(report, options, out)),
     ];
     if header.export_level != "summary" {
         results.push(file("Record Export", dir.join(&names.jsonl), |out| jsonl::write(report, log, out)));
+    }
+    if header.export_level == "raw" {
+        results.push(file("Raw Records", dir.join(&names.raw), |out| raw::write(report, log, out)));
+    }
+    if options.parquet {
+        results.push(file("Parquet Export", dir.join(&names.parquet), |out| parquet::write(report, log, out)));
+    }
+    if options.hdr {
+        results.push(file("Histogram Log", dir.join(&names.hdr), |out| histogram::write(report, log, out)));
+    }
+    if options.outputs {
+        results.push(file("Outputs JSON", dir.join(outputs::FILE_NAME), |out| outputs::write(report, log, out)));
+    }
+    if let Some(duration) = options.slices {
+        let slices: Vec<Slice> = report.slices(log, duration, how).collect();
+        results
+            .push(file("Timeslice CSV Export", dir.join(&names.slices_csv), |out| timeslices::write_csv(&slices, out)));
+        results.push(file("Timeslice JSON Export", dir.join(&names.slices_json), |out| {
+            timeslices::write_json(report, &slices, out)
+        }));
+    }
+    if header.phases.len() > 1 && report.window.is_none() {
+        results.extend(phases::write_all(report, &report.phases(log, how), dir, options));
     }
     results.push(file("Console Export", dir.join(&names.console), |out| {
         out.write_all(console::render(report, CONSOLE_FILE_WIDTH, false).as_bytes())
@@ -118,16 +200,22 @@ pub fn write_all(report: &Report, log: &Log, dir: &Path, options: &ExportOptions
 /// # Errors
 /// A file cannot be removed.
 pub fn remove_earlier(dir: &Path, prefix: Option<&str>) -> io::Result<bool> {
-    let names = Names::new(prefix);
-    let mut any = false;
-    for name in [names.csv.as_str(), &names.json, &names.jsonl, &names.console, inputs::FILE_NAME] {
-        match std::fs::remove_file(dir.join(name)) {
-            Ok(()) => any = true,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
+    let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = &Names::new(prefix);
+    let own = [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console].map(String::as_str);
+    let mut any = phases::remove_earlier(dir)?;
+    for name in own.into_iter().chain([inputs::FILE_NAME, outputs::FILE_NAME]) {
+        any |= remove(&dir.join(name))?;
     }
     Ok(any)
+}
+
+/// Removes a file; returns whether it was there.
+fn remove(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// A text from a server as a terminal may show it: no control characters.

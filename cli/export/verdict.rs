@@ -19,7 +19,7 @@ const P99: usize = 8;
 
 /// The load that the settings ask for, such as `200 requests/s (constant), 100 requests`; `None` where they do not say.
 pub fn asked(input_config: &Value) -> Option<String> {
-    let phase = input_config["phases"].as_array()?.iter().rev().find(|p| p["kind"] != "warmup")?;
+    let phase = load(input_config)?;
     let concurrency = phase["concurrency"].as_u64();
     let pattern = phase["type"].as_str()?;
     let mut parts = match (phase["rate"].as_f64(), concurrency) {
@@ -37,6 +37,11 @@ pub fn asked(input_config: &Value) -> Option<String> {
     Some(parts.join(", "))
 }
 
+/// The last phase that is no warm-up, as the settings show it.
+fn load(input_config: &Value) -> Option<&Value> {
+    input_config["phases"].as_array()?.iter().rev().find(|p| p["kind"] != "warmup")
+}
+
 /// How a client stands to its load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Client {
@@ -50,6 +55,13 @@ pub(super) enum Client {
 pub(super) fn verdict(report: &Report) -> (Vec<String>, Option<Client>) {
     let mut lines = Vec::new();
     lines.extend(asked(&report.run.header.input_config).map(|asked| format!("Asked:  {asked}.")));
+    if let Some((from, to)) = report.window {
+        let from = from as f64 / SECOND as f64;
+        lines.push(match to {
+            u64::MAX => format!("Seen:   from {from} s on."),
+            to => format!("Seen:   from {from} s to {} s.", to as f64 / SECOND as f64),
+        });
+    }
     if report.is_empty() {
         lines.push("Got:    no request was finished.".to_owned());
         return (lines, None);
@@ -68,10 +80,20 @@ fn got(report: &Report) -> String {
     let mut parts = vec![format!("{}{cut}", count(n, "request"))];
     let scheduled = report.metric("send_slip").is_some();
     match report.sending.map(|ns| ns as f64 / SECOND as f64).filter(|s| scheduled && *s > 0.0) {
-        Some(seconds) => parts.push(format!("sent at {:.1} requests/s over {seconds:.2} s", (n - 1) as f64 / seconds)),
+        Some(seconds) => {
+            let rate = (n - 1) as f64 / seconds;
+            // A Poisson schedule of so few requests is seldom at its mean rate.
+            let grid = load(&report.run.header.input_config).filter(|phase| phase["type"] == "constant");
+            let share = grid.and_then(|phase| phase["rate"].as_f64());
+            let share =
+                share.map_or_else(String::new, |asked| format!(" ({:.1}% of the rate asked)", 100.0 * rate / asked));
+            parts.push(format!("sent at {rate:.1} requests/s{share} over {seconds:.2} s"));
+        }
         None => {
+            let limit = load(&report.run.header.input_config).and_then(|phase| phase["concurrency"].as_u64());
+            let of = limit.map_or_else(String::new, |limit| format!(" of {limit}"));
             let mean = figure(report, "effective_concurrency");
-            parts.extend(mean.map(|mean| format!("{mean:.1} in flight on average")));
+            parts.extend(mean.map(|mean| format!("{mean:.1}{of} in flight on average")));
         }
     }
     parts.extend(figure(report, "request_throughput").map(|rate| format!("answered at {rate:.1} requests/s")));

@@ -41,6 +41,9 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     /// The texts of a body of any of the text endpoints.
     fn body(&mut self, body: &'a Value) {
+        // Beside the messages: Responses, Anthropic.
+        self.strings(Some(body), &["instructions"]);
+        self.content(body.get("system"));
         let lists = ["messages", "input"].map(|field| body.get(field).filter(|list| is_item_list(list)));
         for list in lists.into_iter().flatten() {
             self.items(list);
@@ -54,14 +57,7 @@ impl<'a> Found<'a> {
     /// Chat messages, or items of the Responses API.
     fn items(&mut self, list: &'a Value) {
         for item in list.as_array().into_iter().flatten() {
-            match item.get("content") {
-                Some(Value::String(text)) => self.texts.push(text.into()),
-                Some(Value::Array(parts)) => {
-                    let texts = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str));
-                    self.texts.extend(texts.map(Cow::Borrowed));
-                }
-                _ => {}
-            }
+            self.content(item.get("content"));
             for call in item.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
                 self.strings(call.get("function"), &["name", "arguments"]);
             }
@@ -73,13 +69,35 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// A text, or parts of which some are texts. Uses of tools and their results (Anthropic) are parts too.
+    fn content(&mut self, content: Option<&'a Value>) {
+        match content {
+            Some(Value::String(text)) => self.texts.push(text.into()),
+            Some(Value::Array(parts)) => {
+                for part in parts {
+                    match part.get("type").and_then(Value::as_str) {
+                        Some("tool_use") => {
+                            self.strings(Some(part), &["name"]);
+                            self.texts.extend(part.get("input").map(|input| Cow::Owned(input.to_string())));
+                        }
+                        Some("tool_result") => self.content(part.get("content")),
+                        _ => self.strings(Some(part), &["text"]),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Names, descriptions and parameter schemas (as compact JSON) of tool definitions.
     fn tools(&mut self, tools: Option<&'a Value>) {
         for tool in tools.and_then(Value::as_array).into_iter().flatten() {
             for definition in [tool.get("function"), Some(tool)] {
                 self.strings(definition, &["name", "description"]);
-                let schema = definition.and_then(|definition| definition.get("parameters")).filter(|p| p.is_object());
-                self.texts.extend(schema.map(|schema| Cow::Owned(schema.to_string())));
+                for schema in ["parameters", "input_schema"] {
+                    let schema = definition.and_then(|definition| definition.get(schema)).filter(|p| p.is_object());
+                    self.texts.extend(schema.map(|schema| Cow::Owned(schema.to_string())));
+                }
             }
         }
     }
@@ -93,12 +111,27 @@ impl<'a> Found<'a> {
                 _ => {}
             }
         }
-        if let (Some(Value::String(query)), Some(Value::Array(passages))) = (body.get("query"), body.get("passages")) {
-            self.texts.push(query.into());
-            let text = |passage: &'a Value| passage.as_str().or_else(|| passage.get("text").and_then(Value::as_str));
-            return self.texts.extend(passages.iter().filter_map(text).map(Cow::Borrowed));
+        if body.get("query").is_some() {
+            // Rankings: the question and what is ranked, which the reference leaves uncounted but for one form.
+            return ["query", "passages", "documents", "texts"].iter().for_each(|field| self.loose(body.get(*field)));
         }
-        self.strings(Some(body), &["inputs"]);
+        self.strings(Some(body), &["text_input", "inputs"]);
+        // Tensors of text (KServe).
+        for tensor in body.get("inputs").and_then(Value::as_array).into_iter().flatten() {
+            if tensor.get("datatype").is_some_and(|datatype| datatype == "BYTES") {
+                self.loose(tensor.get("data"));
+            }
+        }
+    }
+
+    /// A text, an object with one, or a list of either.
+    fn loose(&mut self, value: Option<&'a Value>) {
+        match value {
+            Some(Value::String(text)) => self.texts.push(text.into()),
+            Some(Value::Object(_)) => self.strings(value, &["text"]),
+            Some(Value::Array(list)) => list.iter().for_each(|element| self.loose(Some(element))),
+            _ => {}
+        }
     }
 
     fn prompt_list(&mut self, list: &'a [Value]) {
@@ -154,7 +187,21 @@ mod tests {
             (json!({"prompt": [1, 2, 3]}), 3),
             (json!({"input": [[1, 2], [3]]}), 3),
             (json!({"query": "q", "passages": ["a b", {"text": "c"}]}), 4),
+            (json!({"query": {"text": "q"}, "passages": [{"text": "a b"}]}), 3),
+            (json!({"query": "q", "documents": ["a b", "c"]}), 4),
+            (json!({"query": "q", "texts": ["a b"]}), 3),
+            (json!({"query": ["q r"], "filters": {"a": "b"}}), 2),
             (json!({"inputs": "a b"}), 2),
+            (json!({"text_input": "a b c"}), 3),
+            (json!({"inputs": [{"datatype": "BYTES", "data": ["a b", "c"]}, {"datatype": "INT32", "data": [8]}]}), 3),
+            (json!({"instructions": "a b", "input": [{"role": "user", "content": "c"}]}), 3),
+            (
+                json!({"system": [{"type": "text", "text": "a"}], "messages": [
+                    {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]},
+                    {"role": "user", "content": [{"type": "tool_result", "content": "b c"}]}],
+                    "tools": [{"name": "f", "input_schema": {}}]}),
+                7,
+            ),
             (json!({"messages": 5, "prompt": {}}), 0),
         ] {
             let turn = Turn { payload: Some(payload.clone()), ..Turn::default() };

@@ -1,172 +1,26 @@
-//! Datasets read from a file: which format it has, which rows are taken, and the path of a row to a conversation.
+//! Datasets read from a file or a directory: the options, and the path of its rows to conversations.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::attachment;
 use crate::blocks::{Cache, Prompts};
 use crate::body_text;
+use crate::compiled;
 use crate::corpus::{Check, Corpus};
-use crate::jsonl::{Lines, Row};
+pub use crate::format::Format;
+use crate::format::empty;
+use crate::intake::{Census, Draft, Intake, Prompt, Step};
 use crate::lengths::{Lengths, MAX_TOKENS};
-use crate::seed::Stream;
+use crate::sharegpt;
+pub use crate::synthesis::Synthesis;
 use crate::tokens::Tokenizer;
-use crate::{Conversation, Error, Sink, Summary, Turn, mooncake, parallel, single_turn};
+use crate::{Conversation, Error, Sink, Summary, Turn, parallel};
 
-/// Tokens of a block of a `mooncake_trace` where `--isl-block-size` is not given.
+/// Tokens of a block where a format's hash ids have no size of their own.
 pub const DEFAULT_BLOCK_SIZE: u32 = 512;
-
-/// A format this crate reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One request a row, texts given.
-    SingleTurn,
-    /// One request a row, with times and lengths of a production trace.
-    MooncakeTrace,
-}
-
-/// Formats that are known by name and not read yet. `speed_bench_*` stands for a family.
-const NOT_YET: [&str; 12] = [
-    "multi_turn",
-    "random_pool",
-    "bailian_trace",
-    "burst_gpt_trace",
-    "baseten_trace",
-    "sagemaker_data_capture",
-    "raw_payload",
-    "inputs_json",
-    "dag_jsonl",
-    "speed_bench_*",
-    "tracelab",
-    "weka_trace",
-];
-
-impl Format {
-    const ALL: [Self; 2] = [Self::SingleTurn, Self::MooncakeTrace];
-
-    /// The name `--custom-dataset-type` knows it by.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SingleTurn => "single_turn",
-            Self::MooncakeTrace => "mooncake_trace",
-        }
-    }
-
-    /// Whether its rows are a recorded trace: such a file may turn a run into a fixed schedule.
-    pub fn is_trace(self) -> bool {
-        self == Self::MooncakeTrace
-    }
-
-    /// The format a value of `--custom-dataset-type` names; any case, hyphens as underscores.
-    ///
-    /// # Errors
-    /// A sentence: the format is not supported yet, or there is none of that name.
-    pub fn from_name(name: &str) -> Result<Self, Error> {
-        match lookup(name) {
-            Some(Ok(format)) => Ok(format),
-            Some(Err(known)) => Err(Error(format!("--custom-dataset-type {known} is not supported yet"))),
-            None => Err(Error(format!(
-                "--custom-dataset-type {name}: there is no such type; supported are single_turn and mooncake_trace"
-            ))),
-        }
-    }
-
-    /// The format of the file at `path`, from its first row.
-    ///
-    /// # Errors
-    /// A sentence: no such file, an empty one, a format that is not supported yet, or one that cannot be told.
-    pub fn detect(path: &Path) -> Result<Self, Error> {
-        if matches!(path.extension().and_then(|e| e.to_str()), Some("parquet" | "arrow" | "ipc")) {
-            return Err(not_yet(path, "baseten_trace"));
-        }
-        let mut lines = Lines::open(path)?;
-        let (line, text) = lines.next()?.ok_or_else(|| empty(path))?;
-        if ["Timestamp", "Request tokens", "Response tokens"].iter().all(|column| text.contains(column)) {
-            return Err(not_yet(path, "burst_gpt_trace"));
-        }
-        let row = Row::parse(path, line, text)?;
-        if let Some(known) = row.string("type").ok().flatten().and_then(|name| lookup(&name)) {
-            return known.map_err(|name| not_yet(path, name));
-        }
-        guess(&row)
-    }
-
-    /// Whether the first row of the file at `path` has a timestamp.
-    ///
-    /// # Errors
-    /// A sentence: no such file, an empty one, or a first row that is not JSON.
-    pub fn first_row_is_timed(path: &Path) -> Result<bool, Error> {
-        let mut lines = Lines::open(path)?;
-        let (line, text) = lines.next()?.ok_or_else(|| empty(path))?;
-        Ok(Row::parse(path, line, text)?.has("timestamp"))
-    }
-
-    fn parse(self, row: &Row<'_>) -> Result<Draft, Error> {
-        match self {
-            Self::SingleTurn => single_turn::parse(row),
-            Self::MooncakeTrace => mooncake::parse(row),
-        }
-    }
-}
-
-/// The format called `name`, or the name of one that is not supported yet.
-fn lookup(name: &str) -> Option<Result<Format, &'static str>> {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    if let Some(format) = Format::ALL.into_iter().find(|format| format.name() == name) {
-        return Some(Ok(format));
-    }
-    let known = NOT_YET.into_iter().find(|known| *known == name);
-    known.or(name.starts_with("speed_bench").then_some("speed_bench_*")).map(Err)
-}
-
-/// The format whose rows look like this one. Telltale fields of formats that are not read yet come first, so that such
-/// a file is refused by its name and not half understood.
-fn guess(row: &Row<'_>) -> Result<Format, Error> {
-    let telltale: [(&[&str], &'static str); 6] = [
-        (&["turns"], "multi_turn"),
-        (&["chat_id", "timestamp", "input_length", "output_length"], "bailian_trace"),
-        (&["captureData", "eventMetadata"], "sagemaker_data_capture"),
-        (&["round_index", "timing_events"], "tracelab"),
-        (&["question_id", "category", "messages"], "speed_bench_*"),
-        (&["data"], "inputs_json"),
-    ];
-    let input = mooncake::INPUTS.iter().any(|field| row.has(field));
-    let text = single_turn::MODALITIES.iter().any(|field| row.is_set(field));
-    for (fields, name) in telltale {
-        let sure = fields.len() > 1 || !(input || text);
-        if sure && fields.iter().all(|field| row.has(field)) {
-            return Err(not_yet(row.path, name));
-        }
-    }
-    match (text, input) {
-        (true, false) => Ok(Format::SingleTurn),
-        // A row of bare messages is a whole body to one format and a trace's request to the other.
-        (false, true) if row.has("messages") => Err(row
-            .error("rows with `messages` may be mooncake_trace or raw_payload; say which with --custom-dataset-type")),
-        (false, true) => Ok(Format::MooncakeTrace),
-        (true, true) => {
-            Err(row.error("rows may be single_turn or mooncake_trace; say which with --custom-dataset-type"))
-        }
-        (false, false) => Err(row.error(
-            "no supported format has such rows (single_turn needs `text` or `texts`, mooncake_trace one of \
-             `input_length`, `text_input`, `messages`, `payload`); see --custom-dataset-type",
-        )),
-    }
-}
-
-fn not_yet(path: &Path, name: &str) -> Error {
-    Error(format!(
-        "--input-file {}: this looks like {name}, which is not supported yet (--custom-dataset-type says otherwise \
-         where the guess is wrong)",
-        path.display()
-    ))
-}
-
-fn empty(path: &Path) -> Error {
-    Error(format!("--input-file {}: the file has no rows", path.display()))
-}
 
 /// Which file to read and what to take from it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -175,99 +29,242 @@ pub struct Options {
     pub path: PathBuf,
     /// `--custom-dataset-type`; none finds it out.
     pub format: Option<Format>,
-    /// `--fixed-schedule-start-offset` in nanoseconds: rows before it are left out.
+    /// `--fixed-schedule-start-offset` in nanoseconds: rows before it are left out, whatever the format. The reference
+    /// heeds both offsets for traces only.
     pub start_offset_ns: Option<u64>,
     /// `--fixed-schedule-end-offset` in nanoseconds: rows after it are left out, one at it is taken.
     pub end_offset_ns: Option<u64>,
-    /// `--synthesis-max-isl`: rows with a larger `input_length` are left out. Traces only; rows whose text is given are
-    /// never left out by it.
+    /// `--synthesis-max-isl`: rows with a larger input length are left out. Traces only; rows whose text is given
+    /// without a length are never left out by it.
     pub synthesis_max_isl: Option<u32>,
     /// `--synthesis-max-osl`: larger output lengths are lowered to it. Traces only.
     pub synthesis_max_osl: Option<u32>,
-    /// `--isl-block-size`: tokens of a block that a hash id stands for. Traces only; 512 where none is given.
+    /// The other options of trace synthesis. Traces only.
+    pub synthesis: Synthesis,
+    /// `--isl-block-size`: tokens of a block that a hash id stands for. Formats with hash ids only.
     pub isl_block_size: Option<u32>,
     /// `--osl` and `--osl-stddev`: output length of rows that name none.
     pub osl: Option<Lengths>,
+    /// `--inter-turn-delay-cap-seconds` in nanoseconds: longer delays between turns are lowered to it.
+    pub inter_turn_delay_cap_ns: Option<u64>,
+    /// `--ignore-trace-delays`: no turn waits.
+    pub ignore_trace_delays: bool,
+    /// How a `baseten_trace` is replayed.
+    pub replay: Replay,
+    /// `random_pool`: conversations to draw; 100 where none is given.
+    pub entries: Option<u64>,
+    /// `random_pool`: contents of each medium in a request.
+    pub batch: Batch,
+    /// Directory in which the finished dataset is kept and looked for, so that the next run with the same file and options
+    /// need not make it again.
+    pub cache: Option<PathBuf>,
     /// The run's root seed.
     pub seed: u64,
 }
 
-/// A row on its way to a conversation.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) line: usize,
-    pub(crate) session_id: Option<String>,
-    pub(crate) turn: Turn,
-    pub(crate) prompt: Prompt,
+/// How a `baseten_trace` is replayed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    /// `--replay-speedup`: all times are divided by it.
+    pub speedup: Option<f64>,
+    /// `--max-idle-gap-cap-seconds` in nanoseconds: longer gaps between requests are shortened to it.
+    pub max_idle_gap_ns: Option<u64>,
+    /// `--trace-session-sample-ratio`: each session is kept with this probability.
+    pub session_sample_ratio: Option<f64>,
+    /// `--open-loop-replay`: requests are sent at their times; else a session's later turns wait for the earlier ones.
+    pub open_loop: Option<bool>,
+    /// `--open-loop-strict`: every request is a session of its own.
+    pub open_loop_strict: bool,
+    /// `--omit-kv-hints`: `hash_ids` and `block_size` stay out of the bodies.
+    pub omit_kv_hints: bool,
+    /// `--force-min-tokens`: bodies ask for at least the recorded output length.
+    pub force_min_tokens: Option<bool>,
+    /// Column that names the session.
+    pub session_column: &'static str,
 }
 
-/// Where a row's input comes from.
-#[derive(Debug)]
-pub(crate) enum Prompt {
-    /// It stands in the turn.
-    Given,
-    /// It is to be made.
-    Synthetic { length: u32, hash_ids: Vec<i128> },
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            speedup: None,
+            max_idle_gap_ns: None,
+            session_sample_ratio: None,
+            open_loop: None,
+            open_loop_strict: false,
+            omit_kv_hints: false,
+            force_min_tokens: None,
+            session_column: crate::baseten::SESSION_COLUMNS[0],
+        }
+    }
 }
 
-/// Rows worked on at a time, and about how many bytes of text they may have together: bounds what stands in memory
+impl Replay {
+    /// The flag of an option that is not as if never given.
+    fn given(&self) -> Option<&'static str> {
+        [
+            ("--replay-speedup", self.speedup.is_some()),
+            ("--max-idle-gap-cap-seconds", self.max_idle_gap_ns.is_some()),
+            ("--trace-session-sample-ratio", self.session_sample_ratio.is_some()),
+            ("--open-loop-replay", self.open_loop.is_some()),
+            ("--open-loop-strict", self.open_loop_strict),
+            ("--omit-kv-hints", self.omit_kv_hints),
+            ("--force-min-tokens", self.force_min_tokens.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(flag, given)| given.then_some(flag))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.speedup.is_some_and(|x| !(x.is_finite() && x > 0.0)) {
+            return Err(Error("--replay-speedup must be a number above 0".into()));
+        }
+        if self.session_sample_ratio.is_some_and(|x| !(x > 0.0 && x <= 1.0)) {
+            return Err(Error("--trace-session-sample-ratio must be above 0 and at most 1".into()));
+        }
+        if self.open_loop_strict && self.open_loop == Some(false) {
+            return Err(Error("--open-loop-strict needs an open loop; remove --no-open-loop-replay".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Contents of each medium in a request drawn from a `random_pool`; 0 leaves the medium out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// `--batch-size-text`.
+    pub texts: Option<u32>,
+    /// `--batch-size-image`.
+    pub images: Option<u32>,
+    /// `--batch-size-audio`.
+    pub audios: Option<u32>,
+    /// `--batch-size-video`.
+    pub videos: Option<u32>,
+}
+
+impl Batch {
+    fn given(&self) -> Option<&'static str> {
+        [
+            ("--batch-size-text", self.texts),
+            ("--batch-size-image", self.images),
+            ("--batch-size-audio", self.audios),
+            ("--batch-size-video", self.videos),
+        ]
+        .into_iter()
+        .find_map(|(flag, size)| size.map(|_| flag))
+    }
+}
+
+/// Sessions worked on at a time, and about how many bytes of text they may have together: bounds what stands in memory
 /// beside the sink's own.
 const BATCH_ROWS: usize = 1024;
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Reasons in [`Summary::rows_skipped`] and [`Summary::rows_adjusted`].
-const OUTSIDE_WINDOW: &str = "outside the fixed-schedule offsets";
-const ABOVE_MAX_ISL: &str = "input_length above --synthesis-max-isl";
-const OSL_LOWERED: &str = "output_length lowered to --synthesis-max-osl";
-const OSL_RAISED: &str = "output_length 0 raised to 1";
 const INEXACT: &str = "prompt of whole blocks that misses input_length";
 
+impl Summary {
+    /// Counts a conversation.
+    pub(crate) fn add(&mut self, conversation: &Conversation) {
+        self.conversations += 1;
+        self.requests += conversation.turns.len() as u64;
+        for at in conversation.turns.iter().filter_map(|turn| turn.timestamp_ns) {
+            self.first_timestamp_ns = Some(self.first_timestamp_ns.map_or(at, |first| first.min(at)));
+            self.last_timestamp_ns = Some(self.last_timestamp_ns.map_or(at, |last| last.max(at)));
+        }
+    }
+}
+
 impl Options {
-    /// Reads the file. A row without a session id is called `session_000000` and so on by its place among the rows
-    /// taken.
+    /// Builds the dataset, from the cache where there is one.
     pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
-        let format = match self.format {
-            Some(format) => format,
-            None => Format::detect(&self.path)?,
-        };
+        match &self.cache {
+            Some(dir) if self.known_format()? != Format::Compiled => compiled::cached(self, tokenizer, dir, sink),
+            _ => self.build_uncached(tokenizer, sink),
+        }
+    }
+
+    /// Reads the file. A session without an id is called `session_000000` and so on by its place among those taken.
+    pub(crate) fn build_uncached(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
+        let format = self.known_format()?;
         self.check(format)?;
-        let mut intake = Intake::new(self, format);
+        let compiled_from_trace = self.check_compiled(format, tokenizer)?;
         let mut output = Output::new(self, format, tokenizer, sink);
-        let mut lines = Lines::open(&self.path)?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some((line, text)) = lines.next()? {
-            let Some(draft) = intake.take(line, text)? else {
-                continue;
-            };
-            bytes += text.len() + draft.prompt.bytes();
+        let mut summary = self.sessions(format, &mut |draft| {
+            bytes += draft.bytes();
             batch.push(draft);
             if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
                 output.put(std::mem::take(&mut batch))?;
                 bytes = 0;
             }
-        }
+            Ok(())
+        })?;
         output.put(batch)?;
-        let mut summary = intake.summary;
-        if output.inexact > 0 {
-            summary.rows_adjusted.insert(INEXACT, output.inexact);
-        }
+        output.add_to(&mut summary);
+        summary.is_trace |= compiled_from_trace;
         if summary.requests == 0 {
             return Err(self.nothing_left(&summary.rows_skipped));
         }
         Ok(summary)
     }
 
-    fn check(&self, format: Format) -> Result<(), Error> {
-        if !format.is_trace() {
-            let trace_only = [
-                ("--synthesis-max-isl", self.synthesis_max_isl),
-                ("--synthesis-max-osl", self.synthesis_max_osl),
-                ("--isl-block-size", self.isl_block_size),
-            ];
-            if let Some((flag, _)) = trace_only.into_iter().find(|(_, value)| value.is_some()) {
-                return Err(Error(format!("{flag} goes only with traces, and {} is none", format.name())));
-            }
+    /// Whether a compiled dataset is one of a trace. Its counts must be those of this run's tokenizer.
+    fn check_compiled(&self, format: Format, tokenizer: Option<&Tokenizer>) -> Result<bool, Error> {
+        if format != Format::Compiled {
+            return Ok(false);
         }
+        let head = compiled::Compiled::open(&self.path)?.head;
+        if let (Some(then), Some(now)) = (&head.tokenizer, tokenizer.map(Tokenizer::name))
+            && then != now
+        {
+            return Err(Error(format!(
+                "--input-file {}: it was compiled with the tokenizer {then}, and this run counts with {now}; give \
+                 --tokenizer {then}, or compile it again",
+                self.path.display()
+            )));
+        }
+        Ok(head.is_trace)
+    }
+
+    /// The format given, or the one found out.
+    pub(crate) fn known_format(&self) -> Result<Format, Error> {
+        match self.format {
+            Some(format) => Ok(format),
+            None => Format::detect(&self.path),
+        }
+    }
+
+    /// Hands over the sessions of the file, filtered and put together, prompts still to be made.
+    pub(crate) fn sessions(
+        &self,
+        format: Format,
+        f: &mut dyn FnMut(Draft) -> Result<(), Error>,
+    ) -> Result<Summary, Error> {
+        let mut intake = Intake::new(self, format, Census::take(self, format)?)?;
+        format.read(self, &mut |draft| {
+            intake.take(draft)?;
+            while let Some(session) = intake.next() {
+                f(session)?;
+            }
+            Ok(())
+        })?;
+        intake.finish();
+        while let Some(session) = intake.next() {
+            f(session)?;
+        }
+        Ok(intake.summary)
+    }
+
+    /// Tokens of a block that a hash id stands for.
+    pub(crate) fn block_size(&self, format: Format) -> u32 {
+        self.isl_block_size.or(format.block_size()).unwrap_or(DEFAULT_BLOCK_SIZE)
+    }
+
+    /// Checks what the options say together with the format.
+    ///
+    /// # Errors
+    /// A sentence naming the flag that does not go with it or is out of range.
+    pub fn check(&self, format: Format) -> Result<(), Error> {
+        self.check_belonging(format)?;
         if self.isl_block_size.is_some_and(|size| size == 0 || size > MAX_TOKENS) {
             return Err(Error(format!("--isl-block-size must be between 1 and {MAX_TOKENS}")));
         }
@@ -279,7 +276,45 @@ impl Options {
         {
             return Err(Error("--fixed-schedule-start-offset lies after --fixed-schedule-end-offset".into()));
         }
+        self.synthesis.check()?;
+        self.replay.check()?;
         self.osl.map_or(Ok(()), |osl| osl.check("--osl"))
+    }
+
+    fn check_belonging(&self, format: Format) -> Result<(), Error> {
+        let name = format.name();
+        let trace_only = [
+            ("--synthesis-max-isl", self.synthesis_max_isl.is_some()),
+            ("--synthesis-max-osl", self.synthesis_max_osl.is_some()),
+        ];
+        let trace_only = trace_only.into_iter().find_map(|(flag, given)| given.then_some(flag));
+        if let (Some(flag), false) = (trace_only.or(self.synthesis.given()), format.is_trace()) {
+            return Err(Error(format!("{flag} goes only with traces, and {name} is none")));
+        }
+        if self.isl_block_size.is_some() && format.block_size().is_none() {
+            return Err(Error(format!(
+                "--isl-block-size goes only with traces that have hash ids, and {name} has none"
+            )));
+        }
+        if let (Some(flag), false) = (self.replay.given(), format == Format::BasetenTrace) {
+            return Err(Error(format!("{flag} goes only with baseten_trace, and this is {name}")));
+        }
+        if let (Some(flag), true) = (self.synthesis.given_beside_output(), format == Format::BasetenTrace) {
+            return Err(Error(format!(
+                "{flag} does not go with baseten_trace, whose prompts are given (--replay-speedup divides its times)"
+            )));
+        }
+        if let (Some(flag), false) = (self.synthesis.given_for_blocks(), format.makes_prompts()) {
+            return Err(Error(format!(
+                "{flag} goes only with traces whose prompts are made, and those of {name} are not"
+            )));
+        }
+        match (self.batch.given(), format == Format::RandomPool) {
+            (Some(flag), false) => {
+                Err(Error(format!("{flag} goes with generated prompts and random_pool, not {name}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn nothing_left(&self, skipped: &BTreeMap<&'static str, u64>) -> Error {
@@ -288,104 +323,6 @@ impl Options {
         }
         let reasons: Vec<String> = skipped.iter().map(|(reason, rows)| format!("{rows} {reason}")).collect();
         Error(format!("--input-file {}: every row was left out: {}", self.path.display(), reasons.join(", ")))
-    }
-}
-
-impl Prompt {
-    /// About how many bytes of text are still to be made.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Given => 0,
-            Self::Synthetic { length, .. } => *length as usize * 5,
-        }
-    }
-}
-
-/// Reads rows, decides which are taken, and counts.
-struct Intake<'o> {
-    options: &'o Options,
-    format: Format,
-    outputs: Stream,
-    /// Ids seen, with the line of each.
-    sessions: HashMap<String, usize>,
-    summary: Summary,
-}
-
-impl<'o> Intake<'o> {
-    fn new(options: &'o Options, format: Format) -> Self {
-        Self {
-            options,
-            format,
-            outputs: Stream::new(options.seed, "composer.turn.max_tokens"),
-            sessions: HashMap::new(),
-            summary: Summary { kind: format.name(), is_trace: format.is_trace(), ..Summary::default() },
-        }
-    }
-
-    /// The row at `line`, or none where a filter leaves it out.
-    fn take(&mut self, line: usize, text: &str) -> Result<Option<Draft>, Error> {
-        let row = Row::parse(&self.options.path, line, text)?;
-        let mut draft = self.format.parse(&row)?;
-        if let Some(reason) = self.skip(&row, &draft)? {
-            *self.summary.rows_skipped.entry(reason).or_default() += 1;
-            return Ok(None);
-        }
-        self.settle_output(&mut draft.turn);
-        self.settle_session(&row, &mut draft)?;
-        let summary = &mut self.summary;
-        summary.conversations += 1;
-        summary.requests += 1;
-        if let Some(at) = draft.turn.timestamp_ns {
-            summary.first_timestamp_ns = Some(summary.first_timestamp_ns.map_or(at, |first| first.min(at)));
-            summary.last_timestamp_ns = Some(summary.last_timestamp_ns.map_or(at, |last| last.max(at)));
-        }
-        Ok(Some(draft))
-    }
-
-    fn skip(&self, row: &Row<'_>, draft: &Draft) -> Result<Option<&'static str>, Error> {
-        let (start, end) = (self.options.start_offset_ns, self.options.end_offset_ns);
-        if start.is_some() || end.is_some() {
-            let at = draft.turn.timestamp_ns.ok_or_else(|| {
-                row.error("no `timestamp`, which --fixed-schedule-start-offset and --fixed-schedule-end-offset need")
-            })?;
-            if start.is_some_and(|start| at < start) || end.is_some_and(|end| at > end) {
-                return Ok(Some(OUTSIDE_WINDOW));
-            }
-        }
-        let too_long = match (&draft.prompt, self.options.synthesis_max_isl) {
-            (Prompt::Synthetic { length, .. }, Some(most)) => *length > most,
-            _ => false,
-        };
-        Ok(too_long.then_some(ABOVE_MAX_ISL))
-    }
-
-    fn settle_output(&mut self, turn: &mut Turn) {
-        let mut adjusted = |reason| *self.summary.rows_adjusted.entry(reason).or_default() += 1;
-        if turn.max_tokens == Some(0) {
-            turn.max_tokens = Some(1);
-            adjusted(OSL_RAISED);
-        }
-        if turn.max_tokens.is_none() {
-            turn.max_tokens = self.options.osl.map(|osl| osl.draw(&mut self.outputs));
-        }
-        if let (Some(asked), Some(most)) = (turn.max_tokens, self.options.synthesis_max_osl)
-            && asked > most
-        {
-            turn.max_tokens = Some(most);
-            adjusted(OSL_LOWERED);
-        }
-    }
-
-    fn settle_session(&mut self, row: &Row<'_>, draft: &mut Draft) -> Result<(), Error> {
-        let place = self.summary.conversations;
-        let id = draft.session_id.get_or_insert_with(|| format!("session_{place:06}")).clone();
-        match self.sessions.insert(id, row.line) {
-            None => Ok(()),
-            Some(before) => Err(row.error(format_args!(
-                "`session_id` {:?} is that of line {before} too; sessions with several turns are not supported yet",
-                draft.session_id.as_deref().unwrap_or_default()
-            ))),
-        }
     }
 }
 
@@ -399,79 +336,147 @@ struct Output<'o, 's> {
     caches: Vec<Cache>,
     sink: Sink<'s>,
     check: Check,
+    /// What of the summary is known at the end only.
+    summary: Summary,
     inexact: u64,
 }
 
 impl<'o, 's> Output<'o, 's> {
     fn new(options: &'o Options, format: Format, tokenizer: Option<&'o Tokenizer>, sink: Sink<'s>) -> Self {
         let caches = parallel::workers(Cache::default);
-        Self { options, format, tokenizer, prompts: None, caches, sink, check: Check::Count, inexact: 0 }
+        let summary = Summary::default();
+        Self { options, format, tokenizer, prompts: None, caches, sink, check: Check::Count, summary, inexact: 0 }
     }
 
     fn put(&mut self, drafts: Vec<Draft>) -> Result<(), Error> {
-        let to_make = drafts.iter().find(|draft| matches!(draft.prompt, Prompt::Synthetic { .. }));
-        if let Some(draft) = to_make
-            && self.prompts.is_none()
-        {
-            self.prompts = Some(self.prepare(draft.line)?);
+        let needs = |draft: &Draft| {
+            let step = draft.steps.iter().find(|step| matches!(step.prompt, Prompt::Synthetic { .. }));
+            step.map(|step| (draft.path.clone(), step.place))
+        };
+        if let (Some((path, place)), None) = (drafts.iter().find_map(needs), &self.prompts) {
+            self.prompts = Some(self.prepare(&path, place)?);
         }
-        let check = self.check;
-        let (tokenizer, prompts, path) = (self.tokenizer, self.prompts.as_ref(), self.options.path.as_path());
-        let made = parallel::map(&mut self.caches, drafts, |cache, draft| {
-            let line = draft.line;
-            finish(draft, tokenizer, prompts, check, cache).map_err(|e| Error::row(path, line, e))
-        });
-        for result in made {
-            let (conversation, exact) = result?;
-            self.inexact += u64::from(!exact);
-            (self.sink)(conversation)?;
+        let finish = Finish {
+            tokenizer: self.tokenizer,
+            prompts: self.prompts.as_ref(),
+            check: self.check,
+            given_osl: self.options.osl.is_some(),
+            format: self.format,
+        };
+        for result in parallel::map(&mut self.caches, drafts, |cache, draft| finish.conversation(draft, cache)) {
+            match result? {
+                Ok((conversation, inexact)) => {
+                    self.inexact += inexact;
+                    self.hand_over(conversation)?;
+                }
+                Err(reason) => *self.summary.rows_skipped.entry(reason).or_default() += 1,
+            }
         }
         self.check = self.prompts.as_ref().map_or(Check::Count, |prompts| prompts.check_after(self.inexact == 0));
         Ok(())
     }
 
-    fn prepare(&self, line: usize) -> Result<Prompts, Error> {
-        let path = &self.options.path;
-        let tokenizer = self.tokenizer.ok_or_else(|| {
-            let what = format!("{} rows with `input_length` need a tokenizer; give --tokenizer", self.format.name());
-            Error::row(path, line, what)
-        })?;
-        let block_size = self.options.isl_block_size.unwrap_or(DEFAULT_BLOCK_SIZE);
-        Ok(Prompts::new(Corpus::new(tokenizer), self.options.seed, trace_id(path)?, block_size))
-    }
-}
-
-/// The conversation of a draft, and whether its prompt is as long as the row asks.
-fn finish(
-    draft: Draft,
-    tokenizer: Option<&Tokenizer>,
-    prompts: Option<&Prompts>,
-    check: Check,
-    cache: &mut Cache,
-) -> Result<(Conversation, bool), Error> {
-    let Draft { line, session_id, mut turn, prompt } = draft;
-    let mut exact = true;
-    match (prompt, prompts) {
-        (Prompt::Synthetic { length, hash_ids }, Some(prompts)) => {
-            let made = prompts.prompt(line, length, &hash_ids, check, cache)?;
-            exact = made.tokens == length;
-            turn.input_tokens = Some(made.tokens);
-            turn.texts = vec![made.text.into()];
+    fn hand_over(&mut self, mut conversation: Conversation) -> Result<(), Error> {
+        if conversation.session_id.is_empty() {
+            conversation.session_id = format!("session_{:06}", self.summary.conversations);
         }
-        _ => turn.input_tokens = tokenizer.map(|tokenizer| body_text::input_tokens(&turn, tokenizer)),
+        self.summary.add(&conversation);
+        (self.sink)(conversation)
     }
-    let session_id = session_id.unwrap_or_default();
-    Ok((Conversation { session_id, turns: vec![turn], ..Conversation::default() }, exact))
+
+    fn prepare(&self, path: &Path, place: crate::jsonl::Place) -> Result<Prompts, Error> {
+        let tokenizer = self.tokenizer.ok_or_else(|| {
+            let what = format!("{} rows with a length need a tokenizer; give --tokenizer", self.format.name());
+            place.error(path, what)
+        })?;
+        let block_size = self.options.block_size(self.format);
+        Ok(Prompts::new(Corpus::new(tokenizer), self.options.seed, trace_id(&self.options.path)?, block_size))
+    }
+
+    fn add_to(self, summary: &mut Summary) {
+        summary.conversations = self.summary.conversations;
+        summary.requests = self.summary.requests;
+        summary.first_timestamp_ns = self.summary.first_timestamp_ns;
+        summary.last_timestamp_ns = self.summary.last_timestamp_ns;
+        for (reason, rows) in self.summary.rows_skipped {
+            *summary.rows_skipped.entry(reason).or_default() += rows;
+        }
+        if self.inexact > 0 {
+            summary.rows_adjusted.insert(INEXACT, self.inexact);
+        }
+    }
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 of the file's bytes.
+/// What drafts become conversations with.
+struct Finish<'a> {
+    tokenizer: Option<&'a Tokenizer>,
+    prompts: Option<&'a Prompts>,
+    check: Check,
+    given_osl: bool,
+    format: Format,
+}
+
+impl Finish<'_> {
+    /// The conversation of a draft and the number of its prompts that are not as long as asked, or why it is left out.
+    fn conversation(
+        &self,
+        draft: Draft,
+        cache: &mut Cache,
+    ) -> Result<Result<(Conversation, u64), &'static str>, Error> {
+        let Draft { path, session_id, context, system, steps } = draft;
+        let mut inexact = 0;
+        let mut turns = Vec::with_capacity(steps.len());
+        for step in steps {
+            let place = step.place;
+            match self.turn(step, &path, cache).map_err(|e| place.error(&path, e))? {
+                Ok((turn, exact)) => {
+                    inexact += u64::from(!exact);
+                    turns.push(turn);
+                }
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        let session_id = session_id.unwrap_or_default();
+        Ok(Ok((Conversation { session_id, turns, context, system, ..Conversation::default() }, inexact)))
+    }
+
+    fn turn(&self, step: Step, path: &Path, cache: &mut Cache) -> Result<Result<(Turn, bool), &'static str>, Error> {
+        let Step { place, mut turn, prompt } = step;
+        attachment::embed(&mut turn, path)?;
+        match (prompt, self.prompts) {
+            (Prompt::Synthetic { length, hash_ids }, Some(prompts)) => {
+                let made = prompts.prompt(place.number(), length, &hash_ids, self.check, cache)?;
+                turn.input_tokens = Some(made.tokens);
+                turn.texts = vec![made.text.into()];
+                return Ok(Ok((turn, made.tokens == length)));
+            }
+            (Prompt::Answered(answer), _) => {
+                let tokenizer = self
+                    .tokenizer
+                    .ok_or_else(|| Error(format!("{} rows need a tokenizer; give --tokenizer", self.format.name())))?;
+                if let Some(reason) = sharegpt::settle(&mut turn, &answer, tokenizer, self.given_osl) {
+                    return Ok(Err(reason));
+                }
+            }
+            (Prompt::Counted, _) => {}
+            _ => {
+                if let Some(tokenizer) = self.tokenizer {
+                    turn.input_tokens = Some(body_text::input_tokens(&turn, tokenizer));
+                }
+            }
+        }
+        Ok(Ok((turn, true)))
+    }
+}
+
+/// The first 16 hexadecimal digits of the SHA-256 of the file's bytes, as they are stored.
 fn trace_id(path: &Path) -> Result<String, Error> {
-    let failed = |e: std::io::Error| Error(format!("--input-file {}: {e}", path.display()));
+    let failed = |e: std::io::Error| crate::source::failed(path, &e);
     let mut file = std::fs::File::open(path).map_err(failed)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match file.read(&mut buffer).map_err(failed)? {
+        match std::io::Read::read(&mut file, &mut buffer).map_err(failed)? {
             0 => break,
             read => digest.update(&buffer[..read]),
         }

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fmt;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -11,59 +10,55 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::moment::decimal_to_ns;
+use crate::source::{self, Reader};
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
-const GZIP: &[u8] = b"\x1f\x8b";
+/// Where in its file something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A line, from 1.
+    Line(usize),
+    /// A row of a table or an element of a list, from 1.
+    Entry(usize),
+}
+
+impl Place {
+    /// The number alone.
+    pub(crate) fn number(self) -> usize {
+        match self {
+            Self::Line(n) | Self::Entry(n) => n,
+        }
+    }
+
+    /// An error about this place of `path`.
+    pub(crate) fn error(self, path: &Path, what: impl fmt::Display) -> Error {
+        match self {
+            Self::Line(line) => Error::row(path, line, what),
+            Self::Entry(n) => Error(format!("{}: entry {n}: {what}", path.display())),
+        }
+    }
+}
 
 /// The lines of a text file, one at a time: a leading byte order mark, line ends of either kind and blank lines are
 /// left out.
-#[derive(Debug)]
 pub(crate) struct Lines<'p> {
     path: &'p Path,
-    reader: BufReader<File>,
+    reader: Reader,
     buffer: Vec<u8>,
     number: usize,
 }
 
 impl<'p> Lines<'p> {
-    /// Opens `--input-file`. Refuses what is not a plain, uncompressed file.
+    /// Opens a file, compressed or not.
     pub(crate) fn open(path: &'p Path) -> Result<Self, Error> {
-        let failed = |e: std::io::Error| Error(format!("--input-file {}: {e}", path.display()));
-        let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error(format!("--input-file {}: there is no such file", path.display())),
-            _ => failed(e),
-        })?;
-        if metadata.is_dir() {
-            return Err(Error(format!("--input-file {}: directories are not supported yet", path.display())));
-        }
-        if !metadata.is_file() {
-            return Err(Error(format!(
-                "--input-file {}: not a regular file (it is read more than once)",
-                path.display()
-            )));
-        }
-        let mut reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
-        let head = reader.fill_buf().map_err(failed)?;
-        if head.starts_with(GZIP) {
-            return Err(Error(format!(
-                "--input-file {}: gzip files are not supported yet; unpack it first",
-                path.display()
-            )));
-        }
-        if head.starts_with(BOM) {
-            reader.consume(BOM.len());
-        }
-        Ok(Self { path, reader, buffer: Vec::new(), number: 0 })
+        Ok(Self { path, reader: source::open(path)?, buffer: Vec::new(), number: 0 })
     }
 
     /// The next line that is not blank, and its number from 1.
     pub(crate) fn next(&mut self) -> Result<Option<(usize, &str)>, Error> {
         loop {
             self.buffer.clear();
-            let read = self
-                .reader
-                .read_until(b'\n', &mut self.buffer)
-                .map_err(|e| Error(format!("--input-file {}: {e}", self.path.display())))?;
+            let read = self.reader.read_until(b'\n', &mut self.buffer).map_err(|e| source::failed(self.path, &e))?;
             if read == 0 {
                 return Ok(None);
             }
@@ -81,28 +76,90 @@ impl<'p> Lines<'p> {
     }
 }
 
+/// Hands over every row of a JSONL file.
+pub(crate) fn each(path: &Path, f: &mut dyn FnMut(&Row<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    let mut lines = Lines::open(path)?;
+    while let Some((line, text)) = lines.next()? {
+        f(&Row::parse(path, Place::Line(line), text)?)?;
+    }
+    Ok(())
+}
+
+/// Whether a file holds `needle` anywhere in a line.
+pub(crate) fn mentions(path: &Path, needle: &str) -> Result<bool, Error> {
+    let finder = memchr::memmem::Finder::new(needle.as_bytes());
+    let (mut reader, mut line) = (source::open(path)?, Vec::new());
+    loop {
+        line.clear();
+        match reader.read_until(b'\n', &mut line).map_err(|e| source::failed(path, &e))? {
+            0 => return Ok(false),
+            _ if finder.find(&line).is_some() => return Ok(true),
+            _ => {}
+        }
+    }
+}
+
 /// One row: a JSON object whose values are still text.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
     pub(crate) path: &'a Path,
-    pub(crate) line: usize,
+    pub(crate) place: Place,
+    /// Where in the row this object stands, `turns[2]`; empty for the row itself.
+    within: String,
+    text: &'a str,
     fields: HashMap<Cow<'a, str>, &'a RawValue>,
 }
 
 impl<'a> Row<'a> {
-    pub(crate) fn parse(path: &'a Path, line: usize, text: &'a str) -> Result<Self, Error> {
+    pub(crate) fn parse(path: &'a Path, place: Place, text: &'a str) -> Result<Self, Error> {
         if !text.starts_with('{') {
-            return Err(Error::row(path, line, "a row must be a JSON object"));
+            return Err(place.error(path, "a row must be a JSON object"));
         }
         match serde_json::from_str(text) {
-            Ok(fields) => Ok(Self { path, line, fields }),
-            Err(e) => Err(Error::row(path, line, format_args!("not valid JSON: {}", in_row(&e)))),
+            Ok(fields) => Ok(Self { path, place, within: String::new(), text, fields }),
+            Err(e) => Err(place.error(path, format_args!("not valid JSON: {}", in_row(&e)))),
         }
     }
 
+    /// The whole row.
+    pub(crate) fn whole(&self) -> Result<Map<String, Value>, Error> {
+        serde_json::from_str(self.text).map_err(|e| self.error(format_args!("not valid JSON: {}", in_row(&e))))
+    }
+
     /// An error about this row.
-    pub(crate) fn error(&self, what: impl std::fmt::Display) -> Error {
-        Error::row(self.path, self.line, what)
+    pub(crate) fn error(&self, what: impl fmt::Display) -> Error {
+        if self.within.is_empty() {
+            return self.place.error(self.path, what);
+        }
+        self.place.error(self.path, format_args!("{}: {what}", self.within))
+    }
+
+    /// The objects of the list `field`, each as a row of its own whose errors name its place in the list. Null and
+    /// missing are an empty list.
+    pub(crate) fn rows(&self, field: &str) -> Result<Vec<Row<'a>>, Error> {
+        let Some(raw) = self.raw(field) else {
+            return Ok(Vec::new());
+        };
+        let items: Vec<&'a RawValue> = serde_json::from_str(raw)
+            .map_err(|e| self.error(format_args!("`{field}` must be a list of objects ({})", in_row(&e))))?;
+        items.into_iter().enumerate().map(|(k, item)| self.nested(format!("{field}[{k}]"), item)).collect()
+    }
+
+    /// The object `field` as a row of its own.
+    pub(crate) fn row(&self, field: &str) -> Result<Option<Row<'a>>, Error> {
+        self.fields
+            .get(field)
+            .filter(|raw| raw.get() != "null")
+            .map(|raw| self.nested(field.to_owned(), raw))
+            .transpose()
+    }
+
+    fn nested(&self, name: String, raw: &'a RawValue) -> Result<Row<'a>, Error> {
+        let within = if self.within.is_empty() { name } else { format!("{}.{name}", self.within) };
+        match serde_json::from_str(raw.get()) {
+            Ok(fields) => Ok(Row { path: self.path, place: self.place, within, text: raw.get(), fields }),
+            Err(_) => Err(self.place.error(self.path, format_args!("`{within}` must be an object"))),
+        }
     }
 
     /// Whether the field is there and not null.
@@ -115,7 +172,8 @@ impl<'a> Row<'a> {
         self.raw(field).is_some_and(|raw| !matches!(raw, "\"\"" | "[]" | "{}" | "0" | "0.0" | "false"))
     }
 
-    fn raw(&self, field: &str) -> Option<&'a str> {
+    /// The field as it is written; none where it is missing or null.
+    pub(crate) fn raw(&self, field: &str) -> Option<&'a str> {
         self.fields.get(field).map(|raw| raw.get()).filter(|raw| *raw != "null")
     }
 
@@ -158,110 +216,40 @@ impl<'a> Row<'a> {
 
     /// Milliseconds as nanoseconds, exact to the last digit.
     pub(crate) fn millis(&self, field: &str) -> Result<Option<u64>, Error> {
+        self.time(field, 6, "milliseconds")
+    }
+
+    /// Seconds as nanoseconds, exact to the last digit.
+    pub(crate) fn seconds(&self, field: &str) -> Result<Option<u64>, Error> {
+        self.time(field, 9, "seconds")
+    }
+
+    fn time(&self, field: &str, scale: i64, unit: &str) -> Result<Option<u64>, Error> {
         let Some(raw) = self.raw(field) else {
             return Ok(None);
         };
-        match millis_to_ns(raw) {
+        match decimal_to_ns(raw, scale) {
             Some(ns) => Ok(Some(ns)),
-            None => {
-                Err(self.error(format_args!("`{field}` must be a number of milliseconds from 0, not {}", brief(raw))))
-            }
+            None => Err(self.error(format_args!("`{field}` must be a number of {unit} from 0, not {}", brief(raw)))),
         }
     }
 }
 
 /// serde_json's complaint; a row is one line, so its line number says nothing.
-fn in_row(e: &serde_json::Error) -> String {
+pub(crate) fn in_row(e: &serde_json::Error) -> String {
     e.to_string().replace(" at line 1 column ", " at column ")
 }
 
-fn brief(raw: &str) -> Cow<'_, str> {
+pub(crate) fn brief(raw: &str) -> Cow<'_, str> {
     match raw.char_indices().nth(40) {
         Some((at, _)) => Cow::Owned(format!("{}...", &raw[..at])),
         None => Cow::Borrowed(raw),
     }
 }
 
-/// A JSON number of milliseconds as nanoseconds: decimal arithmetic on the digits as written; digits beyond the
-/// nanosecond are rounded half up. None where it is no number, negative, or beyond 64 bits.
-fn millis_to_ns(json: &str) -> Option<u64> {
-    let (mantissa, exponent) = match json.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
-        None => (json, 0),
-    };
-    let (negative, mantissa) = match mantissa.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, mantissa),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let digits: Vec<u8> =
-        whole.bytes().chain(fraction.bytes()).map(|b| b - b'0').skip_while(|digit| *digit == 0).collect();
-    if digits.is_empty() {
-        return Some(0);
-    }
-    // ns = digits * 10^scale
-    let scale = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(6)?;
-    // Leading zeros of the fraction are gone from `digits` already, so this is where the nanoseconds end.
-    let kept = i64::try_from(digits.len()).ok()?.checked_add(scale)?;
-    if negative || kept > 20 {
-        return None;
-    }
-    if kept < 0 {
-        return Some(0);
-    }
-    let kept = kept as usize;
-    let digit = |at: usize| u128::from(digits.get(at).copied().unwrap_or(0));
-    let ns = (0..kept).fold(0u128, |ns, at| ns * 10 + digit(at)) + u128::from(digit(kept) >= 5);
-    u64::try_from(ns).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn milliseconds_are_exact() {
-        for (json, ns) in [
-            ("0", Some(0)),
-            ("-0.0", Some(0)),
-            ("7.215", Some(7_215_000)),
-            ("27482", Some(27_482_000_000)),
-            ("1700000000123.456789", Some(1_700_000_000_123_456_789)),
-            ("0.0000005", Some(1)),
-            ("0.0000004999", Some(0)),
-            ("0.000001", Some(1)),
-            ("1.5e3", Some(1_500_000_000)),
-            ("15E-1", Some(1_500_000)),
-            ("1e-300", Some(0)),
-            ("0e999999999999999999", Some(0)),
-            ("18446744073709.551615", Some(u64::MAX)),
-            ("18446744073709.551616", None),
-            ("1e300", None),
-            ("-1", None),
-            ("\"7\"", None),
-            ("true", None),
-            ("1e99999999999999999999", None),
-        ] {
-            assert_eq!(millis_to_ns(json), ns, "{json}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_nanosecond_survives_being_written_in_milliseconds(ns: u64) {
-            let json = format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000);
-            prop_assert_eq!(millis_to_ns(&json), Some(ns));
-        }
-
-        #[test]
-        fn no_number_text_panics(json in "-?[0-9]{0,30}(\\.[0-9]{0,30})?([eE][+-]?[0-9]{0,20})?") {
-            millis_to_ns(&json);
-        }
-    }
 
     #[test]
     fn lines_know_their_number() {
@@ -277,11 +265,13 @@ mod tests {
     #[test]
     fn errors_name_file_line_and_field() {
         let path = Path::new("f.jsonl");
-        let row = Row::parse(path, 7, r#"{"n": -1, "s": 5, "t": "x"}"#).unwrap();
+        let row = Row::parse(path, Place::Line(7), r#"{"n": -1, "s": 5, "t": "x"}"#).unwrap();
         assert_eq!(row.integer("n", 9).unwrap_err().0, "f.jsonl:7: `n` must be a whole number from 0 to 9, not -1");
         assert!(row.string("s").unwrap_err().0.starts_with("f.jsonl:7: `s` must be a string (invalid type"));
         assert!(row.millis("t").unwrap_err().0.starts_with("f.jsonl:7: `t` must be a number of milliseconds"));
-        assert!(Row::parse(path, 3, "{\"a\":").unwrap_err().0.starts_with("f.jsonl:3: not valid JSON: EOF"));
-        assert!(Row::parse(path, 3, "[]").unwrap_err().0.contains("must be a JSON object"));
+        assert!(
+            Row::parse(path, Place::Line(3), "{\"a\":").unwrap_err().0.starts_with("f.jsonl:3: not valid JSON: EOF")
+        );
+        assert!(Row::parse(path, Place::Line(3), "[]").unwrap_err().0.contains("must be a JSON object"));
     }
 }

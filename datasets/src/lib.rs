@@ -4,18 +4,43 @@
 //! time, so that a large dataset never has to stand in memory as text. Every stream of random numbers has a name and a
 //! seed of its own ([`seed::Stream`]), so the same options give the same data on any machine.
 
+pub mod analysis;
+mod attachment;
+mod azure;
+mod bailian;
+pub mod baseten;
 mod blocks;
 mod body_text;
+mod burst_gpt;
+pub mod compiled;
 mod corpus;
 pub mod error;
 pub mod file;
+mod format;
+mod hub;
+mod inputs_json;
+mod intake;
 mod jsonl;
 pub mod lengths;
+mod moment;
 mod mooncake;
+mod multi_turn;
 mod parallel;
+pub mod public;
+mod questions;
+mod random_pool;
+mod raw_payload;
+pub mod rewrite;
+mod sagemaker;
 pub mod seed;
+mod sharegpt;
 mod single_turn;
+mod source;
+mod speed_bench;
+pub mod stats;
+mod synthesis;
 pub mod synthetic;
+mod table;
 pub mod tokens;
 
 use std::collections::BTreeMap;
@@ -134,7 +159,7 @@ pub enum Spec {
     /// Generated prompts.
     Synthetic(synthetic::Options),
     /// A file.
-    File(file::Options),
+    File(Box<file::Options>),
 }
 
 /// What a build came to.

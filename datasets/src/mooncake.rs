@@ -6,15 +6,18 @@
 //! ```
 //! Exactly one of `input_length` (a prompt of that length is made), `text_input`, `messages`, `payload` (sent as it
 //! stands); `hash_ids` only beside `input_length`, `tools` only beside `messages`. Further `output_length`, `timestamp`
-//! or `delay` (milliseconds), `session_id`, `extra`.
+//! or `delay` (milliseconds), `session_id`, `extra`. Rows of one `session_id` are one conversation, in the file's order:
+//! `input_length` and `text_input` are what each turn adds, `messages` and `payload` hold the whole conversation so far.
 
 use serde_json::Value;
 
-use crate::Error;
-use crate::Turn;
-use crate::file::{Draft, Prompt};
+use crate::intake::{Draft, Prompt};
 use crate::jsonl::Row;
 use crate::lengths::MAX_TOKENS;
+use crate::{Context, Error, Turn};
+
+/// Tokens of a block where nothing says otherwise.
+pub(crate) const BLOCK_SIZE: u32 = 512;
 
 /// Fields exactly one of which a row has.
 pub(crate) const INPUTS: [&str; 4] = ["input_length", "text_input", "messages", "payload"];
@@ -36,28 +39,28 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     if row.is_set("timestamp") && row.is_set("delay") {
         return Err(row.error("`timestamp` and `delay` exclude each other"));
     }
-    let mut draft = Draft {
-        line: row.line,
-        session_id: row.string("session_id")?,
-        prompt: Prompt::Given,
-        turn: Turn {
-            max_tokens: row.integer("output_length", MAX_TOKENS)?,
-            timestamp_ns: row.millis("timestamp")?,
-            delay_ns: row.millis("delay")?,
-            extra: row.object("extra")?.unwrap_or_default(),
-            ..Turn::default()
-        },
+    let mut turn = Turn {
+        max_tokens: row.integer("output_length", MAX_TOKENS)?,
+        timestamp_ns: row.millis("timestamp")?,
+        delay_ns: row.millis("delay")?,
+        extra: row.object("extra")?.unwrap_or_default(),
+        ..Turn::default()
     };
+    let (mut prompt, mut context) = (Prompt::Given, Context::DeltasWithoutResponses);
     match input {
-        "input_length" => draft.prompt = synthetic(row)?,
-        "text_input" => draft.turn.texts = vec![text(row)?.into()],
+        "input_length" => prompt = synthetic(row)?,
+        "text_input" => turn.texts = vec![text(row)?.into()],
         "messages" => {
-            draft.turn.messages = Some(messages(row)?);
-            draft.turn.tools = row.list("tools")?.filter(|tools| !tools.is_empty()).map(Value::Array);
+            turn.messages = Some(messages(row)?);
+            turn.tools = row.list("tools")?.filter(|tools| !tools.is_empty()).map(Value::Array);
+            context = Context::MessageArray;
         }
-        _ => draft.turn.payload = Some(payload(row)?),
+        _ => {
+            turn.payload = Some(payload(row)?);
+            context = Context::MessageArray;
+        }
     }
-    Ok(draft)
+    Ok(Draft { context, ..Draft::of_turn(row.path, row.place, row.string("session_id")?, turn, prompt) })
 }
 
 fn synthetic(row: &Row<'_>) -> Result<Prompt, Error> {
@@ -78,7 +81,7 @@ fn text(row: &Row<'_>) -> Result<String, Error> {
     Ok(text)
 }
 
-fn messages(row: &Row<'_>) -> Result<Value, Error> {
+pub(crate) fn messages(row: &Row<'_>) -> Result<Value, Error> {
     let list = row.list("messages")?.unwrap_or_default();
     if list.is_empty() {
         return Err(row.error("`messages` must not be empty"));

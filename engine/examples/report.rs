@@ -6,11 +6,11 @@
 //! report verify FILE                 check the log
 //! ```
 
-use maser_engine::clock::{Anchor, Instant};
+use maser_engine::clock::{Anchor, Instant, MILLI};
 use maser_engine::log::{End, Header, Kind, Log, MAGIC, PhaseInfo, PhaseMark};
 use maser_engine::log::{RequestInfo, put_block, put_json, put_record, put_request};
 use maser_engine::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
-use maser_engine::report::{Options, Report};
+use maser_engine::report::{Options, Report, verify};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -22,8 +22,10 @@ fn main() -> io::Result<()> {
     match args.as_slice() {
         ["make", file, records] => make(Path::new(file), number(records)?, 0),
         ["make", file, records, gaps] => make(Path::new(file), number(records)?, number(gaps)?),
-        ["read", file] => read(Path::new(file)),
-        _ => Err(io::Error::other("usage: report make FILE RECORDS [GAPS] | read FILE")),
+        ["read", file] => read(Path::new(file), None),
+        ["read", file, ms] => read(Path::new(file), Some(number(ms)? * MILLI)),
+        ["verify", file] => check(Path::new(file)),
+        _ => Err(io::Error::other("usage: report make FILE RECORDS [GAPS] | read FILE [SLICE_MS] | verify FILE")),
     }
 }
 
@@ -150,17 +152,33 @@ fn header() -> Header {
         export_level: "summary".into(),
         export_prefix: None,
         topology: serde_json::json!({}),
+        correlation_header: String::new(),
+        request_headers: Vec::new(),
     }
 }
 
-fn read(path: &Path) -> io::Result<()> {
+fn read(path: &Path, slice: Option<u64>) -> io::Result<()> {
     let log = Log::open(path)?;
-    let report = Report::build(&log, &Options { threads: 2, ..Options::default() });
+    let options = Options { threads: 2, ..Options::default() };
+    let report = Report::build(&log, &options);
     println!("{} valid, {} failed, {} rows", report.valid, report.failed, report.metrics.len());
     for tag in ["request_latency", "time_to_first_token", "effective_concurrency", "effective_decode_throughput"] {
         if let Some(entry) = report.metric(tag) {
             println!("{tag}: {:?}", entry.summary);
         }
     }
+    if let Some(duration) = slice {
+        let (slices, entries) = report
+            .slices(&log, duration, &options)
+            .fold((0, 0), |(slices, entries), slice| (slices + 1, entries + slice.metrics.len()));
+        println!("{slices} slices, {entries} entries");
+    }
+    Ok(())
+}
+
+fn check(path: &Path) -> io::Result<()> {
+    let verification = verify(&Log::open(path)?);
+    println!("{} blocks, {} records", verification.blocks, verification.records);
+    verification.findings.iter().for_each(|finding| println!("{finding}"));
     Ok(())
 }

@@ -80,6 +80,12 @@ pub struct Header {
     pub export_prefix: Option<String>,
     /// Threads, cores and I/O as they were found, for the results.
     pub topology: serde_json::Value,
+    /// Name of the header that carries the session's id.
+    #[serde(default)]
+    pub correlation_header: String,
+    /// The headers that are the same in every request, in their order, secrets redacted.
+    #[serde(default)]
+    pub request_headers: Vec<(String, String)>,
 }
 
 /// A phase of the plan.
@@ -354,10 +360,37 @@ impl Log {
         })
     }
 
+    /// Calls `see` with the number, the record and the payload of every record, as [`Log::places`] gives them; a loop
+    /// without an iterator's copies.
+    pub(crate) fn each(&self, mut see: impl FnMut(usize, &Record, &[u8])) {
+        let (mut passed, mut at) = (0, 0);
+        for b in self.record_blocks() {
+            if b.from - passed >= WINDOW {
+                release(&self.map, passed, b.from);
+                passed = b.from;
+            }
+            let mut rows = Rows { map: &self.map, at: b.from, to: b.to, left: b.count };
+            while let Some((_, record, payload)) = rows.advance() {
+                see(at, &record, payload);
+                at += 1;
+            }
+        }
+    }
+
+    /// Gives back what lies before a place, to whoever reads by place: it can be read again all the same.
+    pub(crate) fn release_before(&self, place: u64) {
+        release(&self.map, 0, (place as usize).min(self.map.len()));
+    }
+
     /// The record at a place that [`Log::places`] gave.
     pub fn record_at(&self, place: u64) -> Option<(Record, Payload<'_>)> {
+        self.raw_at(place).map(|(record, payload)| (record, Payload::parse(payload)))
+    }
+
+    /// The same with the payload's bytes.
+    pub(crate) fn raw_at(&self, place: u64) -> Option<(Record, &[u8])> {
         let mut rows = Rows { map: &self.map, at: place as usize, to: self.map.len(), left: 1 };
-        rows.next().map(|(_, record, payload)| (record, payload))
+        rows.advance().map(|(_, record, payload)| (record, payload))
     }
 
     /// What the log is made of, in order.
@@ -385,7 +418,7 @@ impl Log {
 }
 
 /// Bytes of the file that stay mapped behind a reader.
-const WINDOW: usize = 16 << 20;
+pub(crate) const WINDOW: usize = 16 << 20;
 
 /// Gives pages back that have been read. They are the kernel's file cache, but while they are mapped they count as ours.
 fn release(map: &Mmap, from: usize, to: usize) {
@@ -407,6 +440,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    #[inline]
     fn advance(&mut self) -> Option<(u64, Record, &'a [u8])> {
         if self.left == 0 {
             return None;
@@ -497,6 +531,8 @@ mod tests {
             export_level: "records".into(),
             export_prefix: None,
             topology: serde_json::json!({}),
+            correlation_header: "X-Correlation-ID".into(),
+            request_headers: vec![("Accept".into(), "text/event-stream".into())],
         }
     }
 
@@ -536,6 +572,22 @@ mod tests {
         assert_eq!(texts[2], (2, b"text 2".to_vec()));
         assert_eq!(log.end.as_ref().unwrap().records, 3);
         assert_eq!(log.damage, None);
+    }
+
+    #[test]
+    fn a_record_is_found_again_at_its_place() {
+        let log = open(&sample()).unwrap();
+        let places: Vec<_> = log.places().map(|(place, record, payload)| (place, (record, payload))).collect();
+        assert_eq!(places.len(), 3);
+        for (place, row) in places {
+            log.release_before(place);
+            assert_eq!(log.record_at(place), Some(row));
+        }
+        assert_eq!(log.record_at(u64::MAX), None);
+        assert_eq!(log.lengths(0), (Some(7), None));
+        assert_eq!(log.lengths(99), (None, None));
+        let kinds: Vec<_> = log.blocks().map(|b| (b.kind, b.count)).collect();
+        assert_eq!(kinds[1..3], [(Kind::Requests, 2), (Kind::Records, 1)]);
     }
 
     #[test]

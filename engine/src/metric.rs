@@ -45,11 +45,13 @@ pub mod flag {
     pub const FAILED_AS_INFINITE: u32 = 1 << 16;
 }
 
+mod absent;
 mod table;
 
+pub use absent::{ABSENT, Absent};
 pub use table::METRICS;
 
-use flag::{EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
+use flag::{ERROR_ONLY, EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
 
 /// How a metric comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +179,34 @@ impl Sample<'_> {
         Some(f64::from(u8::from(worst > USAGE_DIFF_PCT)))
     }
 
+    /// From the due time to the first response with content.
+    fn first_since_due(&self) -> Option<f64> {
+        Self::span(self.record.first_token, self.record.due)
+    }
+
+    /// What the client itself adds to a request: being late, and being slow between its start and its first byte.
+    fn client_delay(&self) -> Option<f64> {
+        let preparing = Self::span(self.record.sent, self.record.start)? - self.overhead();
+        Some(self.send_slip().unwrap_or(0.0) + preparing.max(0.0))
+    }
+
+    fn events(&self) -> Option<f64> {
+        (self.record.chunks > 0).then(|| f64::from(self.record.chunks))
+    }
+
+    /// Mean gap between events.
+    fn delivered_itl(&self) -> Option<f64> {
+        let gaps = self.events()? - 1.0;
+        (gaps > 0.0).then_some(self.decode()? / gaps)
+    }
+
+    /// Tokens of all events but the first, if all carry as many.
+    fn amortised_itl(&self) -> Option<f64> {
+        let events = self.events().filter(|n| *n > 1.0)?;
+        let later = f64::from(self.osl()?) * (events - 1.0) / events;
+        (later > 0.0).then_some(self.decode()? / later)
+    }
+
     fn sending(&self) -> Option<f64> {
         Self::span(self.record.send_end, self.record.sent)
     }
@@ -195,6 +225,10 @@ impl Sample<'_> {
 
     fn total(&self) -> Option<f64> {
         Some(self.overhead() + self.sending()? + self.waiting()? + self.receiving()?)
+    }
+
+    fn setup(&self) -> Option<f64> {
+        Self::span(self.record.first_byte, self.record.start)
     }
 
     fn since_due(&self) -> Option<f64> {
@@ -301,6 +335,8 @@ pub struct Scope {
     pub failed: u64,
     /// Of these, requests that were cut by the end of the run.
     pub cut: u64,
+    /// Of these, requests that were refused because the model's context is too short for them.
+    pub overflowed: u64,
     /// Records that were lost on the way to the log; `None` if they cannot be told to belong to this part of the run.
     pub lost: Option<u64>,
     /// Credits that were never started, likewise.
@@ -439,6 +475,24 @@ impl Metric {
             && needs(GOODPUT, to.goodput)
     }
 
+    /// What a run must have for the metric to exist, one condition each, for the documentation; empty if nothing but a
+    /// request with a value.
+    pub fn conditions(&self) -> Vec<&'static str> {
+        let of_flags = [
+            (STREAMING, "answers are streamed"),
+            (TOKENS, "the endpoint produces tokens"),
+            (INPUT_TOKENS, "the endpoint tokenizes its input"),
+            (USAGE_DIFF, "the client counts tokens itself"),
+            (FIXED_SCHEDULE, "a fixed schedule is replayed"),
+            (GOODPUT, "service levels are given"),
+            (ERROR_ONLY, "a request failed"),
+            (EXPERIMENTAL, "hidden metrics are asked for"),
+        ];
+        let adjusted = matches!(self.value, Value::Adjusted(_)).then_some("a request failed");
+        let flagged = of_flags.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, condition)| condition);
+        flagged.chain(adjusted).collect()
+    }
+
     const fn new(
         tag: &'static str,
         header: &'static str,
@@ -519,6 +573,14 @@ mod tests {
                 assert!(index(of) < index(metric.tag), "{}", metric.tag);
             }
         }
+    }
+
+    #[test]
+    fn conditions_are_those_under_which_a_row_applies() {
+        let tag = |tag| find(tag).map(Metric::conditions);
+        assert_eq!(tag("request_latency"), Some(vec![]));
+        assert_eq!(tag("time_to_first_token"), Some(vec!["answers are streamed", "the endpoint produces tokens"]));
+        assert_eq!(tag("adj_request_latency"), Some(vec!["a request failed"]));
     }
 
     #[test]

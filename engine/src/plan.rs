@@ -26,6 +26,8 @@ pub struct Plan {
     pub sampling: Sampling,
     /// Which protocol they speak.
     pub endpoint: endpoint::Kind,
+    /// Where in an answer its output stands, if not where the protocol has it.
+    pub response_field: Option<Arc<endpoint::ResponseField>>,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.
@@ -263,6 +265,8 @@ pub struct Capture {
     pub text: bool,
     /// The gap before each content response.
     pub gaps: bool,
+    /// Both bodies, the response's in the pieces and at the times in which it came.
+    pub raw: bool,
 }
 
 /// The request bodies, end to end in one memory-mapped file that has no name, and the sessions they make up.

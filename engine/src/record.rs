@@ -97,6 +97,8 @@ pub mod flag {
     pub const STREAMED: u16 = 1 << 5;
     /// Found no free slot at its due time and was sent all the same, beyond the limit.
     pub const OVER_LIMIT: u16 = 1 << 6;
+    /// Every bit that has a meaning.
+    pub const ALL: u16 = RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT;
 }
 
 /// One request, measured. Plain old data, 200 bytes, no padding.
@@ -171,8 +173,10 @@ pub struct Record {
     pub reserved: [u8; 8],
     /// Order in which its session started within the phase, from 0.
     pub session: u64,
+    /// Results that are no text: embeddings, ranked passages, images, detections.
+    pub units: u32,
     /// Zero. Room for what comes, so that old logs stay readable.
-    pub reserved_words: [u64; 2],
+    pub reserved_words: [u32; 3],
 }
 
 /// Bytes of a record in rings and logs.
@@ -207,6 +211,25 @@ pub mod part {
     pub const ERROR: u8 = 4;
     /// HTTP reason phrase of an error status, UTF-8.
     pub const REASON: u8 = 5;
+    /// The response body as it came, in pieces with their times: see [`put_piece`](super::put_piece).
+    pub const RAW: u8 = 16;
+    /// The request body as it was sent.
+    pub const SENT: u8 = 17;
+    /// The media type of a response whose pieces are kept, as far as it is told apart.
+    pub const MEDIA_TYPE: u8 = 18;
+    /// LEB128 output tokens of each content response, as the server counted them event by event; as many as
+    /// [`Record::chunks`](super::Record::chunks), or absent.
+    pub const TOKENS: u8 = 6;
+    /// The server's account of its speculative decoding, JSON as it came.
+    pub const SPECULATION: u8 = 7;
+}
+
+/// Appends a piece of a response body to the body of a [`part::RAW`]: nanoseconds after the piece before it (the first:
+/// after [`Record::start`]) and length, both in LEB128, and the bytes.
+pub fn put_piece(out: &mut Vec<u8>, after: u64, piece: &[u8]) {
+    put_leb128(out, after);
+    put_leb128(out, piece.len() as u64);
+    out.extend_from_slice(piece);
 }
 
 /// Appends `value` in LEB128.
@@ -254,6 +277,16 @@ pub struct Payload<'a> {
     pub error: &'a [u8],
     /// HTTP reason phrase.
     pub reason: &'a [u8],
+    /// The response body in pieces.
+    pub raw: &'a [u8],
+    /// The request body.
+    pub sent: &'a [u8],
+    /// Media type of the response.
+    pub media_type: &'a [u8],
+    /// Tokens of each content response, LEB128.
+    pub tokens: &'a [u8],
+    /// JSON of the server's speculative decoding.
+    pub speculation: &'a [u8],
 }
 
 impl<'a> Payload<'a> {
@@ -276,6 +309,11 @@ impl<'a> Payload<'a> {
                 part::GAPS => payload.gaps = body,
                 part::ERROR => payload.error = body,
                 part::REASON => payload.reason = body,
+                part::RAW => payload.raw = body,
+                part::SENT => payload.sent = body,
+                part::MEDIA_TYPE => payload.media_type = body,
+                part::TOKENS => payload.tokens = body,
+                part::SPECULATION => payload.speculation = body,
                 _ => {}
             }
         }
@@ -299,9 +337,34 @@ impl<'a> Payload<'a> {
 
     /// The gaps between consecutive content responses, nanoseconds.
     pub fn gaps(&self) -> impl Iterator<Item = u64> + 'a {
-        let mut bytes = self.gaps;
-        std::iter::from_fn(move || if bytes.is_empty() { None } else { take_leb128(&mut bytes) })
+        numbers(self.gaps)
     }
+
+    /// The pieces of the response body, each with its nanoseconds after [`Record::start`]; ends at the first that is cut
+    /// short.
+    pub fn pieces(&self) -> impl Iterator<Item = (u64, &'a [u8])> + 'a {
+        let (mut bytes, mut at) = (self.raw, 0u64);
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
+            at = at.saturating_add(take_leb128(&mut bytes)?);
+            let len = usize::try_from(take_leb128(&mut bytes)?).ok()?;
+            let (piece, rest) = bytes.split_at_checked(len)?;
+            bytes = rest;
+            Some((at, piece))
+        })
+    }
+
+    /// Output tokens of each content response, exact: from the server's counts with every event. Nothing if it gave none.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> + 'a {
+        numbers(self.tokens)
+    }
+}
+
+/// LEB128 numbers to the end, or to the first that is cut short.
+fn numbers<'a>(mut bytes: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { take_leb128(&mut bytes) })
 }
 
 /// The `X-Request-ID` of request `seq` of `phase`: a version 4 UUID that is a pure function of the run's key, so that no
@@ -356,6 +419,19 @@ mod tests {
         assert_eq!(payload.gaps().collect::<Vec<_>>(), [0, 127, 128, 10_000_000, u64::MAX]);
         for cut in 0..bytes.len() {
             Payload::parse(&bytes[..cut]);
+        }
+    }
+
+    #[test]
+    fn pieces_come_back_with_their_times_and_a_cut_is_survived() {
+        let mut raw = Vec::new();
+        for (after, piece) in [(1_000_000, b"data: a".as_slice()), (0, b"\n"), (300, b"\n")] {
+            put_piece(&mut raw, after, piece);
+        }
+        let all: Vec<_> = Payload { raw: &raw, ..Payload::default() }.pieces().collect();
+        assert_eq!(all, [(1_000_000, b"data: a".as_slice()), (1_000_000, b"\n"), (1_000_300, b"\n")]);
+        for cut in 0..raw.len() {
+            assert!(Payload { raw: &raw[..cut], ..Payload::default() }.pieces().count() < 3);
         }
     }
 

@@ -342,6 +342,7 @@ impl Timing {
             (true, false) => self.issue_stock(n, requests.min(sessions), now),
             // Executors start sessions by themselves.
             (false, false) => None,
+            // Users come without an end: what ends them is what they have sent.
             (false, true) if self.is_served(n) => None,
             (false, true) if phase.schedules_sessions() => self.issue_due(n, sessions, now),
             (false, true) => {

@@ -32,6 +32,8 @@ fn preamble() -> Vec<u8> {
         export_level: "records".into(),
         export_prefix: None,
         topology: serde_json::Value::Null,
+        correlation_header: String::new(),
+        request_headers: Vec::new(),
     };
     log::put_json(&mut bytes, Kind::Header, &header);
     bytes

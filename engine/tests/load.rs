@@ -47,7 +47,8 @@ fn plan(kind: Kind, requests: Requests, phase: Phase) -> Plan {
         sampling: Sampling::Sequential,
         endpoint: kind,
         requests: requests.into(),
-        capture: Capture { text: false, gaps: false },
+        capture: Capture { text: false, gaps: false, raw: false },
+        response_field: None,
         request_timeout: None,
         preconnect: true,
         run_key: 7,
@@ -109,6 +110,8 @@ fn preamble(plan: &Plan) -> Vec<u8> {
         export_level: "records".to_owned(),
         export_prefix: None,
         topology: Value::Null,
+        correlation_header: String::new(),
+        request_headers: Vec::new(),
     };
     let mut bytes = log::MAGIC.to_vec();
     log::put_json(&mut bytes, Block::Header, &header);
@@ -181,6 +184,7 @@ fn copy(plan: &Plan) -> Plan {
         targets: plan.targets.clone(),
         balance: plan.balance.clone(),
         requests: plan.requests.clone(),
+        response_field: None,
         ..*plan
     }
 }

@@ -150,7 +150,8 @@ fn plan(dice: &mut Dice) -> Plan {
         sampling: dice.pick(&[Sampling::Sequential, Sampling::Sequential, Sampling::Random, Sampling::Shuffle]),
         endpoint: endpoint::Kind::Chat,
         requests: requests.into(),
-        capture: Capture { text: false, gaps: false },
+        capture: Capture { text: false, gaps: false, raw: false },
+        response_field: None,
         request_timeout: dice.pick(&[None, Some(5 * MILLI), Some(30 * MILLI), Some(longest)]),
         preconnect: dice.chance(500),
         run_key: dice.bits(),
@@ -638,7 +639,8 @@ fn prompt(phase: Phase, turns: &[u64], executors: usize) -> Setup {
         sampling: Sampling::Sequential,
         endpoint: endpoint::Kind::Chat,
         requests: requests.into(),
-        capture: Capture { text: false, gaps: false },
+        capture: Capture { text: false, gaps: false, raw: false },
+        response_field: None,
         request_timeout: None,
         preconnect: false,
         run_key: 1,
@@ -731,6 +733,51 @@ fn a_run_of_failures_is_given_up() {
         assert!(account.records.iter().all(|(r, _)| r.phase == 0), "the next phase began");
         let well = checked_run(&prompt(phase, &[turns], executors));
         assert!(well.is_ok_and(|a| !a.issued.too_many_failed.load(Ordering::Relaxed) && a.records.len() == 1000));
+    }
+}
+
+#[test]
+fn users_send_their_turns_on_one_grid_on_any_number_of_executors() {
+    let users = UserCentric { users: 15, rate: 1000.0, turns: [20].into() };
+    let phase = Phase { schedule: Spec::UserCentric(users), requests: Some(300), ..Phase::default() };
+    for executors in 1..=3 {
+        let account = sim::run(&prompt(phase.clone(), &[20], executors)).unwrap();
+        assert_eq!(account.records.len(), 300);
+        let mut records: Vec<&Record> = account.records.iter().map(|(r, _)| r).collect();
+        records.sort_by_key(|r| r.due);
+        let start = records[0].due;
+        let grid: Vec<Nanos> = records.iter().map(|r| r.due.since(start)).collect();
+        assert_eq!(grid, (0..300).map(|k| k * MILLI).collect::<Vec<_>>(), "{executors} executors");
+        // The first fifteen users, in the order in which they begin, and the turns that each sends.
+        let mut turns = [0; 15];
+        records.iter().filter(|r| r.session < 15).for_each(|r| turns[r.session as usize] += 1);
+        assert_eq!(turns, [20, 6, 11, 16, 2, 7, 12, 17, 3, 8, 13, 18, 4, 9, 14], "{executors} executors");
+        // User 5 of the reference's table, the second to begin, is replaced when its sixth turn has had its interval.
+        let next = records.iter().filter(|r| r.due.since(start) == 91 * MILLI).map(|r| r.request);
+        assert_eq!(next.collect::<Vec<_>>(), [0], "a new user's first turn");
+    }
+}
+
+#[test]
+fn a_ramped_limit_is_kept_to_at_every_moment() {
+    let ramp = Ramp { duration: 80 * MILLI, strategy: RampStrategy::Linear };
+    let curve = LimitCurve::ramped(5, &ramp, 0);
+    for executors in 1..=3 {
+        let (concurrency, duration) = (Some(curve.clone()), Some(120 * MILLI));
+        let phase = Phase { concurrency, duration, ..Phase::default() };
+        let account = sim::run(&prompt(phase, &[1, 1], executors)).unwrap();
+        let mut spans: Vec<(Instant, Instant)> = account.records.iter().map(|(r, _)| (r.start, r.done)).collect();
+        spans.sort_unstable();
+        let begin = spans[0].0;
+        let mut reached = 0;
+        for (k, (at, _)) in spans.iter().enumerate() {
+            let busy = 1 + spans[..k].iter().filter(|(_, done)| done > at).count() as u32;
+            // The first request starts a turn of the threads after the phase.
+            let limit = curve.at(at.since(begin) + 100 * MICRO);
+            assert!(busy <= limit, "{busy} at once, {limit} allowed {} ns after the start", at.since(begin));
+            reached = reached.max(busy);
+        }
+        assert_eq!(reached, 5, "{executors} executors");
     }
 }
 

@@ -116,7 +116,8 @@ fn plan(dice: &mut Dice) -> Plan {
         sampling: Sampling::Sequential,
         endpoint: endpoint::Kind::Chat,
         requests: requests(dice.within(1, 40)).into(),
-        capture: Capture { text: dice.chance(800), gaps: dice.chance(800) },
+        capture: Capture { text: dice.chance(800), gaps: dice.chance(800), raw: dice.chance(300) },
+        response_field: None,
         request_timeout: dice.pick(&[None, Some(2 * MILLI), Some(30 * MILLI), Some(SECOND)]),
         preconnect: dice.chance(500),
         run_key: dice.bits(),
@@ -225,6 +226,8 @@ impl<'a> Run<'a> {
             logged[record.executor as usize].push((record, payload));
         }
         ensure!(pushed == logged, "the log differs from what was pushed");
+        let verification = maser_engine::report::verify(&self.log);
+        ensure!(verification.is_sound(), "the check of the log finds {:?}", verification.findings);
         Ok(())
     }
 
@@ -506,6 +509,21 @@ impl<'a> Run<'a> {
         let sum: Nanos = gaps.iter().sum();
         ensure!(!capture.gaps || sum == record.last_token.since(record.first_token), "gaps add up to {sum}");
         ensure!((record.outcome() == Outcome::Ok) == payload.error.is_empty(), "an error text, or none, out of place");
+        self.bodies_are_whole(record, &payload)
+    }
+
+    /// (f) Both bodies, where they are kept.
+    fn bodies_are_whole(&self, record: &Record, payload: &Payload<'_>) -> Checked {
+        let raw = self.setup.plan.capture.raw;
+        let sent = if raw { self.setup.plan.requests.body(record.request) } else { &[] };
+        ensure!(payload.sent == sent, "{} bytes of request", payload.sent.len());
+        let kept: usize = payload.pieces().map(|(_, piece)| piece.len()).sum();
+        let came = if raw { record.bytes_received as usize } else { 0 };
+        ensure!(kept == came, "{kept} bytes of response instead of {came}");
+        let times: Vec<Instant> = payload.pieces().map(|(after, _)| record.start.after(after)).collect();
+        ensure!(times.is_sorted(), "pieces out of order");
+        let ends = times.first().copied().zip(times.last().copied());
+        ensure!(ends.is_none_or(|(a, z)| a == record.first_body && z <= record.done), "pieces at {times:?}");
         Ok(())
     }
 }
@@ -707,7 +725,7 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         duration,
         ..Phase::default()
     };
-    let capture = Capture { text: true, gaps: true };
+    let capture = Capture { text: true, gaps: true, raw: false };
     let (endpoint, key, seed) = (endpoint::Kind::Chat, 1, 1);
     setup.plan = Arc::new(Plan {
         phases: vec![phase],
@@ -718,6 +736,7 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         endpoint,
         requests: self::requests(3).into(),
         capture,
+        response_field: None,
         request_timeout: None,
         preconnect: false,
         run_key: key,

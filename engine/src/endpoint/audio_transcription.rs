@@ -13,6 +13,7 @@ pub(super) const FACTS: Facts = Facts {
     media: [false, true, false],
     title: "Audio Transcription Metrics",
     encoding: Encoding::Multipart,
+    reserved: &["file"],
     body,
     read,
     ..Facts::PLAIN
@@ -36,7 +37,7 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
         vec![("model", turn.model.as_ref().unwrap_or(&options.model).as_str().into())],
         options,
         turn,
-        &["file"],
+        FACTS.reserved,
     );
     form.end();
     Ok(Splice::NONE)

@@ -10,13 +10,11 @@ pub(super) const FACTS: Facts = Facts {
     media: [true, false, false],
     title: "Image Edit Metrics",
     encoding: Encoding::Multipart,
+    reserved: &["prompt", "image", "url", "mask"],
     body,
     read: image_generation::read,
     ..Facts::PLAIN
 };
-
-/// Fields that extras cannot set.
-const RESERVED: [&str; 4] = ["prompt", "image", "url", "mask"];
 
 /// The fields `prompt`, `model`, `response_format`, `n` and the extras, then each image: a file, or its `url`.
 fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
@@ -28,7 +26,7 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
         ("response_format", "b64_json".into()),
         ("n", 1.into()),
     ];
-    form.fields(own, options, turn, &RESERVED);
+    form.fields(own, options, turn, FACTS.reserved);
     let mut any = false;
     for image in content::contents(&turn.images) {
         any = true;

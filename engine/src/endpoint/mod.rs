@@ -18,6 +18,7 @@ mod kserve;
 mod messages;
 mod multipart;
 mod nim_embeddings;
+mod path;
 mod rankings;
 mod raw;
 mod reply;
@@ -29,6 +30,7 @@ mod video_generation;
 
 pub use crate::wire::json::Unreadable;
 pub use crate::wire::sse::is_done;
+pub use path::ResponseField;
 pub use reply::Reply;
 pub use usage::Usage;
 
@@ -118,6 +120,8 @@ struct Facts {
     holds_conversations: bool,
     title: &'static str,
     encoding: Encoding,
+    /// Fields that are made of the input and of nothing else.
+    reserved: &'static [&'static str],
     auth: Auth,
     body: Write,
     read: Read,
@@ -143,6 +147,7 @@ impl Facts {
         holds_conversations: false,
         title: "LLM Metrics",
         encoding: Encoding::Json,
+        reserved: &[],
         auth: Auth::Bearer,
         body: raw::body,
         read: found::read,
@@ -304,6 +309,11 @@ impl Kind {
     /// How its bodies are written.
     pub fn encoding(self) -> Encoding {
         self.facts().encoding
+    }
+
+    /// Fields of its bodies that extras cannot set: they are made of the input.
+    pub fn reserved_fields(self) -> &'static [&'static str] {
+        self.facts().reserved
     }
 
     /// How a key is sent to it.

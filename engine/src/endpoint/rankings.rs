@@ -16,7 +16,7 @@ pub(super) const COHERE: Facts =
     Facts { name: "cohere_rankings", path: "/v2/rerank", title: "Ranking Metrics", body: cohere, read, ..Facts::PLAIN };
 
 /// The texts named `query` or `queries`, of which there must be one, and those named `passage` or `passages`.
-fn parts<'t>(conversation: &'t Conversation, turn: &'t Turn) -> Result<(&'t str, Vec<&'t str>), Unfit> {
+fn parts<'t>(facts: &Facts, conversation: &'t Conversation, turn: &'t Turn) -> Result<(&'t str, Vec<&'t str>), Unfit> {
     let named = |names: [&str; 2]| {
         let all: Vec<&Media> = turn.texts.iter().filter(|text| names.contains(&text.name.as_str())).collect();
         all.into_iter().flat_map(|text| text.contents.iter().map(String::as_str)).collect::<Vec<_>>()
@@ -24,7 +24,8 @@ fn parts<'t>(conversation: &'t Conversation, turn: &'t Turn) -> Result<(&'t str,
     match named(["query", "queries"]).as_slice() {
         [query] => Ok((query, named(["passage", "passages"]))),
         queries => Err(Unfit::new(format!(
-            "--endpoint-type: a ranking asks one question, a text named `query`, and a turn of session {} has {}",
+            "--endpoint-type {}: a ranking asks one question, a text named `query`, and a turn of session {} has {}",
+            facts.name,
             conversation.session_id,
             queries.len()
         ))),
@@ -34,7 +35,7 @@ fn parts<'t>(conversation: &'t Conversation, turn: &'t Turn) -> Result<(&'t str,
 /// `{"query":Q,"texts":[…]}`.
 fn hf_tei(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
     let turn = &conversation.turns[k];
-    let (query, passages) = parts(conversation, turn)?;
+    let (query, passages) = parts(&HF_TEI, conversation, turn)?;
     let mut body = Body::begin(options, turn, Report::Nothing, out);
     body.put("query", query);
     body.put("texts", &passages);
@@ -45,7 +46,7 @@ fn hf_tei(options: &Options, conversation: &Conversation, k: usize, out: &mut Ve
 /// `{"model","query":{"text":Q},"passages":[{"text":P}]}`.
 fn nim(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
     let turn = &conversation.turns[k];
-    let (query, passages) = parts(conversation, turn)?;
+    let (query, passages) = parts(&NIM, conversation, turn)?;
     let passages: Vec<_> = passages.into_iter().map(|text| json!({"text": text})).collect();
     let mut body = Body::begin(options, turn, Report::Nothing, out);
     body.model();
@@ -58,7 +59,7 @@ fn nim(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u
 /// `{"model","query":Q,"documents":[…]}`.
 fn cohere(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
     let turn = &conversation.turns[k];
-    let (query, passages) = parts(conversation, turn)?;
+    let (query, passages) = parts(&COHERE, conversation, turn)?;
     let mut body = Body::begin(options, turn, Report::Nothing, out);
     body.model();
     body.put("query", query);

@@ -66,31 +66,34 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
             b"prompt_tokens" | b"promptTokenCount" | b"input_token_count" | b"prompt_eval_count" => {
                 set(&mut usage.prompt, scanner);
             }
-            b"input_tokens" | b"inputTokens" => {
-                set(&mut usage.prompt, scanner);
-                apart_from = true;
-            }
+            b"input_tokens" | b"inputTokens" => apart_from |= set(&mut usage.prompt, scanner),
             b"completion_tokens"
             | b"output_tokens"
             | b"candidatesTokenCount"
             | b"outputTokens"
             | b"generated_token_count"
             | b"generated_tokens"
-            | b"eval_count" => set(&mut usage.completion, scanner),
-            b"total_tokens" | b"totalTokenCount" | b"totalTokens" => set(&mut usage.total, scanner),
+            | b"eval_count" => {
+                set(&mut usage.completion, scanner);
+            }
+            b"total_tokens" | b"totalTokenCount" | b"totalTokens" => {
+                set(&mut usage.total, scanner);
+            }
             b"completion_tokens_details" | b"output_tokens_details" => {
                 detail(scanner, b"reasoning_tokens", &mut usage.reasoning);
             }
             b"prompt_tokens_details" | b"input_tokens_details" => detail(scanner, b"cached_tokens", &mut usage.cached),
-            b"reasoning_tokens" | b"thoughtsTokenCount" => set(&mut usage.reasoning, scanner),
-            b"cachedContentTokenCount" => set(&mut usage.cached, scanner),
-            b"cache_read_input_tokens" | b"cacheReadInputTokens" => {
+            b"reasoning_tokens" | b"thoughtsTokenCount" => {
+                set(&mut usage.reasoning, scanner);
+            }
+            b"cachedContentTokenCount" => {
                 set(&mut usage.cached, scanner);
-                beside = true;
+            }
+            b"cache_read_input_tokens" | b"cacheReadInputTokens" => {
+                beside |= set(&mut usage.cached, scanner);
             }
             b"cache_creation_input_tokens" | b"cacheWriteInputTokens" => {
-                apart = apart.saturating_add(scanner.count().unwrap_or(0));
-                beside = true;
+                beside |= set(&mut apart, scanner);
             }
             b"tokens" | b"usageMetadata" => {
                 if let Some(inner) = read(scanner) {
@@ -122,8 +125,11 @@ pub(super) fn read_meta(scanner: &mut Scanner<'_>) -> Option<Usage> {
     usage
 }
 
-fn set(count: &mut u32, scanner: &mut Scanner<'_>) {
-    *count = scanner.count().unwrap_or(UNKNOWN);
+/// A `null` beside another spelling of the same count takes nothing away. Whether there was a count.
+fn set(count: &mut u32, scanner: &mut Scanner<'_>) -> bool {
+    let said = scanner.count();
+    *count = said.unwrap_or(*count);
+    said.is_some()
 }
 
 /// The count called `name` within an object of details.
@@ -136,5 +142,74 @@ fn detail(scanner: &mut Scanner<'_>, name: &[u8], count: &mut u32) {
                 scanner.skip();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO: u32 = UNKNOWN;
+
+    fn usage(json: &str) -> Option<Usage> {
+        let mut scanner = Scanner::new(json.as_bytes());
+        let usage = read(&mut scanner);
+        assert_eq!(scanner.end(), Ok(()), "{json}");
+        usage
+    }
+
+    fn counts([prompt, completion, reasoning, cached, total]: [u32; 5]) -> Option<Usage> {
+        Some(Usage { prompt, completion, reasoning, cached, total })
+    }
+
+    #[test]
+    fn every_spelling_is_read() {
+        for (json, want) in [
+            (r#"{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}"#, [1, 2, NO, NO, 3]),
+            (
+                r#"{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":6,"output_tokens_details":{"reasoning_tokens":5},"total_tokens":15}"#,
+                [9, 6, 5, 4, 15],
+            ),
+            (
+                r#"{"promptTokenCount":1,"candidatesTokenCount":2,"thoughtsTokenCount":3,"cachedContentTokenCount":4,"totalTokenCount":6}"#,
+                [1, 2, 3, 4, 6],
+            ),
+            (r#"{"inputTokens":1,"outputTokens":2,"totalTokens":3}"#, [1, 2, NO, NO, 3]),
+            (r#"{"input_token_count":1,"generated_token_count":2}"#, [1, 2, NO, NO, NO]),
+            (r#"{"tokens":{"input_tokens":1,"output_tokens":2}}"#, [1, 2, NO, NO, NO]),
+            // Apart from the input, and within it.
+            (
+                r#"{"input_tokens":3,"cache_creation_input_tokens":10,"cache_read_input_tokens":100}"#,
+                [113, NO, NO, 100, NO],
+            ),
+            (r#"{"cacheReadInputTokens":100,"inputTokens":3,"cacheWriteInputTokens":null}"#, [103, NO, NO, 100, NO]),
+            (
+                r#"{"prompt_tokens":113,"cache_creation_input_tokens":10,"cache_read_input_tokens":100}"#,
+                [113, NO, NO, 100, NO],
+            ),
+            (
+                r#"{"prompt_tokens":65,"completion_tokens":7,"input_tokens":null,"output_tokens":null}"#,
+                [65, 7, NO, NO, NO],
+            ),
+            (r#"{"prompt_tokens":"x","completion_tokens":1.5,"tokens":[1],"total_tokens":{}}"#, [NO; 5]),
+        ] {
+            assert_eq!(usage(json), counts(want), "{json}");
+        }
+        for none in ["{}", "null", "[]", "7"] {
+            assert_eq!(usage(none), None);
+        }
+    }
+
+    #[test]
+    fn a_later_count_adds_to_an_earlier_one() {
+        let Some(mut all) = usage(r#"{"input_tokens":3,"cache_read_input_tokens":100,"output_tokens":1}"#) else {
+            panic!("no usage");
+        };
+        all.update(&usage(r#"{"input_tokens":3,"output_tokens":9}"#).unwrap_or_default());
+        assert_eq!(Some(all), counts([103, 9, NO, 100, NO]));
+        all.update(&usage(r#"{"output_tokens":10,"total_tokens":113}"#).unwrap_or_default());
+        assert_eq!(Some(all), counts([103, 10, NO, 100, 113]));
+        all.update(&Usage::default());
+        assert_eq!(Some(all), counts([103, 10, NO, 100, 113]));
     }
 }

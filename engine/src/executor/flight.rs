@@ -2,18 +2,21 @@
 
 use crate::clock::{Instant, Nanos};
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading, Reply, Usage};
+use crate::endpoint::{self, Reading, Reply, ResponseField, Unreadable, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
-use crate::record::{Outcome, Record, flag, part, put_leb128, put_part};
+use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part, put_piece};
 use crate::wire::http1::{HttpError, ResponseReader, Step};
 use crate::wire::json;
 use crate::wire::sse::{Event, SseParser};
+use std::sync::Arc;
 
 /// Error texts are cut here.
 const ERROR_TEXT: usize = 4096;
 /// A response that is not a stream is read as one JSON value, and so is an event; beyond this it is refused.
 const BODY_LIMIT: usize = 64 << 20;
+/// Pieces of a response are kept up to here; the rest is left out, which a reader sees by the bytes received.
+const RAW_LIMIT: usize = 16 << 20;
 
 /// A request from its start to its record. Slots are reused, and with them every buffer.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(field: Option<Arc<ResponseField>>) -> Self {
         Self {
             generation: 0,
             live: false,
@@ -49,7 +52,7 @@ impl Flight {
             prefilling: false,
             cut_after: None,
             session: NONE,
-            answer: Answer::new(),
+            answer: Answer::new(field),
             earlier: NONE,
             later: NONE,
         }
@@ -73,6 +76,8 @@ pub(super) enum Advance {
 /// A response as it comes in.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// Where its output stands, if not where the protocol has it.
+    field: Option<Arc<ResponseField>>,
     reader: ResponseReader,
     events: SseParser,
     is_stream: bool,
@@ -83,15 +88,68 @@ pub(super) struct Answer {
     gaps: Vec<u8>,
     error: Vec<u8>,
     reason: Vec<u8>,
+    extras: Extras,
     /// What a session's later turns carry of it.
     pub(super) reply: Reply,
     /// Whether they do.
     pub(super) keeps_reply: bool,
+    raw: Vec<u8>,
+    /// When the last piece in `raw` came.
+    raw_at: Instant,
+    json: bool,
+}
+
+/// What few answers have.
+#[derive(Debug, Default)]
+struct Extras {
+    /// Tokens of each content response so far, as long as the server counts them all.
+    tokens: Vec<u8>,
+    /// Content responses in `tokens`.
+    counted: u32,
+    /// The server's count at the last of them.
+    so_far: u32,
+    speculation: Vec<u8>,
+    /// Texts of the second choice and those after it.
+    choices: Vec<Vec<u8>>,
+}
+
+/// Choices whose texts are kept apart; those beyond share the last place.
+const CHOICES: usize = 128;
+
+impl Extras {
+    fn clear(&mut self) {
+        self.tokens.clear();
+        (self.counted, self.so_far) = (0, 0);
+        self.speculation.clear();
+        self.choices.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Notes the tokens of the next content response, of which `chunks` came before. One without a count ends the notes:
+    /// a count that covers several responses cannot be divided among them.
+    fn count(&mut self, chunks: u32, usage: Option<Usage>) {
+        let all = usage.map_or(UNKNOWN, |usage| usage.completion);
+        if chunks == self.counted && all != UNKNOWN {
+            put_leb128(&mut self.tokens, u64::from(all.saturating_sub(self.so_far)));
+            self.counted += 1;
+            self.so_far = all;
+        }
+    }
+
+    /// Where the text of choice `n`, from 1, goes.
+    #[cold]
+    fn choice(&mut self, n: u32) -> &mut Vec<u8> {
+        let place = (n as usize - 1).min(CHOICES);
+        if self.choices.len() <= place {
+            self.choices.resize_with(place + 1, Vec::new);
+        }
+        &mut self.choices[place]
+    }
 }
 
 impl Answer {
-    fn new() -> Self {
+    fn new(field: Option<Arc<ResponseField>>) -> Self {
         Self {
+            field,
             reader: ResponseReader::new(),
             events: SseParser::new(),
             is_stream: false,
@@ -102,8 +160,12 @@ impl Answer {
             gaps: Vec::new(),
             error: Vec::new(),
             reason: Vec::new(),
+            extras: Extras::default(),
             reply: Reply::new(),
             keeps_reply: false,
+            raw: Vec::new(),
+            raw_at: Instant::UNSET,
+            json: false,
         }
     }
 
@@ -113,11 +175,13 @@ impl Answer {
         self.events.reset();
         self.is_stream = false;
         self.failure = None;
-        for buffer in
-            [&mut self.body, &mut self.text, &mut self.reasoning, &mut self.gaps, &mut self.error, &mut self.reason]
-        {
+        self.raw_at = Instant::UNSET;
+        self.json = false;
+        let Self { body, text, reasoning, gaps, error, reason, raw, .. } = self;
+        for buffer in [body, text, reasoning, gaps, error, reason, raw] {
             buffer.clear();
         }
+        self.extras.clear();
         if self.keeps_reply {
             self.reply.clear();
         }
@@ -137,10 +201,27 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self { reader, events, is_stream, failure, body, text, reasoning, gaps, error, reason, reply, keeps_reply } =
-            self;
-        let reply = keeps_reply.then_some(reply);
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, reply };
+        let Self {
+            field,
+            reader,
+            events,
+            is_stream,
+            failure,
+            body,
+            text,
+            reasoning,
+            gaps,
+            error,
+            reason,
+            extras,
+            reply,
+            keeps_reply,
+            raw,
+            raw_at,
+            json,
+        } = self;
+        let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -153,10 +234,16 @@ impl Answer {
                     if *is_stream {
                         fold.record.flags |= flag::STREAMED;
                     }
+                    *json = head.json;
                     reason.extend_from_slice(head.reason.as_bytes());
                 }
                 Ok(Step::Body(piece)) => {
                     has_body = true;
+                    if capture.raw && raw.len() + piece.len() <= RAW_LIMIT {
+                        let before = if raw_at.is_set() { *raw_at } else { fold.record.start };
+                        put_piece(raw, at.since(before), piece);
+                        *raw_at = at;
+                    }
                     fold.record.bytes_received = fold.record.bytes_received.saturating_add(piece.len() as u32);
                     if *is_stream && events.held() <= BODY_LIMIT {
                         events.feed(piece, &mut |event| fold.event(event));
@@ -195,9 +282,23 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Outcome {
-        let Self { events, is_stream, failure, body, text, reasoning, gaps, error, reply, keeps_reply, .. } = self;
-        let reply = keeps_reply.then_some(reply);
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, reply };
+        let Self {
+            field,
+            events,
+            is_stream,
+            failure,
+            body,
+            text,
+            reasoning,
+            gaps,
+            error,
+            extras,
+            reply,
+            keeps_reply,
+            ..
+        } = self;
+        let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
+        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
         if !(200..300).contains(&fold.record.status) {
             fold.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
@@ -207,6 +308,7 @@ impl Answer {
         } else {
             fold.payload(body);
         }
+        fold.gather_choices();
         match *fold.failure {
             Some(outcome) => outcome,
             None if fold.record.chunks == 0 => {
@@ -224,10 +326,18 @@ impl Answer {
     }
 
     /// Appends everything kept beside the record.
-    pub(super) fn payload(&self, outcome: Outcome, out: &mut Vec<u8>) {
+    pub(super) fn payload(&self, outcome: Outcome, chunks: u32, out: &mut Vec<u8>) {
         put_part(out, part::TEXT, &self.text);
         put_part(out, part::REASONING, &self.reasoning);
         put_part(out, part::GAPS, &self.gaps);
+        put_part(out, part::RAW, &self.raw);
+        if self.json && !self.raw.is_empty() {
+            put_part(out, part::MEDIA_TYPE, b"application/json");
+        }
+        if self.extras.counted == chunks {
+            put_part(out, part::TOKENS, &self.extras.tokens);
+        }
+        put_part(out, part::SPECULATION, &self.extras.speculation);
         if outcome != Outcome::Ok {
             put_part(out, part::ERROR, &self.error);
             put_part(out, part::REASON, &self.reason);
@@ -253,6 +363,8 @@ struct Fold<'a> {
     reasoning: &'a mut Vec<u8>,
     gaps: &'a mut Vec<u8>,
     error: &'a mut Vec<u8>,
+    extras: &'a mut Extras,
+    field: Option<&'a ResponseField>,
     reply: Option<&'a mut Reply>,
 }
 
@@ -266,9 +378,35 @@ impl Fold<'_> {
     }
 
     fn payload(&mut self, data: &[u8]) {
-        match self.kind.read(data) {
+        match self.read(data) {
             Ok(reading) => self.reading(&reading),
-            Err(_) => self.fail(Outcome::Malformed, data),
+            Err(_) => self.odd_payload(data),
+        }
+    }
+
+    fn read<'d>(&self, data: &'d [u8]) -> Result<Reading<'d>, Unreadable> {
+        match self.field {
+            None => self.kind.read(data),
+            Some(field) => field.read(data),
+        }
+    }
+
+    /// Servers send keep-alives without data, and events that lack the blank line between them. Whatever else cannot be
+    /// read is broken.
+    #[cold]
+    fn odd_payload(&mut self, data: &[u8]) {
+        if self.record.has(flag::STREAMED) && data.trim_ascii().is_empty() {
+            return;
+        }
+        let lines =
+            || data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
+        if lines().count() < 2 || lines().any(|line| self.read(line).is_err()) {
+            return self.fail(Outcome::Malformed, data);
+        }
+        for line in lines() {
+            if let Ok(reading) = self.read(line) {
+                self.reading(&reading);
+            }
         }
     }
 
@@ -278,6 +416,10 @@ impl Fold<'_> {
         }
         if let Some(usage) = reading.usage {
             self.usage(&usage);
+        }
+        if !reading.speculation.is_empty() {
+            self.extras.speculation.clear();
+            self.extras.speculation.extend_from_slice(reading.speculation);
         }
         if let Some(reply) = &mut self.reply {
             reply.add(self.kind, reading);
@@ -315,18 +457,30 @@ impl Fold<'_> {
         if record.chunks > 0 && self.capture.gaps {
             put_leb128(self.gaps, self.at.since(record.last_token));
         }
+        if self.capture.gaps {
+            self.extras.count(record.chunks, reading.usage);
+        }
         record.chunks += 1;
         record.last_token = self.at;
+        record.units = record.units.saturating_add(reading.units);
         if !record.first_output.is_set() && !reading.text.is_empty() {
             record.first_output = self.at;
         }
         if self.capture.text {
+            let text = if reading.choice == 0 { &mut *self.text } else { self.extras.choice(reading.choice) };
             for piece in reading.text.iter() {
-                json::unescape_into(piece, self.text);
+                json::unescape_into(piece, text);
             }
             for piece in reading.reasoning.iter() {
                 json::unescape_into(piece, self.reasoning);
             }
+        }
+    }
+
+    /// Several answers to one request are counted one after the other, however they came.
+    fn gather_choices(&mut self) {
+        for text in &mut self.extras.choices {
+            self.text.append(text);
         }
     }
 
@@ -344,6 +498,112 @@ impl Fold<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Kind;
+    use crate::record::Payload;
+    use bytemuck::Zeroable;
+
+    /// Outcome, record and what is kept of an answer, cut into single bytes.
+    fn concluded(kind: Kind, head: &str, body: &str) -> (Outcome, Record, Vec<u8>) {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let capture = Capture { text: true, gaps: true, raw: false };
+        let mut record = Record { usage_completion: UNKNOWN, usage_cached: UNKNOWN, ..Record::zeroed() };
+        let mut answer = Answer::new(None);
+        for (n, byte) in bytes.bytes().enumerate() {
+            answer.read(&[byte], Instant(n as u64 + 1), &mut record, kind, capture);
+        }
+        let outcome = answer.conclude(Instant(bytes.len() as u64 + 1), &mut record, kind, capture);
+        let mut payload = Vec::new();
+        answer.payload(outcome, record.chunks, &mut payload);
+        (outcome, record, payload)
+    }
+
+    fn streamed(kind: Kind, events: &[&str]) -> (Outcome, Record, Vec<u8>) {
+        let body: String = events.iter().map(|event| format!("{event}\n\n")).collect();
+        concluded(kind, "Content-Type: text/event-stream\r\n", &body)
+    }
+
+    fn delta(choice: u32, text: &str, usage: Option<u32>) -> String {
+        let usage = usage.map_or("null".to_owned(), |n| format!("{{\"completion_tokens\":{n}}}"));
+        format!("data: {{\"choices\":[{{\"index\":{choice},\"delta\":{{\"content\":\"{text}\"}}}}],\"usage\":{usage}}}")
+    }
+
+    #[test]
+    fn keep_alives_are_no_tokens_and_run_together_events_are_two() {
+        let (a, b) = (delta(0, "a", None), delta(0, "b", None));
+        for events in [
+            &[a.as_str(), ": ping", "data:", "event: ping\ndata: ", &b, "data: [DONE]"][..],
+            &[&format!("{a}\n{b}"), "data: [DONE]"],
+            &[&format!("{a}\n{b}\ndata: [DONE]")],
+        ] {
+            let (outcome, record, payload) = streamed(Kind::Chat, events);
+            assert_eq!(
+                (outcome, record.chunks, Payload::parse(&payload).text),
+                (Outcome::Ok, 2, &b"ab"[..]),
+                "{events:?}"
+            );
+        }
+        for events in [&[a.as_str(), "data: {"][..], &[&format!("{a}\ndata: x")], &[&a, "data: ping"]] {
+            assert_eq!(streamed(Kind::Chat, events).0, Outcome::Malformed, "{events:?}");
+        }
+        assert_eq!(concluded(Kind::Chat, "", "").0, Outcome::Malformed);
+        let (outcome, _, payload) = streamed(Kind::Chat, &[&a, "data: {\"error\":{\"message\":\"m\"}}"]);
+        assert_eq!((outcome, Payload::parse(&payload).error), (Outcome::InStream, &br#"{"message":"m"}"#[..]));
+    }
+
+    #[test]
+    fn tokens_of_each_event_are_kept_if_all_are_known() {
+        let tokens = |events: &[String]| {
+            let events: Vec<&str> = events.iter().map(String::as_str).collect();
+            let (_, record, payload) = streamed(Kind::Chat, &events);
+            (record.usage_completion, Payload::parse(&payload).tokens().collect::<Vec<_>>())
+        };
+        let all = [delta(0, "a", Some(3)), delta(0, "", Some(4)), delta(0, "b", Some(6)), delta(0, "c", Some(6))];
+        assert_eq!(tokens(&all), (6, vec![3, 3, 0]));
+        assert_eq!(tokens(&[delta(0, "a", Some(3)), delta(0, "b", None), delta(0, "c", Some(9))]), (9, vec![]));
+        assert_eq!(tokens(&[delta(0, "a", None), delta(0, "b", Some(2))]), (2, vec![]));
+    }
+
+    #[test]
+    fn choices_are_gathered_one_after_the_other() {
+        let events =
+            [delta(0, "a", None), delta(2, "x", None), delta(1, "m", None), delta(0, "b", None), delta(2, "y", None)];
+        let events: Vec<&str> = events.iter().map(String::as_str).collect();
+        let (_, record, payload) = streamed(Kind::Chat, &events);
+        assert_eq!((record.chunks, Payload::parse(&payload).text), (5, &b"abmxy"[..]));
+    }
+
+    #[test]
+    fn counts_that_come_in_pieces_add_up() {
+        let (outcome, record, payload) = streamed(
+            Kind::Messages,
+            &[
+                r#"data: {"type":"message_start","message":{"usage":{"input_tokens":3,"cache_read_input_tokens":9,"output_tokens":1}}}"#,
+                r#"data: {"delta":{"type":"text_delta","text":"t"}}"#,
+                r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}"#,
+            ],
+        );
+        assert_eq!(
+            (outcome, record.usage_prompt, record.usage_cached, record.usage_completion),
+            (Outcome::Ok, 12, 9, 5)
+        );
+        assert_eq!(Payload::parse(&payload).text, b"t");
+    }
+
+    #[test]
+    fn what_is_no_text_is_counted_in_units_and_repetitions_not_at_all() {
+        let (outcome, record, _) = concluded(Kind::Embeddings, "", r#"{"data":[{"embedding":[1]},{"embedding":[2]}]}"#);
+        assert_eq!((outcome, record.units, record.chunks), (Outcome::Ok, 2, 1));
+        assert_eq!(concluded(Kind::NimRankings, "", r#"{"rankings":[]}"#).0, Outcome::Empty);
+        let done = r#"data: {"type":"response.output_text.done","text":"ab"}"#;
+        let delta = r#"data: {"type":"response.output_text.delta","delta":"ab"}"#;
+        for events in [&[done][..], &[delta, done]] {
+            let (outcome, record, payload) = streamed(Kind::Responses, events);
+            assert_eq!((outcome, record.chunks, Payload::parse(&payload).text), (Outcome::Ok, 1, &b"ab"[..]));
+        }
+        let body = r#"{"choices":[{"message":{"content":"a"}}],"metrics":{"speculative_decoding":{"steps": 3}}}"#;
+        let (_, _, payload) = concluded(Kind::Chat, "", body);
+        assert_eq!(Payload::parse(&payload).speculation, br#"{"steps": 3}"#);
+    }
 
     #[test]
     fn an_error_text_is_cut_between_characters() {

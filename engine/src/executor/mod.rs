@@ -17,7 +17,7 @@ use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Wire};
 use crate::plan::{Plan, Reuse, Sampler};
-use crate::record::{self, Outcome, Record, flag};
+use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
 use flight::{Advance, Flight, NONE};
@@ -315,7 +315,17 @@ impl<W: Wire> Executor<W> {
             Progress::add(&counters.failed, 1);
         }
         self.payload.clear();
-        flight.answer.payload(outcome, &mut self.payload);
+        flight.answer.payload(outcome, flight.record.chunks, &mut self.payload);
+        if self.plan.capture.raw {
+            let (requests, request) = (&self.plan.requests, flight.record.request);
+            if flight.session == NONE {
+                put_part(&mut self.payload, part::SENT, requests.body(request));
+            } else {
+                // What the session says so far is what it said when this turn went: the answer joins it below.
+                self.sessions.get(flight.session).body(requests, request, &mut self.body);
+                put_part(&mut self.payload, part::SENT, &self.body);
+            }
+        }
         flight.record.payload_len = self.payload.len() as u32;
         let mut pushed = self.ends.records.push(flight.record, &self.payload);
         if pushed == Err(Full::Payload) {

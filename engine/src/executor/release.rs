@@ -287,7 +287,7 @@ impl<W: Wire> Executor<W> {
     /// Gives the request a slot and a fresh record.
     fn board(&mut self, seq: u64, request: u32, permit: Permit, of: Of, start: Instant) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(Flight::new());
+            self.flights.push(Flight::new(self.plan.response_field.clone()));
             self.flights.len() as u32 - 1
         });
         let phase = self.current as u8;

@@ -1,8 +1,8 @@
 //! The rows.
 
 use super::flag::{
-    ERROR_ONLY, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INTEGER, INTERNAL, LARGER_IS_BETTER, NO_RECORD, OURS, STREAMING,
-    TOKENS, USAGE_DIFF,
+    ERROR_ONLY, EXPERIMENTAL, FAILED_AS_INFINITE, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INPUT_TOKENS, INTEGER, INTERNAL,
+    LARGER_IS_BETTER, NO_RECORD, NOT_ON_ACCURACY, OURS, REASONING, STREAMING, TOKENS, USAGE_DIFF,
 };
 use super::{Curve, Group, LATE, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens};
 use crate::record::flag as record_flag;
@@ -86,6 +86,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.latency()),
         "From the start of the request to its last response with content.",
     )
+    .with(FAILED_AS_INFINITE)
     .at(Group::Default, 300),
     nanos(
         "time_to_first_token",
@@ -93,6 +94,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.ttft()),
         "From the start of the request to its first response with content.",
     )
+    .with(FAILED_AS_INFINITE)
     .at(Group::Default, 100)
     .with(STREAMING | TOKENS),
     nanos(
@@ -109,6 +111,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| Sample::span(s.record.first_output, s.record.start)),
         "From the start of the request to its first response with content that is not reasoning.",
     )
+    .with(REASONING)
     .at(Group::Default, 210)
     .with(STREAMING | TOKENS),
     Metric::new(
@@ -118,6 +121,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.itl()),
         "Decode duration divided by output sequence length minus one.",
     )
+    .with(FAILED_AS_INFINITE)
     .shown_in("ms")
     .at(Group::Default, 400)
     .with(STREAMING | TOKENS),
@@ -134,8 +138,25 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.decode()),
         "From the first response with content to the last.",
     )
+    .with(FAILED_AS_INFINITE)
     .at(Group::Default, 350)
     .with(STREAMING | TOKENS),
+    nanos(
+        "stream_setup_latency",
+        "Stream Setup Latency",
+        Value::Valid(|s| s.setup()),
+        "From the start of the request to the first byte of the response's head.",
+    )
+    .last_in(Group::Default)
+    .with(STREAMING | EXPERIMENTAL),
+    nanos(
+        "stream_prefill_latency",
+        "Stream Prefill Latency",
+        Value::Valid(|s| Some(s.ttft()? - s.setup()?)),
+        "Time to first token less stream set-up latency.",
+    )
+    .last_in(Group::Default)
+    .with(STREAMING | TOKENS | EXPERIMENTAL),
     // Lengths.
     Metric::new(
         "output_sequence_length",
@@ -153,6 +174,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.input.map(f64::from)),
         "Tokens of the request's texts, or the server's count of the prompt if its counts are used.",
     )
+    .with(INPUT_TOKENS)
     .at(Group::Default, 700)
     .with(INTEGER | LARGER_IS_BETTER),
     Metric::new(
@@ -170,6 +192,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.reasoning.map(f64::from)),
         "Tokens of the reasoning text.",
     )
+    .with(REASONING)
     .with(TOKENS | INTEGER | LARGER_IS_BETTER),
     Metric::new(
         "error_isl",
@@ -178,8 +201,26 @@ pub static METRICS: &[Metric] = &[
         Value::Failed(|s| s.input.map(f64::from)),
         "Input tokens of the requests that failed.",
     )
+    .with(INPUT_TOKENS)
     .order(700)
     .with(ERROR_ONLY | INTEGER | LARGER_IS_BETTER),
+    Metric::new(
+        "requested_osl",
+        "Requested OSL",
+        "tokens",
+        Value::Valid(|s| s.requested.map(f64::from)),
+        "Output tokens asked for.",
+    )
+    .with(TOKENS | INTEGER | INTERNAL),
+    Metric::new(
+        "thinking_efficiency",
+        "Thinking Efficiency",
+        "ratio",
+        Value::Valid(|s| Some(f64::from(s.reasoning?) / f64::from(s.output.filter(|n| *n > 0)?))),
+        "Reasoning tokens divided by tokens of visible output.",
+    )
+    .last_in(Group::Default)
+    .with(TOKENS | REASONING | EXPERIMENTAL),
     Metric::new(
         "osl_mismatch_diff_pct",
         "OSL Mismatch Diff %",
@@ -187,6 +228,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.osl_diff_pct()),
         "Output sequence length minus requested length, per cent of the requested length.",
     )
+    .with(NOT_ON_ACCURACY)
     .with(TOKENS),
     count(
         "osl_mismatch_count",
@@ -194,6 +236,7 @@ pub static METRICS: &[Metric] = &[
         Value::SumValid(|s| s.osl_mismatch()),
         "Requests whose output is off by more than 5 % of the requested length or 50 tokens, whichever is less.",
     )
+    .with(NOT_ON_ACCURACY)
     .with(TOKENS),
     // Rates of one request.
     Metric::new(
@@ -221,6 +264,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| rate(f64::from(s.input?), s.ttft()?)),
         "Input sequence length divided by time to first token.",
     )
+    .with(INPUT_TOKENS)
     .with(STREAMING | TOKENS | LARGER_IS_BETTER),
     // Token counts of the server.
     usage(
@@ -229,7 +273,8 @@ pub static METRICS: &[Metric] = &[
         1000,
         |s| tokens(s.record.usage_prompt),
         "Prompt tokens as the server reports them.",
-    ),
+    )
+    .with(INPUT_TOKENS),
     usage(
         "usage_prompt_cache_read_tokens",
         "Usage Prompt Cache Read Tokens",
@@ -268,6 +313,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.prompt_diff_pct()),
         "Distance between the server's and the client's prompt tokens, per cent of the client's.",
     )
+    .with(INPUT_TOKENS)
     .with(USAGE_DIFF),
     Metric::new(
         "usage_completion_tokens_diff_pct",
@@ -284,6 +330,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| s.reasoning_diff_pct()),
         "Distance between the server's and the client's reasoning tokens, per cent of the client's.",
     )
+    .with(REASONING)
     .with(TOKENS | USAGE_DIFF),
     count(
         "usage_discrepancy_count",
@@ -421,6 +468,14 @@ pub static METRICS: &[Metric] = &[
     .last_in(Group::Default)
     .with(ERROR_ONLY),
     count(
+        "context_overflow_count",
+        "Context Overflow Count",
+        Value::Run(|r| (r.failed > 0).then_some(r.overflowed as f64)),
+        "Failed requests whose error says that they do not fit the model's context; absent if none failed.",
+    )
+    .last_in(Group::Default)
+    .with(ERROR_ONLY),
+    count(
         "completed_request_count",
         "Completed Requests (Success + Error)",
         Value::Run(|r| Some(r.completed()).filter(|n| *n > 0.0)),
@@ -436,13 +491,14 @@ pub static METRICS: &[Metric] = &[
     )
     .at(Group::Default, 1080)
     .with(NO_RECORD),
-    count(
+    Metric::new(
         "good_request_count",
         "Good Request Count",
+        "requests",
         Value::Good,
         "Requests that keep every service level; a metric that a request lacks is a level it misses.",
     )
-    .with(GOODPUT),
+    .with(GOODPUT | INTEGER),
     per_run(
         "goodput",
         "Goodput",
@@ -467,6 +523,7 @@ pub static METRICS: &[Metric] = &[
         Value::Least(|s| Some(s.record.start.0 as f64)),
         "Start of the first request.",
     )
+    .with(NO_RECORD)
     .with(INTERNAL),
     Metric::new(
         "max_response_timestamp",
@@ -475,6 +532,7 @@ pub static METRICS: &[Metric] = &[
         Value::Greatest(|s| Some(s.record.last_token.0 as f64)),
         "Last response with content of any request.",
     )
+    .with(NO_RECORD)
     .with(INTERNAL),
     per_run(
         "benchmark_duration",
@@ -492,6 +550,7 @@ pub static METRICS: &[Metric] = &[
         |r| r.sum("input_sequence_length"),
         "Sum of the input sequence lengths.",
     )
+    .with(INPUT_TOKENS)
     .with(LARGER_IS_BETTER),
     per_run(
         "total_osl",
@@ -518,12 +577,22 @@ pub static METRICS: &[Metric] = &[
     )
     .with(TOKENS | LARGER_IS_BETTER),
     per_run(
+        "overall_thinking_efficiency",
+        "Overall Thinking Efficiency",
+        "ratio",
+        |r| Some(r.sum("total_reasoning_tokens")? / r.sum("total_output_tokens").filter(|n| *n > 0.0)?),
+        "All reasoning tokens divided by all tokens of visible output.",
+    )
+    .last_in(Group::Default)
+    .with(TOKENS | REASONING | EXPERIMENTAL),
+    per_run(
         "total_error_isl",
         "Total Error Input Sequence Length",
         "tokens",
         |r| r.sum("error_isl"),
         "Sum of the input lengths of failed requests.",
     )
+    .with(INPUT_TOKENS)
     .with(ERROR_ONLY | LARGER_IS_BETTER),
     per_run(
         "total_usage_prompt_tokens",
@@ -532,6 +601,8 @@ pub static METRICS: &[Metric] = &[
         |r| r.sum("usage_prompt_tokens"),
         "Sum over the run.",
     )
+    .with(LARGER_IS_BETTER)
+    .with(INPUT_TOKENS)
     .at(Group::Usage, 2000),
     per_run(
         "total_usage_prompt_cache_read_tokens",
@@ -540,6 +611,7 @@ pub static METRICS: &[Metric] = &[
         |r| r.sum("usage_prompt_cache_read_tokens"),
         "Sum over the run.",
     )
+    .with(LARGER_IS_BETTER)
     .at(Group::Usage, 2010),
     per_run(
         "overall_usage_prompt_cache_read_pct",
@@ -562,6 +634,7 @@ pub static METRICS: &[Metric] = &[
         |r| r.sum("usage_completion_tokens"),
         "Sum over the run.",
     )
+    .with(LARGER_IS_BETTER)
     .at(Group::Usage, 2100)
     .with(TOKENS),
     per_run(
@@ -571,6 +644,7 @@ pub static METRICS: &[Metric] = &[
         |r| r.sum("usage_reasoning_tokens"),
         "Sum over the run.",
     )
+    .with(LARGER_IS_BETTER)
     .at(Group::Usage, 2110)
     .with(TOKENS),
     per_run(
@@ -580,6 +654,7 @@ pub static METRICS: &[Metric] = &[
         |r| r.sum("usage_total_tokens"),
         "Sum over the run.",
     )
+    .with(LARGER_IS_BETTER)
     .at(Group::Usage, 2200)
     .with(TOKENS),
     // Rates of the run.
@@ -762,6 +837,13 @@ pub static METRICS: &[Metric] = &[
     )
     .last_in(Group::Effective)
     .with(NO_RECORD),
+    nanos(
+        "credit_drop_latency",
+        "Credit Drop Latency",
+        Value::Valid(|s| s.slip()),
+        "From the due time to the start of a successful request: a credit is released at its due time.",
+    )
+    .with(INTERNAL),
     // Replays.
     Metric::new(
         "replay_send_schedule_offset",
@@ -770,6 +852,7 @@ pub static METRICS: &[Metric] = &[
         Value::Every(|s| s.slip()),
         "From the scheduled time to the start of the request.",
     )
+    .with(INTEGER)
     .with(INTERNAL | FIXED_SCHEDULE),
     per_run(
         "replay_sched_lag_p50",
@@ -820,6 +903,51 @@ pub static METRICS: &[Metric] = &[
     )
     .at(Group::Client, 20)
     .with(OURS),
+    nanos(
+        "response_time_to_first_token",
+        "Response Time to First Token",
+        Value::Valid(|s| s.first_since_due()),
+        "From the due time to the first response with content: what a user who came at the due time saw.",
+    )
+    .at(Group::Client, 15)
+    .with(OURS | STREAMING | TOKENS),
+    nanos(
+        "client_delay",
+        "Client Delay",
+        Value::Every(|s| s.client_delay()),
+        "Send slip plus the time from the start to the first byte sent, waiting for a connection and setting one up taken off: what the client itself adds.",
+    )
+    .at(Group::Client, 12)
+    .with(OURS),
+    Metric::new(
+        "tokens_per_event",
+        "Tokens per Event",
+        "tokens",
+        Value::Valid(|s| Some(f64::from(s.osl()?) / s.events()?)),
+        "Output sequence length divided by the number of responses with content.",
+    )
+    .at(Group::Client, 22)
+    .with(OURS | STREAMING | TOKENS),
+    Metric::new(
+        "delivered_inter_token_latency",
+        "Delivered Inter Token Latency",
+        "ns",
+        Value::Valid(|s| s.delivered_itl()),
+        "Decode duration divided by the number of gaps between responses with content: how often something new is seen.",
+    )
+    .shown_in("ms")
+    .at(Group::Client, 24)
+    .with(OURS | STREAMING | TOKENS),
+    Metric::new(
+        "amortised_inter_token_latency",
+        "Amortised Inter Token Latency",
+        "ns",
+        Value::Valid(|s| s.amortised_itl()),
+        "Decode duration divided by the tokens that came in it, responses taken to carry equal numbers of tokens: unlike the inter token latency, it does not count the first response as one token.",
+    )
+    .shown_in("ms")
+    .at(Group::Client, 26)
+    .with(OURS | STREAMING | TOKENS),
     count(
         "late_request_count",
         "Late Requests (slip > 1 ms)",
@@ -837,6 +965,14 @@ pub static METRICS: &[Metric] = &[
     .at(Group::Client, 40)
     .with(OURS),
     count(
+        "over_limit_request_count",
+        "Requests Beyond the Limit",
+        Value::SumEvery(|s| Some(s.flagged(record_flag::OVER_LIMIT))),
+        "Requests that found no free slot at their due time and were sent all the same, beyond the concurrency limit.",
+    )
+    .at(Group::Client, 45)
+    .with(OURS),
+    count(
         "lost_record_count",
         "Lost Records",
         Value::Run(|r| r.lost.map(|n| n as f64)),
@@ -851,5 +987,21 @@ pub static METRICS: &[Metric] = &[
         "Requests sent a second time because the server had closed a reused connection.",
     )
     .at(Group::Client, 60)
+    .with(OURS),
+    count(
+        "dropped_request_count",
+        "Dropped Requests",
+        Value::Run(|r| r.unused.map(|n| n as f64)),
+        "Requests that were planned and never started, because the run was stopped first.",
+    )
+    .at(Group::Client, 55)
+    .with(OURS),
+    count(
+        "cut_request_count",
+        "Requests Cut at the End",
+        Value::Run(|r| Some(r.cut as f64)),
+        "Requests still in flight when the run ended. They count as failed; their latencies are unknown, and longer than they had run.",
+    )
+    .at(Group::Client, 57)
     .with(OURS),
 ];

@@ -29,7 +29,26 @@ impl ErrorDetails {
             message: text(payload.error),
         })
     }
+
+    /// Whether a server said that the request does not fit the model's context.
+    pub fn is_context_overflow(&self) -> bool {
+        // A client's fault by status, or told in a stream.
+        let told = matches!(self.code, Some(400 | 413 | 422 | 502));
+        let message = || self.message.to_ascii_lowercase();
+        told && OVERFLOWS.iter().any(|words| message().contains(words))
+    }
 }
+
+/// How servers say it: OpenAI's error code; vLLM and OpenAI; SGLang; llama.cpp; TGI; Anthropic and TensorRT-LLM.
+const OVERFLOWS: [&str; 7] = [
+    "context_length_exceeded",
+    "maximum context length",
+    "longer than the model's context length",
+    "exceeds the available context size",
+    "`inputs` tokens + `max_new_tokens` must be",
+    "prompt is too long",
+    "exceeds max_input_len",
+];
 
 /// 499 is nginx's "client closed request", the reference's code for a request cut by the end of the run.
 fn code(outcome: Outcome, status: u16) -> Option<u16> {
@@ -118,6 +137,16 @@ mod tests {
         let groups = tally.finish();
         let seen: Vec<_> = groups.iter().map(|g| (g.details.message.as_str(), g.count)).collect();
         assert_eq!(seen, [("b", 2), ("a", 1)]);
+    }
+
+    #[test]
+    fn a_refusal_for_length_is_told_apart() {
+        let said = |code, message: &str| ErrorDetails { code: Some(code), ..details(message) }.is_context_overflow();
+        assert!(said(400, "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"));
+        assert!(said(400, r#"{"error":{"code":"context_length_exceeded"}}"#));
+        assert!(said(413, "the request exceeds the available context size (4096 tokens)"));
+        assert!(!said(400, "unknown field"));
+        assert!(!said(500, "maximum context length"));
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl Counts {
             issued: mark.issued,
             dropped: mark.dropped,
             idle: mark.idle,
-            unsent: mark.unused.saturating_sub(mark.dropped + mark.idle),
+            // A log may be damaged or another version's: its counters need not fit together.
+            unsent: mark.unused.saturating_sub(mark.dropped).saturating_sub(mark.idle),
             over_limit: mark.over_limit,
             carried_over: mark.carried_over,
             sent_end: mark.sent_end,

@@ -189,13 +189,13 @@ impl Report {
         let mut notes = Vec::new();
         if self.censored > 0 {
             notes.push(format!(
-                "{} requests were still in flight when the run ended and were cut: they count as failed, and their \
-                 latencies, longer than they had run, are in no distribution but the error-adjusted ones.",
+                "Cut in flight at the end of the run: {}. These requests count as failed; how long they would have taken is \
+                 not known, and no distribution but the error-adjusted ones has them.",
                 self.censored
             ));
         }
         if let Some(lost) = self.run.end.as_ref().map(|e| e.lost).filter(|n| *n > 0) {
-            notes.push(format!("{lost} requests left no record: the ring to the collector was full."));
+            notes.push(format!("Records lost because the ring to the collector was full: {lost}."));
         }
         if self.run.end.is_none() {
             notes.push("Requests that were in flight when the run was killed left no record.".to_owned());
@@ -230,6 +230,11 @@ impl Report {
     /// One record as the rows of the table see it; `at` is its place in the log.
     pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record) -> Sample<'a> {
         reader(log, &self.tokens, self.token_source).sample(at, record)
+    }
+
+    /// Whether a request keeps every service level; a failed one does not.
+    pub fn is_good(&self, sample: &Sample<'_>) -> bool {
+        section::is_good(&self.service_levels, sample)
     }
 
     /// Which rows of the table exist for this run.
@@ -287,6 +292,18 @@ fn zero(reader: &Reader<'_>) -> Instant {
     marks.map(|m| m.start).min().or_else(records).unwrap_or(reader.log.header.anchor.mono)
 }
 
+/// Records of a class that were lost: what its phases issued and have neither as a record nor as unused. `None` for a
+/// killed run.
+fn lost(reader: &Reader<'_>, class: Class, records: u64) -> Option<u64> {
+    let end = reader.log.end.as_ref()?;
+    if end.lost == 0 {
+        return Some(0);
+    }
+    let marks = reader.log.phases.iter().filter(|m| reader.holds(class, m.phase));
+    let due: u64 = marks.map(|m| m.issued.saturating_sub(m.unused)).sum();
+    Some(due.saturating_sub(records))
+}
+
 /// The section of a class, and whether its curves follow the gaps between chunks.
 fn part(method: &Method<'_>, class: Class, limits: (Instant, Instant)) -> (Section, bool) {
     let reader = method.reader;
@@ -297,8 +314,7 @@ fn part(method: &Method<'_>, class: Class, limits: (Instant, Instant)) -> (Secti
     let whole = limits == ALWAYS;
     let marks = || reader.log.phases.iter().filter(|m| reader.holds(class, m.phase));
     let unrecorded = Unrecorded {
-        // One lost record cannot be told to belong to a phase or a window.
-        lost: reader.log.end.as_ref().map(|e| e.lost).filter(|_| whole && class == Class::Profiling),
+        lost: lost(reader, class, survey.valid + survey.failed).filter(|_| whole),
         unused: whole.then(|| marks().map(|m| m.unused).sum()),
     };
     let section = method.section(&rows, survey, window, unrecorded, |survey| {

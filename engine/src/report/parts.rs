@@ -5,7 +5,7 @@ use super::section::{Method, Survey, Unrecorded};
 use super::sweep::Flights;
 use super::{ALWAYS, Entry, ErrorGroup, Options, QUANTILES, Report, limits, part, reader};
 use crate::clock::{Instant, Nanos};
-use crate::log::{Log, PhaseMark};
+use crate::log::{Log, PhaseMark, WINDOW};
 use crate::metric::Applies;
 
 /// The results of one phase.
@@ -106,6 +106,8 @@ pub struct Slices<'a> {
     /// Records of earlier slices that reach beyond them.
     reaching: Vec<Place>,
     along_gaps: bool,
+    /// Up to where the log was given back.
+    released: u64,
 }
 
 impl std::fmt::Debug for Slices<'_> {
@@ -151,6 +153,7 @@ impl<'a> Slices<'a> {
             next: 0,
             reaching,
             along_gaps: report.curves_follow_chunks,
+            released: 0,
         }
     }
 
@@ -185,11 +188,15 @@ impl Iterator for Slices<'_> {
     type Item = Slice;
 
     fn next(&mut self) -> Option<Slice> {
-        let first = self.places.get(self.next)?;
+        let first = *self.places.get(self.next)?;
         let index = first.start.since(self.zero) / self.duration;
         let from = self.zero.after(index * self.duration);
         let full = from.after(self.duration);
         let window = Window::plain(from, full.min(self.end).max(from));
+        if first.place.saturating_sub(self.released) >= WINDOW as u64 {
+            self.released = first.place;
+            self.reader.log.release_before(first.place);
+        }
         let len = self.places[self.next..].partition_point(|p| p.start < full);
         let own = self.places[self.next..self.next + len].to_vec();
         self.next += len;

@@ -55,7 +55,11 @@ impl<'a> Reader<'a> {
             );
         }
         let mut spans = Vec::with_capacity(expected as usize);
-        spans.extend(rows.map(|(at, (record, _))| self.flight(at, &record)));
+        self.log.each(|at, record, _| {
+            if touches(record) {
+                spans.push(self.flight(at, record));
+            }
+        });
         Flights::even(spans)
     }
 
@@ -104,19 +108,17 @@ pub(super) enum Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Calls `see` with the place in the log's order, the record and its payload.
-    pub(super) fn each(&self, reader: &Reader<'_>, mut see: impl FnMut(usize, &Record, Payload<'_>)) {
+    /// Calls `see` with the place in the log's order, the record and the bytes of its payload.
+    pub(super) fn each(&self, reader: &Reader<'_>, mut see: impl FnMut(usize, &Record, &[u8])) {
         match self {
-            Self::Scan(class, from, to) => {
-                for (at, (record, payload)) in reader.log.records().enumerate() {
-                    if reader.holds(*class, record.phase) && record.start >= *from && record.start < *to {
-                        see(at, &record, payload);
-                    }
+            Self::Scan(class, from, to) => reader.log.each(|at, record, payload| {
+                if reader.holds(*class, record.phase) && record.start >= *from && record.start < *to {
+                    see(at, record, payload);
                 }
-            }
+            }),
             Self::Listed(places) => {
                 for place in *places {
-                    if let Some((record, payload)) = reader.log.record_at(place.place) {
+                    if let Some((record, payload)) = reader.log.raw_at(place.place) {
                         see(place.at, &record, payload);
                     }
                 }

@@ -6,7 +6,7 @@ use super::statistics::{self, Column, Quantile};
 use super::sweep::{self, Flights, GAPS_MAX};
 use crate::clock::Instant;
 use crate::metric::{Applies, METRICS, Metric, Sample, Scope, Summary, Value, flag};
-use crate::record::Outcome;
+use crate::record::{Outcome, Payload};
 
 /// One metric of a report, in its display unit.
 #[derive(Debug, Clone)]
@@ -64,6 +64,11 @@ impl ServiceLevel {
     }
 }
 
+/// Whether a request keeps every level. A level on a metric that the request lacks is missed, and a failure misses all.
+pub(super) fn is_good(levels: &[ServiceLevel], sample: &Sample<'_>) -> bool {
+    sample.record.outcome() == Outcome::Ok && levels.iter().all(|level| level.kept(sample))
+}
+
 /// The results of one selection.
 pub(super) struct Section {
     pub(super) entries: Vec<Entry>,
@@ -81,6 +86,7 @@ pub(super) struct Survey {
     pub(super) valid: u64,
     pub(super) failed: u64,
     cut: u64,
+    overflowed: u64,
     gaps: u64,
     /// First start and last end.
     pub(super) span: Option<(Instant, Instant)>,
@@ -92,6 +98,7 @@ impl Survey {
     pub(super) fn of(reader: &Reader<'_>, rows: &Rows<'_>) -> Self {
         let mut survey = Self::default();
         rows.each(reader, |_, record, payload| {
+            let payload = Payload::parse(payload);
             let (first, last) = survey.span.unwrap_or((record.start, record.done));
             survey.span = Some((first.min(record.start), last.max(record.done)));
             survey.last_start = survey.last_start.max(record.start);
@@ -103,6 +110,7 @@ impl Survey {
                 None => survey.valid += 1,
                 Some(details) => {
                     survey.failed += 1;
+                    survey.overflowed += u64::from(details.is_context_overflow());
                     survey.errors.add(details);
                 }
             }
@@ -153,6 +161,7 @@ impl Method<'_> {
             valid: survey.valid,
             failed: survey.failed,
             cut: survey.cut,
+            overflowed: survey.overflowed,
             lost: unrecorded.lost,
             unused: unrecorded.unused,
         };
@@ -181,7 +190,7 @@ impl Method<'_> {
 /// Memory for columns being filled: enough for a handful at any size, for many when runs are small.
 fn columns_at_once(requests: u64) -> usize {
     const FLOOR: u64 = 16 << 20;
-    const FULL_COLUMNS: u64 = 6;
+    const FULL_COLUMNS: u64 = 8;
     let column = 8 * requests.max(1);
     ((FLOOR + FULL_COLUMNS * column) / column).min(24) as usize
 }
@@ -208,8 +217,9 @@ impl Pass<'_> {
             .collect();
         let requests = self.scope.valid + self.scope.failed;
         let failed = self.scope.failed;
+        let mut columns: Vec<Vec<f64>> = Vec::new();
         for batch in wanted.chunks(columns_at_once(requests)) {
-            let columns = self.fill(batch, requests);
+            self.fill(batch, &mut columns);
             for ((row, metric), result) in batch.iter().zip(self.reduce(&columns)) {
                 let Some(column) = result else {
                     continue;
@@ -229,17 +239,23 @@ impl Pass<'_> {
         self.metrics().find(|(_, m)| matches!(m.value, Value::Adjusted(of) if of == tag)).map(|(row, _)| row)
     }
 
-    fn fill(&self, batch: &[(usize, &'static Metric)], requests: u64) -> Vec<Vec<f64>> {
+    /// Fills one column a metric, in the room of earlier ones.
+    fn fill(&self, batch: &[(usize, &'static Metric)], columns: &mut Vec<Vec<f64>>) {
         let room = |m: &Metric| match m.value {
             Value::Failed(_) => self.scope.failed,
-            _ => requests,
+            Value::Valid(_) => self.scope.valid,
+            _ => self.scope.valid + self.scope.failed,
         };
-        let mut columns: Vec<Vec<f64>> = batch.iter().map(|(_, m)| Vec::with_capacity(room(m) as usize)).collect();
+        columns.resize_with(batch.len(), Vec::new);
+        for ((_, metric), column) in batch.iter().zip(&mut *columns) {
+            column.clear();
+            column.reserve_exact(room(metric) as usize);
+        }
         let reader = self.method.reader;
         self.rows.each(reader, |at, record, _| {
             let sample = reader.sample(at, record);
             let valid = record.outcome() == Outcome::Ok;
-            for ((_, metric), column) in batch.iter().zip(&mut columns) {
+            for ((_, metric), column) in batch.iter().zip(&mut *columns) {
                 let value = match metric.value {
                     Value::Valid(f) if valid => f(&sample),
                     Value::Failed(f) if !valid => f(&sample),
@@ -249,7 +265,6 @@ impl Pass<'_> {
                 column.extend(value);
             }
         });
-        columns
     }
 
     /// Reduces columns, one a thread at a time.
@@ -274,10 +289,7 @@ impl Pass<'_> {
                     Value::SumEvery(f) => (f(&sample), |a, b| a + b),
                     Value::Least(f) if valid => (f(&sample), f64::min),
                     Value::Greatest(f) if valid => (f(&sample), f64::max),
-                    Value::Good => {
-                        let good = valid && levels.iter().all(|level| level.kept(&sample));
-                        (Some(f64::from(u8::from(good))), |a, b| a + b)
-                    }
+                    Value::Good => (Some(f64::from(u8::from(is_good(levels, &sample)))), |a, b| a + b),
                     _ => continue,
                 };
                 if let Some(value) = value {
@@ -295,7 +307,7 @@ impl Pass<'_> {
         let show = |see: &mut statistics::See<'_>| {
             self.rows.each(self.method.reader, |_, record, payload| {
                 if record.outcome() == Outcome::Ok {
-                    payload.gaps().for_each(&mut *see);
+                    Payload::parse(payload).gaps().for_each(&mut *see);
                 }
             });
         };

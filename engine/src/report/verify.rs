@@ -1,7 +1,7 @@
 //! Whether a log can be believed: that it is whole, that every credit is accounted for, that no time runs backwards.
 
 use crate::clock::Instant;
-use crate::log::{Kind, Log, PhaseMark};
+use crate::log::{Kind, Log, PhaseMark, WINDOW};
 use crate::record::{Outcome, Payload, Record, flag as record_flag};
 use std::collections::BTreeMap;
 
@@ -101,13 +101,6 @@ impl Fault {
     }
 }
 
-const KNOWN_FLAGS: u16 = record_flag::RETRIED
-    | record_flag::REUSED
-    | record_flag::QUEUED
-    | record_flag::PAYLOAD_LOST
-    | record_flag::SCHEDULED
-    | record_flag::STREAMED;
-
 impl<'a> Check<'a> {
     fn new(log: &'a Log) -> Self {
         Self {
@@ -139,8 +132,12 @@ impl<'a> Check<'a> {
     fn blocks(&mut self) {
         let log = self.log;
         let mut counts = [0u64; 6];
-        let mut ended = false;
+        let (mut ended, mut passed) = (false, 0);
         for block in log.blocks() {
+            if block.offset - passed >= WINDOW as u64 {
+                passed = block.offset;
+                log.release_before(passed);
+            }
             if ended {
                 self.say(format!("A block follows the end of the log, at byte {}.", block.offset));
             }
@@ -203,7 +200,7 @@ impl<'a> Check<'a> {
         if self.log.request_count() > 0 && record.request as usize >= self.log.request_count() {
             self.fault(Fault::Request, record, &format!(": index {}", record.request));
         }
-        let newer = record.flags & !KNOWN_FLAGS != 0
+        let newer = record.flags & !record_flag::ALL != 0
             || record.reserved.iter().any(|b| *b != 0)
             || record.reserved_words.iter().any(|w| *w != 0);
         if newer {
@@ -220,7 +217,8 @@ impl<'a> Check<'a> {
         }
         let gaps = Payload::parse(bytes).gaps().count() as u64;
         let expected = u64::from(record.chunks.saturating_sub(1));
-        if gaps != expected && !record.has(record_flag::PAYLOAD_LOST) {
+        // None at all: a run may be told not to keep them.
+        if gaps != 0 && gaps != expected {
             self.fault(Fault::Gaps, record, &format!(": {gaps} gaps, {} responses", record.chunks));
         }
     }

@@ -30,6 +30,9 @@ const RECORDS: usize = 16 * 1024;
 /// Payload bytes an executor's ring holds.
 const PAYLOADS: usize = 8 << 20;
 
+/// The same where whole bodies go through it.
+const PAYLOADS_RAW: usize = 64 << 20;
+
 /// How long a thread without sockets sleeps at most: executors on other threads do not wake it.
 const NAP: Nanos = MILLI;
 
@@ -110,8 +113,9 @@ pub fn start(
 ) -> io::Result<Run> {
     let n = topology.executors();
     let connections = (connections / n).max(1);
-    let rings: Vec<Rings> =
-        (0..n).map(|k| Rings::new(topology.bell_for(k), plan.phases.len())).collect::<io::Result<_>>()?;
+    let payloads = if plan.capture.raw { PAYLOADS_RAW } else { PAYLOADS };
+    let seats = |k| Rings::new(topology.bell_for(k), plan.phases.len(), payloads);
+    let rings: Vec<Rings> = (0..n).map(seats).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();
     let (issued, snapshot, failure) = (Arc::<Issued>::default(), Arc::default(), Arc::default());
@@ -147,10 +151,10 @@ struct Rings {
 }
 
 impl Rings {
-    fn new(with_bell: bool, phases: usize) -> io::Result<Self> {
+    fn new(with_bell: bool, phases: usize, payloads: usize) -> io::Result<Self> {
         Ok(Self {
             orders: ring::ring(ORDERS),
-            records: ring::frames(RECORDS, PAYLOADS),
+            records: ring::frames(RECORDS, payloads),
             progress: Arc::new(Progress::new(phases)),
             bell: if with_bell { Some(Arc::new(Doorbell::new()?)) } else { None },
         })

@@ -48,7 +48,7 @@ impl UserCentric {
     }
 
     /// The mean number of turns, rounded to even halves.
-    fn mean_turns(&self) -> u64 {
+    pub fn mean_turns(&self) -> u64 {
         let sum: u64 = self.turns.iter().map(|t| u64::from(*t)).sum();
         (sum as f64 / self.turns.len().max(1) as f64).round_ties_even() as u64
     }

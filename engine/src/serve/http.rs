@@ -158,13 +158,27 @@ impl<'a> Events<'a> {
     fn open(&mut self, len: usize) {
         self.number += 1;
         let mut digits = [0u8; 16];
-        put_hex(&mut digits, len as u64);
-        let first = digits.iter().position(|&d| d != b'0').unwrap_or(15);
-        self.out.extend_from_slice(&digits[first..]);
+        let count = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1) as usize;
+        put_hex(&mut digits[..count], len as u64);
+        self.out.extend_from_slice(&digits[..count]);
         self.out.extend_from_slice(b"\r\n");
     }
 
     fn close(&mut self) {
         self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_tells_its_length() {
+        for len in [0usize, 1, 15, 16, 255, 256, 4095, 4096, 70_000] {
+            let (mut out, mut scratch) = (Vec::new(), Vec::new());
+            Events::new(&mut out, &mut scratch, 0).parts(&[&vec![b'x'; len]]);
+            assert_eq!(out, format!("{len:x}\r\n{}\r\n", "x".repeat(len)).into_bytes());
+        }
     }
 }

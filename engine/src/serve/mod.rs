@@ -11,8 +11,9 @@
 //! Of a request it reads what shapes the answer: the model, whether and how it is streamed, the length in the dialect's own
 //! fields, the number of choices, the tools; and of the prompt its size: the count of its tokens is an estimate, 4 tokens
 //! for 17 bytes of text. Every answer ends for its length, and its tokens are words of one token each ([`token`]), so that
-//! a client can count them. Requests that come on a connection before the answer to the one in front has ended are taken
-//! up when it has.
+//! a client can count them. In a call of a tool the name and the two ends of the arguments are one token each, as the
+//! server counts, whatever they are in a vocabulary. Requests that come on a connection before the answer to the one in
+//! front has ended are taken up when it has.
 
 mod answer;
 mod conn;

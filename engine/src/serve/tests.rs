@@ -159,6 +159,43 @@ fn chunks_of_several_tokens_are_due_with_their_first() {
     assert!(bench.sends()[2].1.contains(&format!("{CONTENT}{}{}\"", token(8), token(9))));
 }
 
+fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Milliseconds from the arrival of a request to each send of its answer.
+fn times(config: Config, request: &str) -> Vec<u64> {
+    let mut bench = Bench::new(config);
+    let conn = bench.connect();
+    bench.hear(conn, request);
+    bench.run_until(ARRIVAL + 10_000 * MILLI);
+    bench.sends().iter().map(|(at, _)| (at - ARRIVAL) / MILLI).collect()
+}
+
+#[test]
+fn what_is_not_made_of_tokens_leaves_when_a_first_token_would() {
+    let table: [(&str, &str, &[u64]); 6] = [
+        ("/v1/embeddings", r#"{"input":["a","b"]}"#, &[20]),
+        ("/rerank", r#"{"query":"q","texts":["a","b"]}"#, &[20]),
+        ("/v1/images/generations", r#"{"prompt":"a"}"#, &[20]),
+        ("/v1/images/generations", r#"{"prompt":"a","stream":true,"partial_images":2}"#, &[20, 25, 30]),
+        ("/v1/completions", r#"{"prompt":["a","b"],"stream":true,"max_tokens":3}"#, &[20, 25, 30]),
+        ("/reset_prefix_cache", "", &[0]),
+    ];
+    for (path, body, want) in table {
+        assert_eq!(times(paced(), &post(path, body)), want, "{path} {body}");
+    }
+    let mut video = post("/v1/videos", r#"{"prompt":"a"}"#);
+    video.insert_str(video.find("Content-Length").unwrap(), "Content-Type: application/json\r\n");
+    assert_eq!(times(paced(), &video), [0], "a video is only begun");
+}
+
+#[test]
+fn no_event_is_both_reasoning_and_text() {
+    let config = Config { tokens_per_chunk: 4, reasoning: 6, ..paced() };
+    assert_eq!(times(config, &chat(r#","stream":true,"max_tokens":11"#)), [20, 40, 50, 70]);
+}
+
 #[test]
 fn a_whole_answer_leaves_with_its_last_token() {
     let mut bench = Bench::new(paced());

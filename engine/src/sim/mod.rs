@@ -397,6 +397,8 @@ fn preamble(plan: &Plan) -> Vec<u8> {
         export_level: "records".to_owned(),
         export_prefix: None,
         topology: serde_json::Value::Null,
+        correlation_header: plan.targets[0].correlation_header.clone(),
+        request_headers: Vec::new(),
     };
     let mut log = log::MAGIC.to_vec();
     log::put_json(&mut log, Kind::Header, &header);

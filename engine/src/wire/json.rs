@@ -348,8 +348,23 @@ impl<'a> Scanner<'a> {
             if depth == 0 {
                 return;
             }
+            if byte == b'[' {
+                self.skip_numbers();
+            }
         }
         self.fail(CUT);
+    }
+
+    /// Moves to the end of a list if it is one of numbers: embeddings have thousands.
+    #[inline]
+    fn skip_numbers(&mut self) {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(b'-' | b'0'..=b'9') = rest.first() else { return };
+        let Some(end) = memchr::memchr3(b']', b'[', b'"', rest) else { return };
+        let (list, after) = rest.split_at(end);
+        if after.first() == Some(&b']') && memchr::memchr2(b'{', b'}', list).is_none() {
+            self.at += end;
+        }
     }
 }
 
@@ -586,6 +601,27 @@ mod tests {
                     assert_eq!(scanner.end().map_err(|e| e.what), Err(CUT));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn lists_of_numbers_end_where_they_end() {
+        for (text, ok) in [
+            ("[1,2,-3.5e4]", true),
+            ("[[1,2],[3]]", true),
+            ("[1,[2],{\"a\":[3]}]", true),
+            ("[1,\"]\",2]", true),
+            ("[1,{\"a\":2}]", true),
+            ("{\"a\":[1,2]}", true),
+            ("[1}", false),
+            ("[1,2}]", false),
+            ("[1,{]}", false),
+            ("[1,2", false),
+            ("[1,2]]", false),
+        ] {
+            let mut scanner = Scanner::new(text.as_bytes());
+            scanner.skip();
+            assert_eq!(scanner.end().is_ok(), ok, "{text}");
         }
     }
 

@@ -98,7 +98,7 @@ impl Ask {
             tokens: tokens.unwrap_or(config.osl).clamp(1, MAX_TOKENS),
             choices: 1,
             prompt_tokens,
-            cached: (f64::from(prompt_tokens) * config.cached) as u32,
+            cached: ((f64::from(prompt_tokens) * config.cached) as u32).min(prompt_tokens),
             messages: 1,
             ..Self::default()
         }

@@ -1,0 +1,264 @@
+//! `maser dataset` and `maser analyze-trace`: looks at datasets, and traces written anew.
+
+use super::Failure;
+use crate::args;
+use crate::config::{Tokenizer as Chosen, Trace};
+use crate::refusal::Refusal;
+use crate::say;
+use maser_datasets::analysis::{Analysis, Figures};
+use maser_datasets::file::Options;
+use maser_datasets::stats::{Arrivals, Distribution, Stats};
+use maser_datasets::{Error, Tokenizer, compiled, public, rewrite};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Does what was asked for; returns the exit code.
+pub(crate) fn run(args: &args::Dataset) -> Result<u8, Failure> {
+    match args {
+        args::Dataset::Stats(args) => stats(args),
+        args::Dataset::AnalyzeTrace(args) => analyze(args),
+        args::Dataset::Synthesize(args) => synthesize(args),
+        args::Dataset::Compile(args) => compile(args),
+        args::Dataset::List => {
+            for (name, repo) in public::names() {
+                say(std::io::stdout(), format_args!("{name:<18} {repo}"));
+            }
+            Ok(0)
+        }
+    }
+}
+
+/// The datasets' sentences name `--input-file`, which these commands have as a bare argument.
+fn refused(e: Error) -> Failure {
+    Refusal::new(e.0.strip_prefix("--input-file ").unwrap_or(&e.0)).into()
+}
+
+fn options(source: &args::Source, block_size: Option<u32>) -> Options {
+    Options { path: source.path.clone(), format: source.format, isl_block_size: block_size, ..Options::default() }
+}
+
+fn stats(args: &args::DatasetStats) -> Result<u8, Failure> {
+    let tokenizer = tokenizer(args.tokenizer.as_deref())?;
+    let stats = Stats::of(&options(&args.source, args.block_size), Some(&tokenizer)).map_err(refused)?;
+    let out = std::io::stdout();
+    if args.json {
+        say(out, format_args!("{}", serde_json::to_string_pretty(&stats).unwrap_or_default()));
+    } else {
+        say(out, format_args!("{}", stats_text(&args.source.path, &stats)));
+    }
+    Ok(0)
+}
+
+fn stats_text(path: &Path, stats: &Stats) -> String {
+    let mut text = format!(
+        "{}: {}, {} requests in {} sessions\n",
+        path.display(),
+        stats.format,
+        grouped(stats.requests),
+        grouped(stats.sessions)
+    );
+    for (verb, rows) in [("left out", &stats.rows_skipped), ("changed", &stats.rows_adjusted)] {
+        for (why, n) in rows {
+            text += &format!("  {} rows {verb}: {why}\n", grouped(*n));
+        }
+    }
+    if let Some(arrivals) = &stats.arrivals {
+        text += &arrivals_text(arrivals);
+    }
+    text += &format!(
+        "\n{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
+        "", "mean", "std dev", "min", "p25", "median", "p75", "p99", "max"
+    );
+    let rows = [
+        ("input tokens", &stats.input_tokens),
+        ("output tokens", &stats.output_tokens),
+        ("turns of a session", &stats.turns),
+        ("delays, ms", &stats.delays_ms),
+    ];
+    for (name, values) in &rows {
+        if let Some(d) = values {
+            let figures = [d.mean, d.std_dev, d.min, d.p25, d.median, d.p75, d.p99, d.max];
+            text += &format!("{name:<22}{}\n", figures.map(|x| format!("{:>10}", figure(x))).concat());
+        }
+    }
+    for (name, values) in &rows {
+        if let Some(d) = values.as_ref().filter(|d| d.histogram.len() > 1) {
+            text += &plot(name, d);
+        }
+    }
+    if let Some(blocks) = &stats.blocks {
+        text += &format!(
+            "\nblocks of {} tokens: {} references, {} unique; {:.1} % name a block again, a prefix cache without limits \
+             answers {:.1} %\n",
+            blocks.size,
+            grouped(blocks.references),
+            grouped(blocks.unique),
+            100.0 * blocks.reuse,
+            100.0 * blocks.prefix_hits
+        );
+    }
+    text.trim_end().to_owned()
+}
+
+fn arrivals_text(a: &Arrivals) -> String {
+    let fano: Vec<String> = a.fano.iter().map(|f| format!("{:.2} over {} s", f.factor, f.window_s)).collect();
+    let mut text = format!(
+        "\narrivals: {} s, {:.3} requests/s; gaps have CV {:.2}; Fano factor {}\n  {} different times for {} requests, at \
+         most {} at once; all gaps are multiples of {} s{}\n",
+        figure(a.span_s),
+        a.rate,
+        a.gap_cv,
+        if fano.is_empty() { "unknown, the span is short".to_owned() } else { fano.join(", ") },
+        grouped(a.distinct),
+        grouped(a.requests),
+        grouped(a.most_at_once),
+        a.quantum_s,
+        if a.sorted { "" } else { "; the file is not in the order of its times" }
+    );
+    if a.over_time.len() > 1 {
+        text += &format!("  over time      {}\n", bars(&a.over_time));
+    }
+    text
+}
+
+fn plot(name: &str, d: &Distribution) -> String {
+    format!("\n{name}, {} to {}\n  {}\n", figure(d.min), figure(d.max), bars(&d.histogram))
+}
+
+/// Counts as blocks of eight heights; a count above 0 is never blank.
+fn bars(counts: &[u64]) -> String {
+    const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    counts.iter().map(|n| HEIGHTS.get(((n * 8).div_ceil(most)) as usize).copied().unwrap_or('█')).collect()
+}
+
+/// A number in about six characters.
+fn figure(x: f64) -> String {
+    if x.fract() == 0.0 && x.abs() < 1e12 {
+        return grouped_signed(x);
+    }
+    match x.abs() {
+        big if big >= 1000.0 => grouped_signed(x.round()),
+        middle if middle >= 10.0 => format!("{x:.1}"),
+        _ => format!("{x:.3}"),
+    }
+}
+
+fn grouped_signed(x: f64) -> String {
+    let sign = if x < 0.0 { "-" } else { "" };
+    format!("{sign}{}", grouped(x.abs() as u64))
+}
+
+/// A whole number with commas.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (k, digit) in digits.chars().enumerate() {
+        if k > 0 && (digits.len() - k).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `maser analyze-trace`.
+pub(crate) fn analyze(args: &args::Analyze) -> Result<u8, Failure> {
+    let analysis = Analysis::of(&options(&args.source, args.block_size)).map_err(refused)?;
+    if let Some(path) = &args.output_file {
+        let json = serde_json::to_string_pretty(&analysis).unwrap_or_default();
+        std::fs::write(path, json)
+            .map_err(|e| Failure::Failed(format!("--output-file {}: cannot be written: {e}", path.display())))?;
+    }
+    say(std::io::stdout(), format_args!("{}", analysis_text(&args.source.path, &analysis)));
+    Ok(0)
+}
+
+fn analysis_text(path: &Path, a: &Analysis) -> String {
+    let mut text = format!(
+        "{}: {} requests, {} unique prefixes, {} prefix groups\n\n{:<24}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n",
+        path.display(),
+        grouped(a.total_requests),
+        grouped(a.unique_prefixes),
+        grouped(a.num_prefix_groups),
+        "",
+        "Mean",
+        "Std Dev",
+        "Min",
+        "P25",
+        "Median",
+        "P75",
+        "Max"
+    );
+    let rows: [(&str, &Figures); 5] = [
+        ("Input Length", &a.isl_stats),
+        ("Context Length", &a.context_length_stats),
+        ("Unique Prompt Length", &a.unique_prompt_length_stats),
+        ("Output Length", &a.osl_stats),
+        ("Theoretical Hit Rates", &a.hit_rate_stats),
+    ];
+    for (name, f) in rows {
+        let figures = [f.mean, f.std_dev, f.min, f.p25, f.median, f.p75, f.max];
+        text += &format!("{name:<24}{}\n", figures.map(|x| format!("{x:>12.2}")).concat());
+    }
+    text.trim_end().to_owned()
+}
+
+fn tokenizer(name: Option<&str>) -> Result<Tokenizer, Failure> {
+    match Chosen::named(name.unwrap_or("builtin"))? {
+        Chosen::Builtin => Ok(Tokenizer::builtin()),
+        Chosen::File(path) => Tokenizer::open(&path).map_err(refused),
+    }
+}
+
+/// What is read and how; `out` must be another file.
+fn rewritten(args: &args::Synthesize) -> Result<Options, Failure> {
+    let same = |path: &Path| path.canonicalize().ok();
+    if same(&args.out).is_some() && same(&args.out) == same(&args.source.path) {
+        return Err(Refusal::new(format!("{}: the file would overwrite itself", args.out.display())).into());
+    }
+    let trace = Trace::resolve(&args.trace);
+    Ok(Options {
+        synthesis: trace.synthesis,
+        synthesis_max_isl: args.max_isl,
+        synthesis_max_osl: args.max_osl,
+        ignore_trace_delays: trace.ignore_delays,
+        replay: trace.replay,
+        seed: args.random_seed.unwrap_or(0),
+        ..options(&args.source, args.block_size)
+    })
+}
+
+fn synthesize(args: &args::Synthesize) -> Result<u8, Failure> {
+    let options = rewritten(args)?;
+    let failed = |e: std::io::Error| Failure::Failed(format!("{}: cannot be written: {e}", args.out.display()));
+    let mut out = BufWriter::new(File::create(&args.out).map_err(failed)?);
+    let rows = rewrite::as_mooncake(&options, &mut out).map_err(refused)?;
+    out.flush().map_err(failed)?;
+    say(std::io::stdout(), format_args!("{}: {} rows", args.out.display(), grouped(rows)));
+    Ok(0)
+}
+
+fn compile(args: &args::Compile) -> Result<u8, Failure> {
+    let options = rewritten(&args.synthesize)?;
+    let tokenizer = tokenizer(args.tokenizer.as_deref())?;
+    let out = &args.synthesize.out;
+    let summary = compiled::compile(&options, Some(&tokenizer), out).map_err(refused)?;
+    let (requests, sessions) = (grouped(summary.requests), grouped(summary.conversations));
+    say(std::io::stdout(), format_args!("{}: {requests} requests in {sessions} sessions", out.display()));
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_bars_are_readable() {
+        assert_eq!([0, 999, 1000, 288_500, 12_345_678].map(grouped), ["0", "999", "1,000", "288,500", "12,345,678"]);
+        assert_eq!([0.0, -2.0, 0.125, 12.34, 12345.6].map(figure), ["0", "-2", "0.125", "12.3", "12,346"]);
+        assert_eq!(bars(&[0, 1, 8, 800]), " ▁▁█");
+        assert_eq!(bars(&[0, 0]), "  ");
+    }
+}

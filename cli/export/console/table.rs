@@ -1,0 +1,153 @@
+//! Tables of text that fit a width: columns give way, then labels wrap.
+
+/// The lines of one cell.
+pub(super) type Cell = Vec<String>;
+
+pub(super) struct Column {
+    pub(super) head: &'static str,
+    left: bool,
+}
+
+impl Column {
+    pub(super) fn right(head: &'static str) -> Self {
+        Self { head, left: false }
+    }
+
+    pub(super) fn left(head: &'static str) -> Self {
+        Self { head, left: true }
+    }
+}
+
+pub(super) struct Table {
+    pub(super) title: String,
+    pub(super) columns: Vec<Column>,
+    pub(super) rows: Vec<Vec<Cell>>,
+}
+
+/// Columns that give way on a narrow terminal, the first first; the files have them all.
+const EXPENDABLE: [&str; 6] = ["std", "min", "p90", "max", "p50", "p99"];
+
+impl Table {
+    pub(super) fn widths(&self) -> Vec<usize> {
+        let cell = |c: &Cell| c.iter().map(|l| l.chars().count()).max().unwrap_or(0);
+        let column = |(k, column): (usize, &Column)| {
+            let cells = self.rows.iter().filter_map(|r| r.get(k)).map(cell);
+            cells.max().unwrap_or(0).max(column.head.len())
+        };
+        self.columns.iter().enumerate().map(column).collect()
+    }
+
+    fn total(&self) -> usize {
+        let widths = self.widths();
+        widths.iter().sum::<usize>() + 3 * widths.len() + 1
+    }
+
+    pub(super) fn fit(&mut self, width: usize) {
+        for head in EXPENDABLE {
+            if self.total() <= width {
+                return;
+            }
+            let Some(k) = self.columns.iter().position(|c| c.head == head) else {
+                continue;
+            };
+            self.columns.remove(k);
+            for row in &mut self.rows {
+                row.remove(k);
+            }
+        }
+        let over = self.total().saturating_sub(width);
+        let room = self.widths()[0].saturating_sub(over).max(12);
+        for row in &mut self.rows {
+            row[0] = row[0].iter().flat_map(|line| wrap(line, room)).collect();
+        }
+    }
+}
+
+/// Commas between groups of three digits of the whole part.
+pub(super) fn thousands(number: &str) -> String {
+    let (sign, rest) = match number.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", number),
+    };
+    let whole = rest.find('.').unwrap_or(rest.len());
+    let mut out = String::from(sign);
+    for (k, digit) in rest.chars().enumerate() {
+        if k > 0 && k < whole && (whole - k).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+pub(super) fn rule(out: &mut String, widths: &[usize], [left, line, cross, right]: [char; 4]) {
+    out.push(left);
+    for (k, width) in widths.iter().enumerate() {
+        if k > 0 {
+            out.push(cross);
+        }
+        out.extend(std::iter::repeat_n(line, width + 2));
+    }
+    out.push(right);
+    out.push('\n');
+}
+
+pub(super) fn lines(out: &mut String, table: &Table, widths: &[usize], cells: &[Cell], bar: char) {
+    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+    for line in 0..height {
+        out.push(bar);
+        for ((cell, column), width) in cells.iter().zip(&table.columns).zip(widths) {
+            let text = cell.get(line).map_or("", String::as_str);
+            let space = " ".repeat(width.saturating_sub(text.chars().count()));
+            if column.left {
+                out.push_str(&format!(" {text}{space} {bar}"));
+            } else {
+                out.push_str(&format!(" {space}{text} {bar}"));
+            }
+        }
+        out.push('\n');
+    }
+}
+
+/// Breaks a text at spaces into lines of at most `width`, longer words anywhere.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if used > 0 && used + 1 + word.len() <= width {
+            used += 1;
+            push(&mut lines, " ");
+        } else if used > 0 {
+            lines.push(String::new());
+            used = 0;
+        }
+        while word.len() > width {
+            let rest = word.split_off(width);
+            push(&mut lines, &word.iter().collect::<String>());
+            lines.push(String::new());
+            word = rest;
+        }
+        used += word.len();
+        push(&mut lines, &word.iter().collect::<String>());
+    }
+    lines
+}
+
+fn push(lines: &mut [String], text: &str) {
+    if let Some(last) = lines.last_mut() {
+        last.push_str(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_wraps_at_spaces_and_long_words_anywhere() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
+        assert_eq!(wrap("", 4), [""]);
+    }
+}

@@ -1,0 +1,284 @@
+//! `baseten_trace`: a Parquet or Arrow IPC table of a production trace whose prompts are given.
+//!
+//! Columns `timestamp_start_unix_ms`, `prompt`, `input_tokens`, `output_tokens`; and, where they are there,
+//! `provided_session_id` and `poor_man_session_id` (one of them names the session), `duration_e2e_ms`, `total_hashes`,
+//! `block_size`. Times are from the earliest row.
+
+/// Columns that may name the session; the first does where nothing else is asked.
+pub const SESSION_COLUMNS: [&str; 2] = ["provided_session_id", "poor_man_session_id"];
+
+/// Without the crates that read tables.
+#[cfg(not(feature = "arrow"))]
+pub(crate) fn read(options: &crate::file::Options, _: crate::intake::Emit<'_>) -> Result<(), crate::Error> {
+    Err(crate::Error(format!(
+        "--input-file {}: this build reads no Parquet or Arrow files (its feature `arrow` is off)",
+        options.path.display()
+    )))
+}
+
+#[cfg(feature = "arrow")]
+pub(crate) use table::read;
+
+#[cfg(feature = "arrow")]
+mod table {
+    use std::collections::HashMap;
+    use std::fs::File;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::{
+        Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+        UInt64Type,
+    };
+    use arrow_array::{Array, RecordBatch};
+    use arrow_schema::{ArrowError, DataType};
+    use serde_json::{Map, Value, json};
+
+    use crate::file::{Options, Replay};
+    use crate::intake::{Draft, Emit, Prompt, Step};
+    use crate::jsonl::Place;
+    use crate::lengths::MAX_TOKENS;
+    use crate::seed::Stream;
+    use crate::{Context, Error, Turn, source};
+
+    const START: &str = "timestamp_start_unix_ms";
+    const REQUIRED: [&str; 4] = [START, "prompt", "input_tokens", "output_tokens"];
+
+    /// One row.
+    struct Call {
+        place: Place,
+        /// Nanoseconds since 1970, then from the earliest row.
+        at: u64,
+        session: Option<String>,
+        prompt: String,
+        input_tokens: u32,
+        output_tokens: u32,
+        duration: u64,
+        hashes: Vec<i64>,
+        block_size: Option<u32>,
+    }
+
+    /// Reads the table, and hands its sessions over by their first times.
+    pub(crate) fn read(options: &Options, emit: Emit<'_>) -> Result<(), Error> {
+        let path = options.path.as_path();
+        let replay = &options.replay;
+        let mut calls = Vec::new();
+        for batch in batches(path)? {
+            let batch = batch.map_err(|e| unreadable(path, &e))?;
+            append(path, &batch, replay.session_column, &mut calls)?;
+        }
+        // A stable sort: rows of one time keep their order.
+        calls.sort_by_key(|call| call.at);
+        set_times(&mut calls, replay);
+        let mut sessions = sessions(calls, replay);
+        sample(&mut sessions, replay.session_sample_ratio, options.seed);
+        let shared: Arc<Path> = path.into();
+        for (id, calls) in sessions {
+            emit(draft(&shared, id, calls, replay))?;
+        }
+        Ok(())
+    }
+
+    type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+    fn batches(path: &Path) -> Result<Batches, Error> {
+        let file = File::open(path).map_err(|e| source::failed(path, &e))?;
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if ending == "parquet" {
+            let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
+                .map_err(|e| Error(format!("--input-file {}: no Parquet file: {e}", path.display())))?;
+            let reader = builder.build().map_err(|e| Error(format!("--input-file {}: {e}", path.display())))?;
+            return Ok(Box::new(reader));
+        }
+        let reader = arrow_ipc::reader::FileReader::try_new_buffered(file, None).map_err(|e| unreadable(path, &e))?;
+        Ok(Box::new(reader))
+    }
+
+    fn unreadable(path: &Path, e: &ArrowError) -> Error {
+        Error(format!("--input-file {}: the table cannot be read: {e}", path.display()))
+    }
+
+    fn append(path: &Path, batch: &RecordBatch, session: &str, calls: &mut Vec<Call>) -> Result<(), Error> {
+        for column in REQUIRED {
+            if batch.column_by_name(column).is_none() {
+                return Err(Error(format!("--input-file {}: the table has no column `{column}`", path.display())));
+            }
+        }
+        for row in 0..batch.num_rows() {
+            let place = Place::Entry(calls.len() + 1);
+            let wrong = |column: &str, expected: &str| place.error(path, format_args!("`{column}` must be {expected}"));
+            let number = |column: &str| batch.column_by_name(column).and_then(|array| number(array, row));
+            let tokens = |column: &str| {
+                let tokens = number(column).filter(|n| (0.0..=f64::from(MAX_TOKENS)).contains(n));
+                tokens.map(|n| n as u32).ok_or_else(|| wrong(column, "a whole number of tokens"))
+            };
+            let text = |column: &str| batch.column_by_name(column).and_then(|array| text(array, row));
+            calls.push(Call {
+                place,
+                at: number(START).and_then(millis).ok_or_else(|| wrong(START, "a number of milliseconds from 0"))?,
+                session: text(session).filter(|id| !id.is_empty()),
+                prompt: text("prompt").ok_or_else(|| wrong("prompt", "a text"))?,
+                input_tokens: tokens("input_tokens")?,
+                output_tokens: tokens("output_tokens")?.max(1),
+                duration: number("duration_e2e_ms").and_then(millis).unwrap_or(0),
+                hashes: batch.column_by_name("total_hashes").map(|array| list(array, row)).unwrap_or_default(),
+                block_size: number("block_size").filter(|n| *n >= 1.0).map(|n| n as u32),
+            });
+        }
+        Ok(())
+    }
+
+    fn millis(ms: f64) -> Option<u64> {
+        // Whole milliseconds since 1970 are exact in a double, and so in nanoseconds.
+        let ns = (ms.trunc() as i128) * 1_000_000 + ((ms.fract() * 1e6).round() as i128);
+        (ms >= 0.0).then(|| u64::try_from(ns).ok()).flatten()
+    }
+
+    /// A number of any type; integers above 2^53 lose their last digits.
+    fn number(array: &dyn Array, row: usize) -> Option<f64> {
+        if array.is_null(row) {
+            return None;
+        }
+        Some(match array.data_type() {
+            DataType::Int8 => f64::from(array.as_primitive::<Int8Type>().value(row)),
+            DataType::Int16 => f64::from(array.as_primitive::<Int16Type>().value(row)),
+            DataType::Int32 => f64::from(array.as_primitive::<Int32Type>().value(row)),
+            DataType::Int64 => array.as_primitive::<Int64Type>().value(row) as f64,
+            DataType::UInt8 => f64::from(array.as_primitive::<UInt8Type>().value(row)),
+            DataType::UInt16 => f64::from(array.as_primitive::<UInt16Type>().value(row)),
+            DataType::UInt32 => f64::from(array.as_primitive::<UInt32Type>().value(row)),
+            DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row) as f64,
+            DataType::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)),
+            DataType::Float64 => array.as_primitive::<Float64Type>().value(row),
+            _ => return None,
+        })
+    }
+
+    /// A text, or a whole number that stands for one.
+    fn text(array: &dyn Array, row: usize) -> Option<String> {
+        if array.is_null(row) {
+            return None;
+        }
+        match array.data_type() {
+            DataType::Utf8 => Some(array.as_string::<i32>().value(row).to_owned()),
+            DataType::LargeUtf8 => Some(array.as_string::<i64>().value(row).to_owned()),
+            DataType::Utf8View => Some(array.as_string_view().value(row).to_owned()),
+            _ => number(array, row).map(|n| format!("{n}")),
+        }
+    }
+
+    fn list(array: &dyn Array, row: usize) -> Vec<i64> {
+        let items = match array.data_type() {
+            _ if array.is_null(row) => return Vec::new(),
+            DataType::List(_) => array.as_list::<i32>().value(row),
+            DataType::LargeList(_) => array.as_list::<i64>().value(row),
+            _ => return Vec::new(),
+        };
+        let whole = |at: usize| match items.data_type() {
+            DataType::Int64 if items.is_valid(at) => Some(items.as_primitive::<Int64Type>().value(at)),
+            // Hashes are bit patterns: the same bits, whatever the sign.
+            DataType::UInt64 if items.is_valid(at) => Some(items.as_primitive::<UInt64Type>().value(at) as i64),
+            _ => number(&items, at).map(|n| n as i64),
+        };
+        (0..items.len()).filter_map(whole).collect()
+    }
+
+    /// Times from the earliest row, sped up, without long gaps. `calls` are in the order of their times.
+    fn set_times(calls: &mut [Call], replay: &Replay) {
+        let speedup = replay.speedup.unwrap_or(1.0);
+        let scaled = |ns: u64| if speedup == 1.0 { ns } else { (ns as f64 / speedup).round() as u64 };
+        let zero = calls.first().map_or(0, |call| call.at);
+        let (mut before, mut shift) = (0, 0);
+        for call in calls {
+            let at = scaled(call.at - zero);
+            let gap = at - before;
+            if let Some(most) = replay.max_idle_gap_ns.filter(|most| gap > *most) {
+                shift += gap - most;
+            }
+            before = at;
+            call.at = at - shift;
+            call.duration = scaled(call.duration);
+        }
+    }
+
+    /// Calls by session, in the order of the sessions' first calls. A call without a session is one by itself.
+    fn sessions(calls: Vec<Call>, replay: &Replay) -> Vec<(Option<String>, Vec<Call>)> {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut sessions: Vec<(Option<String>, Vec<Call>)> = Vec::new();
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        for call in calls {
+            let Some(id) = call.session.clone() else {
+                sessions.push((None, vec![call]));
+                continue;
+            };
+            if replay.open_loop_strict {
+                let number = numbers.entry(id.clone()).or_default();
+                sessions.push((Some(format!("{id}#{number}")), vec![call]));
+                *number += 1;
+                continue;
+            }
+            match places.get(&id).and_then(|at| sessions.get_mut(*at)) {
+                Some((_, session)) => session.push(call),
+                None => {
+                    places.insert(id.clone(), sessions.len());
+                    sessions.push((Some(id), vec![call]));
+                }
+            }
+        }
+        sessions
+    }
+
+    /// Keeps each session with probability `ratio`, at least one.
+    fn sample(sessions: &mut Vec<(Option<String>, Vec<Call>)>, ratio: Option<f64>, seed: u64) {
+        let Some(ratio) = ratio.filter(|ratio| *ratio < 1.0) else {
+            return;
+        };
+        let mut stream = Stream::new(seed, "dataset.loader.baseten_trace.session_sampling");
+        let kept: Vec<bool> = sessions.iter().map(|_| stream.unit() < ratio).collect();
+        let none = !kept.contains(&true);
+        let mut at = 0;
+        sessions.retain(|_| {
+            at += 1;
+            kept.get(at - 1).copied().unwrap_or(false) || none && at == 1
+        });
+    }
+
+    fn draft(path: &Arc<Path>, session_id: Option<String>, calls: Vec<Call>, replay: &Replay) -> Draft {
+        let open = replay.open_loop.unwrap_or(true);
+        let context = if calls.len() > 1 { Context::MessageArray } else { Context::default() };
+        let mut steps: Vec<Step> = Vec::with_capacity(calls.len());
+        let mut before: Option<(u64, u64)> = None;
+        for call in calls {
+            let delay = before.map(|(at, duration)| (call.at - at).saturating_sub(duration));
+            before = Some((call.at, call.duration));
+            let extra = extra(&call, replay);
+            let turn = Turn {
+                timestamp_ns: (open || delay.is_none()).then_some(call.at),
+                delay_ns: delay.filter(|_| !open),
+                max_tokens: Some(call.output_tokens),
+                input_tokens: Some(call.input_tokens),
+                extra,
+                ..Turn::of_text(call.prompt)
+            };
+            steps.push(Step { place: call.place, turn, prompt: Prompt::Given });
+        }
+        Draft { path: path.clone(), session_id, context, system: None, steps }
+    }
+
+    fn extra(call: &Call, replay: &Replay) -> Map<String, Value> {
+        let mut extra = Map::new();
+        if replay.force_min_tokens.unwrap_or(true) {
+            extra.insert("min_tokens".into(), json!(call.output_tokens));
+        }
+        if !replay.omit_kv_hints {
+            if !call.hashes.is_empty() {
+                extra.insert("hash_ids".into(), json!(call.hashes));
+            }
+            if let Some(size) = call.block_size {
+                extra.insert("block_size".into(), json!(size));
+            }
+        }
+        extra
+    }
+}

@@ -1,0 +1,234 @@
+//! Public datasets by name: where a copy of each may lie on this machine, and how its rows become requests.
+//!
+//! Nothing is downloaded. A copy is looked for in the user's hub cache (`HF_HUB_CACHE`, else `HF_HOME/hub`, else
+//! `~/.cache/huggingface/hub`), which keeps a repository under `datasets--ORG--NAME/snapshots/REVISION/`.
+
+use std::path::{Path, PathBuf};
+
+use crate::file::Format;
+use crate::{Error, source};
+
+/// How the rows of a set become requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A file in a format of its own, by its name.
+    File(Format, &'static str),
+    /// One column is the prompt.
+    Column(&'static str),
+    /// One column is the list of a conversation's prompts.
+    Turns(&'static str),
+    /// A question and a picture.
+    Picture { text: &'static str, image: &'static str },
+    /// An instruction, and the code it is about.
+    Edit { code: &'static str, request: &'static str },
+    /// Known by name only, and why.
+    NotYet(&'static str),
+}
+
+/// A public dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    /// Its repository on the hub.
+    pub(crate) repo: &'static str,
+    /// Its usual subset; files of others are left aside.
+    pub(crate) subset: Option<&'static str>,
+    pub(crate) split: &'static str,
+    pub(crate) shape: Shape,
+}
+
+const SOUND: &str = "its clips are encoded in ways that maser does not read";
+const AGENTS: &str = "it is a trace of agents";
+
+const fn set(name: &'static str, repo: &'static str, split: &'static str, shape: Shape) -> Set {
+    Set { name, repo, subset: None, split, shape }
+}
+
+const fn subset(set: Set, subset: &'static str) -> Set {
+    Set { subset: Some(subset), ..set }
+}
+
+/// All that have a name.
+pub(crate) const SETS: [Set; 30] = [
+    set(
+        "sharegpt",
+        "anon8231489123/ShareGPT_Vicuna_unfiltered",
+        "train",
+        Shape::File(Format::Sharegpt, "ShareGPT_V3_unfiltered_cleaned_split.json"),
+    ),
+    set("aimo", "AI-MO/NuminaMath-TIR", "train", Shape::Column("problem")),
+    set("aimo_aime", "AI-MO/aimo-validation-aime", "train", Shape::Column("problem")),
+    set("aimo_numina_cot", "AI-MO/NuminaMath-CoT", "train", Shape::Column("problem")),
+    set("aimo_numina_1_5", "AI-MO/NuminaMath-1.5", "train", Shape::Column("problem")),
+    set("mmstar", "Lin-Chen/MMStar", "val", Shape::Picture { text: "question", image: "image" }),
+    set("mmvu", "yale-nlp/MMVU", "validation", Shape::NotYet("its videos lie outside the table")),
+    set("vision_arena", "lmarena-ai/VisionArena-Chat", "train", Shape::NotYet("its pictures are lists")),
+    subset(
+        set(
+            "llava_onevision",
+            "lmms-lab/LLaVA-OneVision-Data",
+            "train",
+            Shape::NotYet("its questions are lists of messages"),
+        ),
+        "sharegpt4o",
+    ),
+    set("spec_bench", "hemingkx/Spec-Bench", "train", Shape::File(Format::SpecBench, "question.jsonl")),
+    subset(set("spec_al_gsm8k", "openai/gsm8k", "test", Shape::Column("question")), "main"),
+    set("spec_al_math500", "HuggingFaceH4/MATH-500", "test", Shape::Column("problem")),
+    set("spec_al_humaneval", "openai/openai_humaneval", "test", Shape::Column("prompt")),
+    subset(set("spec_al_mbpp", "google-research-datasets/mbpp", "test", Shape::Column("text")), "full"),
+    set("spec_al_mtbench", "HuggingFaceH4/mt_bench_prompts", "train", Shape::Turns("prompt")),
+    set("instruct_coder", "likaixin/InstructCoder", "train", Shape::Column("instruction")),
+    set("blazedit_5k", "vdaita/edit_5k_char", "train", Shape::Edit { code: "code", request: "change_request" }),
+    set("blazedit_10k", "vdaita/edit_10k_char", "train", Shape::Edit { code: "code", request: "change_request" }),
+    set("librispeech", "openslr/librispeech_asr", "test", Shape::NotYet(SOUND)),
+    set("voxpopuli", "facebook/voxpopuli", "test", Shape::NotYet(SOUND)),
+    set("gigaspeech", "speechcolab/gigaspeech", "test", Shape::NotYet(SOUND)),
+    set("ami", "edinburghcstr/ami", "test", Shape::NotYet(SOUND)),
+    set("spgispeech", "kensho/spgispeech", "test", Shape::NotYet(SOUND)),
+    set("exgentic", "Exgentic/agent-llm-traces", "train", Shape::NotYet(AGENTS)),
+    set("exgentic_v2", "Exgentic/agent-llm-traces-v2", "train", Shape::NotYet(AGENTS)),
+    set("semianalysis_cc_traces_weka", "semianalysisai/cc-traces-weka", "train", Shape::NotYet(AGENTS)),
+    set("weka_hf", "", "train", Shape::NotYet(AGENTS)),
+    set("tracelab", "", "train", Shape::NotYet(AGENTS)),
+    set(
+        "speed_bench",
+        "nvidia/SPEED-Bench",
+        "test",
+        Shape::NotYet("it is exported to a local file first; give that with --input-file"),
+    ),
+    set("mt_bench", "lm-sys/FastChat", "train", Shape::File(Format::MtBench, "question.jsonl")),
+];
+
+/// A copy that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The file, or the directory with the tables.
+    pub path: PathBuf,
+    /// How it is read.
+    pub format: Format,
+}
+
+/// The names that `--public-dataset` knows and this crate reads, with the hub repository of each.
+pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SETS.iter().filter(|set| !matches!(set.shape, Shape::NotYet(_))).map(|set| (set.name, set.repo))
+}
+
+/// The copy of the dataset `name` in the user's hub cache, as the environment says where that is.
+///
+/// # Errors
+/// A sentence: there is no such dataset, it is not read yet, or no copy was found and where to put one.
+pub fn find(name: &str, subset: Option<&str>) -> Result<Found, Error> {
+    find_in(&cache_dirs(), name, subset)
+}
+
+/// [`find`], in these directories laid out as hub caches.
+///
+/// # Errors
+/// As there.
+pub fn find_in(caches: &[PathBuf], name: &str, subset: Option<&str>) -> Result<Found, Error> {
+    let wanted = name.to_ascii_lowercase().replace('-', "_");
+    let Some(at) = SETS.iter().position(|set| set.name == wanted) else {
+        let known: Vec<&str> = names().map(|(name, _)| name).collect();
+        return Err(Error(format!("--public-dataset {name}: expected one of {}", known.join(", "))));
+    };
+    let set = &SETS[at];
+    if let Shape::NotYet(why) = set.shape {
+        return Err(Error(format!("--public-dataset {name} is not supported yet by this version of maser: {why}")));
+    }
+    let Some(snapshot) = caches.iter().find_map(|cache| snapshot(cache, set.repo)) else {
+        return Err(missing(name, set, caches));
+    };
+    match set.shape {
+        Shape::File(format, file) => {
+            let path = source::files(&snapshot, true)?.into_iter().find(|path| path.ends_with(file));
+            let path =
+                path.ok_or_else(|| Error(format!("--public-dataset {name}: {} has no {file}", snapshot.display())))?;
+            if let Some(subset) = subset {
+                return Err(Error(format!("--hf-subset {subset}: {name} is a single file without subsets")));
+            }
+            Ok(Found { path, format })
+        }
+        _ => {
+            let path = match subset.or(set.subset).map(|subset| snapshot.join(subset)) {
+                Some(dir) if dir.is_dir() => dir,
+                Some(dir) if subset.is_some() => {
+                    return Err(Error(format!("--hf-subset: there is no directory {}", dir.display())));
+                }
+                _ => snapshot,
+            };
+            Ok(Found { path, format: Format::Hub(u8::try_from(at).unwrap_or(0)) })
+        }
+    }
+}
+
+fn missing(name: &str, set: &Set, caches: &[PathBuf]) -> Error {
+    let place = caches.first().map(|cache| cache.join(folder(set.repo)).join("snapshots/REVISION"));
+    let place = place.map_or_else(String::new, |place| format!(" in {}", place.display()));
+    let by_file = match set.shape {
+        Shape::File(format, file) => {
+            format!(", or give {file} with --input-file and --custom-dataset-type {}", format.name())
+        }
+        _ => String::new(),
+    };
+    Error(format!(
+        "--public-dataset {name}: no copy of {} was found, and maser downloads nothing; put its files{place} (as \
+         `hf download --repo-type dataset {}` does){by_file}",
+        set.repo, set.repo
+    ))
+}
+
+fn folder(repo: &str) -> String {
+    format!("datasets--{}", repo.replace('/', "--"))
+}
+
+/// The revision that `main` names, or else the last by name.
+fn snapshot(cache: &Path, repo: &str) -> Option<PathBuf> {
+    let repo = cache.join(folder(repo));
+    let snapshots = repo.join("snapshots");
+    let main = std::fs::read_to_string(repo.join("refs/main")).ok().map(|revision| snapshots.join(revision.trim()));
+    if let Some(main) = main.filter(|main| main.is_dir()) {
+        return Some(main);
+    }
+    let revisions = std::fs::read_dir(&snapshots).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    revisions.filter(|revision| revision.is_dir()).max()
+}
+
+/// Where the hub's own programs keep what they have downloaded.
+fn cache_dirs() -> Vec<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = var("HF_HOME").map(|home| home.join("hub"));
+    let user = var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
+    let user = user.map(|cache| cache.join("huggingface/hub"));
+    [var("HF_HUB_CACHE"), home, user].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_found_where_the_hub_puts_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = [dir.path().to_owned()];
+        let said = find_in(&caches, "spec-bench", None).unwrap_err().0;
+        assert!(said.contains("maser downloads nothing") && said.contains("datasets--hemingkx--Spec-Bench"), "{said}");
+        let repo = dir.path().join("datasets--hemingkx--Spec-Bench");
+        for revision in ["aaa", "bbb"] {
+            std::fs::create_dir_all(repo.join("snapshots").join(revision).join("data")).unwrap();
+        }
+        let file = repo.join("snapshots/aaa/data/question.jsonl");
+        std::fs::write(&file, "{}").unwrap();
+        let said = find_in(&caches, "spec_bench", None).unwrap_err().0;
+        assert!(said.ends_with("snapshots/bbb has no question.jsonl"), "{said}");
+        std::fs::create_dir_all(repo.join("refs")).unwrap();
+        std::fs::write(repo.join("refs/main"), "aaa\n").unwrap();
+        assert_eq!(find_in(&caches, "SPEC_BENCH", None), Ok(Found { path: file, format: Format::SpecBench }));
+    }
+
+    #[test]
+    fn unknown_names_list_the_known_ones() {
+        assert!(find_in(&[], "nothing", None).unwrap_err().0.contains("expected one of sharegpt, aimo"));
+        assert!(find_in(&[], "ami", None).unwrap_err().0.contains("not supported yet"));
+    }
+}

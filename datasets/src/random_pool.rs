@@ -1,0 +1,121 @@
+//! `random_pool`: rows of texts and other media to draw requests from.
+//!
+//! ```json
+//! {"text": "Who?", "image": "a.png"}
+//! ```
+//! A file is a pool, a directory one pool per file. Each request takes one row of every pool, with replacement; media
+//! without a name are called after their file (`queries`, `passages`). With a batch size other than 1 the pool's rows come
+//! apart: each medium's contents are drawn by themselves, as many as its batch size says.
+
+use std::path::{Path, PathBuf};
+
+use crate::file::Options;
+use crate::intake::{Draft, Emit, Prompt};
+use crate::jsonl::{self, Place};
+use crate::seed::Stream;
+use crate::{Error, Media, Turn, format, single_turn, source};
+
+/// Requests to draw where nothing says how many.
+const ENTRIES: u64 = 100;
+
+/// Draws the requests.
+pub(crate) fn read(options: &Options, emit: Emit<'_>) -> Result<(), Error> {
+    let pools = pools(&options.path)?;
+    let mut stream = Stream::new(options.seed, "dataset.loader.random_pool");
+    let batches = Batches::new(options, &pools)?;
+    for entry in 0..options.entries.unwrap_or(ENTRIES) {
+        let turn = match &batches {
+            Some(batches) => batches.draw(&mut stream),
+            None => merged(&pools, &mut stream),
+        };
+        let place = Place::Entry(usize::try_from(entry).unwrap_or(usize::MAX - 1) + 1);
+        emit(Draft::of_turn(&options.path, place, None, turn, Prompt::Given))?;
+    }
+    Ok(())
+}
+
+/// The pools of a file or directory; none is empty.
+fn pools(path: &Path) -> Result<Vec<Vec<Turn>>, Error> {
+    let files: Vec<PathBuf> = if path.is_dir() { source::files(path, false)? } else { vec![path.to_owned()] };
+    if files.is_empty() {
+        return Err(Error(format!("--input-file {}: the directory has no files", path.display())));
+    }
+    files.iter().map(|file| pool(file)).collect()
+}
+
+fn pool(file: &Path) -> Result<Vec<Turn>, Error> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.split('.').next().unwrap_or_default();
+    let mut rows = Vec::new();
+    jsonl::each(file, &mut |row| {
+        let mut turn = single_turn::contents(row)?;
+        for media in all_media(&mut turn).into_iter().flatten().filter(|media| media.name.is_empty()) {
+            stem.clone_into(&mut media.name);
+        }
+        rows.push(turn);
+        Ok(())
+    })?;
+    if rows.is_empty() { Err(format::empty(file)) } else { Ok(rows) }
+}
+
+fn all_media(turn: &mut Turn) -> [&mut Vec<Media>; 4] {
+    [&mut turn.texts, &mut turn.images, &mut turn.audios, &mut turn.videos]
+}
+
+/// One row of each pool.
+fn merged(pools: &[Vec<Turn>], stream: &mut Stream) -> Turn {
+    let mut merged = Turn::default();
+    for pool in pools {
+        let Some(mut row) = pool.get(stream.below(pool.len() as u64) as usize).cloned() else { continue };
+        for (all, own) in all_media(&mut merged).into_iter().zip(all_media(&mut row)) {
+            all.append(own);
+        }
+    }
+    merged
+}
+
+/// The contents of each medium, and how many of them a request takes.
+struct Batches([(Vec<String>, u32); 4]);
+
+impl Batches {
+    /// None where every medium goes by rows.
+    fn new(options: &Options, pools: &[Vec<Turn>]) -> Result<Option<Self>, Error> {
+        let batch = &options.batch;
+        let sizes = [batch.texts, batch.images, batch.audios, batch.videos].map(|size| size.unwrap_or(1));
+        let mut flat: [(Vec<String>, u32); 4] = Default::default();
+        let mut keyed = false;
+        for row in pools.iter().flatten() {
+            for ((contents, _), media) in flat.iter_mut().zip([&row.texts, &row.images, &row.audios, &row.videos]) {
+                keyed |= media.iter().any(|media| !media.uuids.is_empty() || media.contents.len() > 1);
+                contents.extend(media.iter().flat_map(|media| media.contents.iter().cloned()));
+            }
+        }
+        flat.iter_mut().zip(sizes).for_each(|((_, size), asked)| *size = asked);
+        if flat.iter().all(|(contents, size)| contents.is_empty() || *size == 1) {
+            return Ok(None);
+        }
+        let wrong = |why: &str| Err(Error(format!("--batch-size: {why}")));
+        if pools.len() > 1 {
+            return wrong("a random_pool of several files is drawn by rows; remove the batch sizes");
+        }
+        if keyed {
+            return wrong("rows with {name, contents} or `image_uuids` are drawn as they are; remove the batch sizes");
+        }
+        if flat.iter().all(|(contents, size)| contents.is_empty() || *size == 0) {
+            return wrong("all media of the pool have batch size 0, which leaves nothing to send");
+        }
+        Ok(Some(Self(flat)))
+    }
+
+    fn draw(&self, stream: &mut Stream) -> Turn {
+        let mut turn = Turn::default();
+        for (media, (contents, size)) in all_media(&mut turn).into_iter().zip(&self.0) {
+            if contents.is_empty() || *size == 0 {
+                continue;
+            }
+            let draw = |_| contents.get(stream.below(contents.len() as u64) as usize).cloned().unwrap_or_default();
+            media.push(Media { contents: (0..*size).map(draw).collect(), ..Media::default() });
+        }
+        turn
+    }
+}

@@ -1,0 +1,87 @@
+//! What the reference registers and no record carries yet.
+
+/// A metric of the reference that this version does not compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absent {
+    /// Its tag.
+    pub tag: &'static str,
+    /// Why there is no value for it.
+    pub reason: &'static str,
+}
+
+const GPU: &str = "Power and energy of GPUs are not read.";
+const RTT: &str = "The round trip of the network is not measured apart from the requests.";
+const SPECULATION: &str = "Counts of speculative decoding are not read from answers.";
+const USAGE: &str = "This counter is not read from the server's usage object.";
+const MEDIA: &str = "The request table does not say how many images or seconds of audio a request carries.";
+const VIDEO: &str = "Answers of video endpoints are not read.";
+
+const fn absent(tag: &'static str, reason: &'static str) -> Absent {
+    Absent { tag, reason }
+}
+
+/// Every metric that the reference registers and [`super::METRICS`] lacks.
+pub static ABSENT: &[Absent] = &[
+    absent("amd_average_gpu_power", GPU),
+    absent("amd_energy_delay_product", GPU),
+    absent("amd_energy_per_output_token", GPU),
+    absent("amd_energy_per_request", GPU),
+    absent("amd_energy_per_total_token", GPU),
+    absent("amd_energy_per_user", GPU),
+    absent("amd_goodput_per_watt", GPU),
+    absent("amd_output_tokens_per_joule", GPU),
+    absent("amd_output_tps_per_watt", GPU),
+    absent("amd_performance_per_watt", GPU),
+    absent("amd_total_gpu_energy", GPU),
+    absent("amd_total_gpu_power", GPU),
+    absent("nvidia_average_gpu_power", GPU),
+    absent("nvidia_energy_delay_product", GPU),
+    absent("nvidia_energy_per_output_token", GPU),
+    absent("nvidia_energy_per_request", GPU),
+    absent("nvidia_energy_per_total_token", GPU),
+    absent("nvidia_energy_per_user", GPU),
+    absent("nvidia_goodput_per_watt", GPU),
+    absent("nvidia_output_tokens_per_joule", GPU),
+    absent("nvidia_output_tps_per_watt", GPU),
+    absent("nvidia_performance_per_watt", GPU),
+    absent("nvidia_total_gpu_energy", GPU),
+    absent("nvidia_total_gpu_power", GPU),
+    absent("network_adjusted_request_latency", RTT),
+    absent("network_adjusted_time_to_first_output_token", RTT),
+    absent("network_adjusted_time_to_first_token", RTT),
+    absent("network_rtt", RTT),
+    absent("spec_decode_overall_draft_acceptance_rate", SPECULATION),
+    absent("spec_decode_token_weighted_acceptance_length", SPECULATION),
+    absent("total_accepted_draft_tokens", SPECULATION),
+    absent("total_draft_tokens", SPECULATION),
+    absent("total_spec_decode_steps", SPECULATION),
+    absent("spec_decode_acceptance_length", SPECULATION),
+    absent("spec_decode_accepted_draft_tokens", SPECULATION),
+    absent("spec_decode_accepted_per_verified", SPECULATION),
+    absent("spec_decode_draft_acceptance_rate", SPECULATION),
+    absent("spec_decode_draft_tokens", SPECULATION),
+    absent("spec_decode_steps", SPECULATION),
+    absent("total_usage_accepted_prediction_tokens", USAGE),
+    absent("total_usage_completion_audio_tokens", USAGE),
+    absent("total_usage_prompt_audio_seconds", USAGE),
+    absent("total_usage_prompt_audio_tokens", USAGE),
+    absent("total_usage_prompt_cache_miss_tokens", USAGE),
+    absent("total_usage_prompt_cache_write_tokens", USAGE),
+    absent("total_usage_rejected_prediction_tokens", USAGE),
+    absent("total_usage_tool_use_prompt_tokens", USAGE),
+    absent("usage_accepted_prediction_tokens", USAGE),
+    absent("usage_completion_audio_tokens", USAGE),
+    absent("usage_prompt_audio_seconds", USAGE),
+    absent("usage_prompt_audio_tokens", USAGE),
+    absent("usage_prompt_cache_miss_tokens", USAGE),
+    absent("usage_prompt_cache_write_tokens", USAGE),
+    absent("usage_rejected_prediction_tokens", USAGE),
+    absent("usage_tool_use_prompt_tokens", USAGE),
+    absent("audio_duration", MEDIA),
+    absent("image_latency", MEDIA),
+    absent("image_throughput", MEDIA),
+    absent("num_images", MEDIA),
+    absent("rtfx", MEDIA),
+    absent("video_inference_time", VIDEO),
+    absent("video_peak_memory", VIDEO),
+];

@@ -1,0 +1,179 @@
+//! Datasets as the program sends them, seen by a server that keeps every body.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+/// A server on a port of its own that answers everything alike.
+struct Server {
+    port: u16,
+    bodies: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let bodies: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = bodies.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(stream), kept) = (stream, kept.clone()) else { return };
+                std::thread::spawn(move || serve(stream, &kept));
+            }
+        });
+        Self { port, bodies }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        std::mem::take(&mut self.bodies.lock().unwrap())
+    }
+}
+
+fn serve(stream: TcpStream, kept: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut writer = stream;
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        kept.lock().unwrap().push(String::from_utf8(body).ok()?);
+        let answer = r#"{"object":"chat.completion","choices":[{"message":{"role":"assistant","content":"yes"}}]}"#;
+        write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len())
+            .ok()?;
+        writer.write_all(answer.as_bytes()).ok()?;
+    }
+}
+
+fn maser(dir: &Path, arguments: &[&str]) -> Output {
+    let mut maser = Command::new(env!("CARGO_BIN_EXE_maser"));
+    maser.current_dir(dir).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn profile(dir: &Path, server: &Server, arguments: &[&str]) -> Vec<String> {
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let common = ["profile", "-m", "mock-model", "-u", &url, "--use-server-token-count", "--concurrency", "1"];
+    let ran = maser(dir, &[&common, arguments].concat());
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    server.taken()
+}
+
+#[test]
+fn a_run_from_inputs_json_sends_the_same_bytes() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let rows = concat!(
+        "{\"text\":\"é \\u0001 \\\\ \\\"\",\"output_length\":64,\"extra\":{\"temperature\":0.1,\"big\":18446744073709551615,\"tiny\":5e-324}}\n",
+        "{\"text\":\"two\",\"extra\":{\"nested\":{\"b\":[1.5,-0.0,1e300,null],\"a\":{}}}}\n",
+        "{\"texts\":[\"three\",\"four\"],\"role\":\"user\"}\n",
+    );
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let first = profile(
+        dir.path(),
+        &server,
+        &["--input-file", "rows.jsonl", "--request-count", "3", "--artifact-dir", "one", "--extra-inputs", "top_p:0.9"],
+    );
+    assert_eq!(first.len(), 3);
+    let second = profile(
+        dir.path(),
+        &server,
+        &["--input-file", "one/inputs.json", "--request-count", "3", "--artifact-dir", "two"],
+    );
+    assert_eq!(first, second);
+    // What the second run writes is what it read.
+    let read = |run: &str| std::fs::read(dir.path().join(run).join("inputs.json")).unwrap();
+    assert_eq!(read("one"), read("two"));
+    // Its own input may lie where its files go.
+    let third = profile(
+        dir.path(),
+        &server,
+        &["--input-file", "two/inputs.json", "--request-count", "3", "--artifact-dir", "two"],
+    );
+    assert_eq!((third, read("one")), (first, read("two")));
+}
+
+#[test]
+fn every_session_stands_in_inputs_json_with_all_its_turns() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let rows = concat!(
+        "{\"session_id\":\"a\",\"turns\":[{\"text\":\"a0\"},{\"text\":\"a1\"}]}\n",
+        "{\"session_id\":\"b\",\"turns\":[{\"text\":\"b0\"}]}\n",
+    );
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    profile(dir.path(), &server, &["--input-file", "rows.jsonl", "--request-count", "1", "--artifact-dir", "run"]);
+    let inputs: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("run/inputs.json")).unwrap()).unwrap();
+    let said =
+        |session: usize, turn: usize| inputs["data"][session]["payloads"][turn]["messages"][0]["content"].clone();
+    assert_eq!([said(0, 0), said(0, 1), said(1, 0)], ["a0", "a1", "b0"]);
+    assert_eq!((&inputs["data"][0]["session_id"], &inputs["data"][1]["session_id"]), (&"a".into(), &"b".into()));
+}
+
+#[test]
+fn datasets_are_looked_at_and_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = concat!(
+        "{\"timestamp\":0,\"input_length\":1000,\"output_length\":5,\"hash_ids\":[1,2]}\n",
+        "{\"timestamp\":2000,\"input_length\":1500,\"output_length\":7,\"hash_ids\":[1,2,3]}\n",
+    );
+    std::fs::write(dir.path().join("trace.jsonl"), rows).unwrap();
+    let out = |arguments: &[&str]| {
+        let ran = maser(dir.path(), arguments);
+        assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let stats: serde_json::Value = serde_json::from_str(&out(&["dataset", "stats", "trace.jsonl", "--json"])).unwrap();
+    assert_eq!((&stats["blocks"]["references"], &stats["blocks"]["unique"]), (&5.into(), &3.into()));
+    assert_eq!(stats["arrivals"]["span_s"], 2.0);
+    assert!(out(&["dataset", "stats", "trace.jsonl"]).contains("5 references, 3 unique"));
+    assert!(out(&["analyze-trace", "trace.jsonl", "--output-file", "a.json"]).contains("Theoretical Hit Rates"));
+    let analysis: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("a.json")).unwrap()).unwrap();
+    assert_eq!((&analysis["total_requests"], &analysis["max_isl"]), (&2.into(), &1500.0.into()));
+    assert!(out(&["dataset", "list"]).contains("sharegpt"));
+    assert_eq!(
+        out(&["dataset", "synthesize", "trace.jsonl", "fast.jsonl", "--synthesis-speedup-ratio", "4"]),
+        "fast.jsonl: 2 rows\n"
+    );
+    assert!(std::fs::read_to_string(dir.path().join("fast.jsonl")).unwrap().contains("\"timestamp\":500,"));
+    let refused = |arguments: &[&str]| String::from_utf8(maser(dir.path(), arguments).stderr).unwrap();
+    let own = refused(&["dataset", "synthesize", "trace.jsonl", "./trace.jsonl"]);
+    assert_eq!(own, "error: ./trace.jsonl: the file would overwrite itself\n");
+    assert_eq!(refused(&["dataset", "stats", "none"]), "error: none: there is no such file\n");
+    let public = refused(&["profile", "-m", "x", "--public-dataset", "sharegpt"]);
+    assert!(public.contains("maser downloads nothing") && public.lines().count() == 1, "{public}");
+}
+
+#[test]
+fn a_compiled_dataset_and_a_cached_one_send_the_same_bytes() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let rows: String =
+        (0..5).map(|k| format!("{{\"input_length\":{},\"output_length\":4,\"hash_ids\":[{k}]}}\n", 30 + k)).collect();
+    std::fs::write(dir.path().join("trace.jsonl"), rows).unwrap();
+    let ran = maser(dir.path(), &["dataset", "compile", "trace.jsonl", "out.maserds", "--random-seed", "7"]);
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "out.maserds: 5 requests in 5 sessions\n");
+    let sent = |arguments: &[&str]| {
+        let all = [&["--random-seed", "7", "--request-count", "5", "--artifact-dir", "run"], arguments].concat();
+        profile(dir.path(), &server, &all)
+    };
+    let direct = sent(&["--input-file", "trace.jsonl"]);
+    assert_eq!(direct.len(), 5);
+    assert_eq!(sent(&["--input-file", "out.maserds"]), direct);
+    for _ in 0..2 {
+        assert_eq!(sent(&["--input-file", "trace.jsonl", "--dataset-cache", "cache"]), direct);
+        assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 1);
+    }
+}
