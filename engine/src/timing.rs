@@ -315,7 +315,9 @@ impl Timing {
         }
         self.all_pushed = true;
         if !self.is_sent(n, now) {
-            return Next::at(now.after(self.poll).min(self.stop_at));
+            // After its end what executors hold comes back at once.
+            let soon = if now < self.stop_at { self.stop_at } else { now.after(RETRY_STOCKED) };
+            return Next::at(now.after(self.poll).min(soon));
         }
         self.end_issuing(n, now)
     }
