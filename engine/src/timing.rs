@@ -181,6 +181,8 @@ pub struct Timing {
     /// No credit of this phase is due at or after this.
     stop_at: Instant,
     stopped: u8,
+    /// The phase has a limit.
+    is_limited: bool,
     /// Too many requests have failed: no further phase begins.
     given_up: bool,
     poll: Nanos,
@@ -226,6 +228,7 @@ impl Timing {
             opening: None,
             stop_at: Instant::NEVER,
             stopped: StopSignal::RUN,
+            is_limited: false,
             given_up: false,
             poll,
             digest: DIGEST_START,
@@ -312,7 +315,9 @@ impl Timing {
         }
         self.all_pushed = true;
         if !self.is_sent(n, now) {
-            return Next::at(now.after(self.poll).min(self.stop_at));
+            // After its end what executors hold comes back at once.
+            let soon = if now < self.stop_at { self.stop_at } else { now.after(RETRY_STOCKED) };
+            return Next::at(now.after(self.poll).min(soon));
         }
         self.end_issuing(n, now)
     }
@@ -320,6 +325,7 @@ impl Timing {
     /// Each executor's share of the phase's limit as it is now.
     fn set_shares(&mut self, n: usize, now: Instant) {
         let (phase, offset) = (&self.plan.phases[n], now.since(self.mark.start));
+        self.is_limited = phase.concurrency.is_some() || phase.prefill.is_some();
         let lanes = self.lanes.len();
         for (k, lane) in self.lanes.iter_mut().enumerate() {
             let own = |curve: &Option<LimitCurve>| curve.as_ref().map(|curve| share(curve.at(offset), k, lanes));
@@ -485,11 +491,15 @@ impl Timing {
         let lanes = self.lanes.len();
         let turn = self.next_lane;
         self.next_lane = (turn + 1) % lanes;
+        let single = self.is_single_turn();
+        if single && !self.is_limited {
+            // What is due goes at once, wherever it is: there is nothing to weigh.
+            return (0..lanes).map(|k| (turn + k) % lanes).find(|&k| self.lanes[k].has_room());
+        }
         let usable = |&k: &usize| {
             let lane = &self.lanes[k];
             lane.has_room() && lane.has_share && lane.stock(n) < WAITING
         };
-        let single = self.is_single_turn();
         let wanted = |lane: &Lane| {
             let ready = Progress::get(&lane.progress.phase(n).ready);
             ready.saturating_sub(lane.stock(n))

@@ -114,7 +114,7 @@ impl<W: Wire> Executor<W> {
             let Some(order) = self.ends.orders.pop() else { break };
             match order {
                 Order::Open(n) => self.open_ahead(n, now),
-                Order::Phase { phase, start, stop_at } => self.begin_phase(phase as usize, start, stop_at),
+                Order::Phase { phase, start, stop_at } => self.begin_phase(phase as usize, (start, stop_at), now),
                 Order::Credit(credit) => self.shards[self.current].push(credit),
                 Order::StopStarting => {
                     self.shards[self.current].stop();
@@ -128,9 +128,11 @@ impl<W: Wire> Executor<W> {
         }
     }
 
-    fn begin_phase(&mut self, n: usize, start: Instant, stop_at: Instant) {
+    fn begin_phase(&mut self, n: usize, (start, stop_at): (Instant, Instant), now: Instant) {
         let plan = self.plan.clone();
         let Some(phase) = plan.phases.get(n) else { return };
+        self.shards[self.current].stop();
+        self.hand_back(now);
         let queue = self.shards[self.current].take_queue();
         self.current = n;
         let mode = Mode::of(phase, plan.requests.is_single_turn());

@@ -18,25 +18,37 @@ struct Permit {
     credited: bool,
 }
 
+/// Whose turn a request is.
+#[derive(Debug, Clone, Copy)]
+struct Of {
+    /// The session's slot; [`NONE`] where it has one turn.
+    slot: u32,
+    /// The session's number in its phase.
+    number: u64,
+    target: u16,
+    keeps_reply: bool,
+}
+
 impl From<Release> for Permit {
     fn from(release: Release) -> Self {
-        let mut flags = 0;
-        for (holds, bit) in [
-            (release.credit.is_scheduled(), flag::SCHEDULED),
-            (release.queued, flag::QUEUED),
-            (release.over_limit, flag::OVER_LIMIT),
-        ] {
-            if holds {
-                flags |= bit;
-            }
-        }
+        let bit = |holds: bool, bit: u16| if holds { bit } else { 0 };
+        let flags = bit(release.credit.is_scheduled(), flag::SCHEDULED)
+            | bit(release.queued, flag::QUEUED)
+            | bit(release.over_limit, flag::OVER_LIMIT);
         Self { due: release.due, flags, credited: true }
     }
 }
 
 impl<W: Wire> Executor<W> {
     /// When the next request can start; [`Instant::NEVER`] if that takes an event.
+    #[inline]
     pub(super) fn next_start(&self) -> Instant {
+        let shard = &self.shards[self.current];
+        if shard.mode == Mode::Single { shard.next_due(Need::Session) } else { self.next_turn() }
+    }
+
+    /// When the next turn of a session can start.
+    fn next_turn(&self) -> Instant {
         let shard = &self.shards[self.current];
         let ready = !self.sessions.ready.is_empty();
         match shard.mode {
@@ -139,21 +151,20 @@ impl<W: Wire> Executor<W> {
         }
     }
 
+    #[inline]
     fn start_single(&mut self, now: Instant) -> bool {
         let release = match self.take(now, Need::Session) {
             Ok(release) => release,
             Err(disposed) => return disposed,
         };
         let Credit { seq, request, .. } = release.credit;
-        let target = self.targets.pick(seq);
-        let slot = self.board(seq, request, release.into(), now);
-        let flight = &mut self.flights[slot as usize];
-        (flight.session, flight.record.session, flight.record.target) = (NONE, seq, target);
-        self.depart(slot, now);
+        let of = Of { slot: NONE, number: seq, target: self.targets.pick(seq), keeps_reply: false };
+        self.depart(seq, request, release.into(), of, now);
         true
     }
 
     /// The next credit, with its slots; otherwise whether it was dropped.
+    #[inline]
     fn take(&mut self, now: Instant, need: Need) -> Result<Release, bool> {
         match self.shards[self.current].take(now, need) {
             Taken::Go(release) => Ok(release),
@@ -252,20 +263,29 @@ impl<W: Wire> Executor<W> {
         if !permit.credited {
             Progress::add(&self.counters().own, 1);
         }
-        let flight = self.board(seq, request, permit, now);
         if is_sent {
             Progress::add(&self.counters().sessions_sent, 1);
         }
-        let flight_ref = &mut self.flights[flight as usize];
-        flight_ref.session = slot;
-        (flight_ref.record.session, flight_ref.record.target) = (number, target);
-        flight_ref.answer.keeps_reply = !is_sent && turn.history == History::OwnAndReply;
-        flight_ref.answer.reset();
-        self.depart(flight, now);
+        let keeps_reply = !is_sent && turn.history == History::OwnAndReply;
+        self.depart(seq, request, permit, Of { slot, number, target, keeps_reply }, now);
+    }
+
+    /// Sends a request.
+    #[inline]
+    fn depart(&mut self, seq: u64, request: u32, permit: Permit, of: Of, now: Instant) {
+        let slot = self.board(seq, request, permit, of, now);
+        let counters = self.counters();
+        Progress::add(&counters.started, 1);
+        if permit.flags & (flag::QUEUED | flag::OVER_LIMIT) != 0 {
+            let queued = permit.flags & flag::QUEUED != 0;
+            Progress::add(if queued { &counters.queued } else { &counters.over_limit }, 1);
+        }
+        self.targets.begin(of.target);
+        self.seat(slot, now);
     }
 
     /// Gives the request a slot and a fresh record.
-    fn board(&mut self, seq: u64, request: u32, permit: Permit, start: Instant) -> u32 {
+    fn board(&mut self, seq: u64, request: u32, permit: Permit, of: Of, start: Instant) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.flights.push(Flight::new(self.plan.response_field.clone()));
             self.flights.len() as u32 - 1
@@ -278,8 +298,10 @@ impl<W: Wire> Executor<W> {
         flight.credit = Credit { seq, due: permit.due, request, turns: 0, phase };
         flight.conn = None;
         flight.retried = false;
+        flight.session = of.slot;
         flight.prefilling = shard.limits_prefill();
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
+        flight.answer.keeps_reply = of.keeps_reply;
         flight.answer.reset();
         flight.record = Record {
             seq,
@@ -289,6 +311,8 @@ impl<W: Wire> Executor<W> {
             phase,
             flags: permit.flags,
             executor: self.id,
+            target: of.target,
+            session: of.number,
             usage_prompt: UNKNOWN,
             usage_completion: UNKNOWN,
             usage_reasoning: UNKNOWN,
@@ -298,20 +322,6 @@ impl<W: Wire> Executor<W> {
         };
         self.link(slot);
         slot
-    }
-
-    /// The request is in flight from here on.
-    fn depart(&mut self, slot: u32, now: Instant) {
-        let record = &self.flights[slot as usize].record;
-        let (target, flags) = (record.target, record.flags);
-        let counters = self.counters();
-        Progress::add(&counters.started, 1);
-        if flags & (flag::QUEUED | flag::OVER_LIMIT) != 0 {
-            let counter = if flags & flag::QUEUED != 0 { &counters.queued } else { &counters.over_limit };
-            Progress::add(counter, 1);
-        }
-        self.targets.begin(target);
-        self.seat(slot, now);
     }
 
     /// A turn of a session has ended.

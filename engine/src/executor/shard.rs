@@ -47,6 +47,8 @@ pub(super) struct Shard {
     waiting: VecDeque<Credit>,
     sessions: Slots,
     prefill: Slots,
+    /// Either has a limit.
+    is_limited: bool,
     late: LatePolicy,
     pub(super) start: Instant,
     stop_at: Instant,
@@ -94,6 +96,7 @@ impl Shard {
             waiting: VecDeque::new(),
             sessions: none(),
             prefill: none(),
+            is_limited: false,
             late: LatePolicy::Queue,
             start: Instant::UNSET,
             stop_at: Instant::NEVER,
@@ -128,6 +131,7 @@ impl Shard {
         Self {
             mode,
             waiting: queue,
+            is_limited: concurrency.is_some() || phase.prefill.is_some(),
             sessions: slots(&concurrency),
             prefill: slots(&phase.prefill),
             late: phase.late,
@@ -201,9 +205,11 @@ impl Shard {
 
     /// When the next credit, whose request has this need, can be released or dropped; [`Instant::NEVER`] if that takes an
     /// event.
+    #[inline]
     pub(super) fn next_due(&self, need: Need) -> Instant {
         match self.waiting.front() {
             None => Instant::NEVER,
+            Some(credit) if !self.is_limited => credit.due,
             Some(credit) if credit.is_scheduled() && self.late != LatePolicy::Queue => credit.due,
             Some(credit) => credit.due.max(self.slot_at(need)),
         }
@@ -215,8 +221,24 @@ impl Shard {
     }
 
     /// The next credit whose time has come, if a slot is free for its request, or it needs none.
+    #[inline]
     pub(super) fn take(&mut self, now: Instant, need: Need) -> Taken {
         let Some(&credit) = self.waiting.front() else { return Taken::Nothing };
+        if !self.is_limited {
+            let over = self.stopped || (now >= self.stop_at && !credit.is_scheduled());
+            if over || credit.due > now {
+                return Taken::Nothing;
+            }
+            self.waiting.pop_front();
+            self.occupy(need);
+            let due = if credit.is_scheduled() { credit.due } else { self.freed_at };
+            return Taken::Go(Release { credit, due, queued: false, over_limit: false });
+        }
+        self.take_limited(credit, now, need)
+    }
+
+    /// The same where there is a limit.
+    fn take_limited(&mut self, credit: Credit, now: Instant, need: Need) -> Taken {
         self.refresh(now);
         let (scheduled, free) = (credit.is_scheduled(), self.has_slot(need));
         let found_full = scheduled && credit.due < self.full_until(need);

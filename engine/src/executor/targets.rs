@@ -65,12 +65,16 @@ impl Targets {
 
     #[inline]
     pub(super) fn begin(&mut self, target: u16) {
-        self.in_flight[target as usize] += 1;
+        if self.least {
+            self.in_flight[target as usize] += 1;
+        }
     }
 
     #[inline]
     pub(super) fn end(&mut self, target: u16) {
-        self.in_flight[target as usize] -= 1;
+        if self.least {
+            self.in_flight[target as usize] -= 1;
+        }
     }
 }
 
