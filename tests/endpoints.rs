@@ -158,7 +158,6 @@ fn what_cannot_be_sent_is_refused_before_any_traffic() {
         (&["--endpoint-type", "video-generation"][..], "--endpoint-type video-generation: not supported yet"),
         (&["--endpoint-type", "nothing"], "--endpoint-type nothing: expected one of chat, completions"),
         (&["--endpoint-type", "raw"], "--endpoint-type raw: bodies are sent as the input file has them"),
-        (&["--endpoint-type", "nim-rankings"], "--endpoint-type nim_rankings: a ranking asks one question"),
         (&["--endpoint-type", "template"], "--endpoint-type template: it needs --extra-inputs payload_template"),
         (
             &["--endpoint-type", "template", "--extra-inputs", r#"{"payload_template":"{\"a\": {{ text }}}"}"#],
