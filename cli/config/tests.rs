@@ -55,7 +55,25 @@ fn options_that_do_not_go_together_are_refused_by_name() {
     let table = [
         ("--streaming", "--model is required; add -m NAME"),
         ("-m a,b", "--model: several models"),
-        ("-m x -u a -u b", "--url: several servers"),
+        ("-m x -u a -u b:0", "--url b:0: expected a port"),
+        ("-m x -u a,b,,c", "--url : the URL names no host"),
+        ("-m x -u a -u b --url-weights 1,2", "--url-weights needs --url-strategy weighted; round-robin has"),
+        ("-m x -u a -u b --url-strategy weighted", "--url-strategy weighted needs --url-weights"),
+        ("-m x -u a,b --url-strategy weighted --url-weights 1,2,3", "--url-weights: there are 3 for the 2 of --url"),
+        ("-m x --wait-for-model-mode models", "--wait-for-model-mode needs --wait-for-model-timeout"),
+        ("-m x --wait-for-model-interval 1", "--wait-for-model-interval needs --wait-for-model-timeout"),
+        (
+            "-m x --endpoint-type image_generation --wait-for-model-timeout 5",
+            "--wait-for-model-timeout: to see whether it answers, image_generation would have to make",
+        ),
+        (
+            "-m x --input-file FILE --fixed-schedule --dataset-sampling-strategy shuffle",
+            "--dataset-sampling-strategy: --fixed-schedule, so every request has its time",
+        ),
+        (
+            "-m x --user-centric-rate 1 --num-users 2 --dataset-sampling-strategy random",
+            "--dataset-sampling-strategy: with --user-centric-rate",
+        ),
         ("-m x -u https://h", "--url https://h: https is not supported yet"),
         ("-m x -u http://h:0", "--url http://h:0: expected a port"),
         ("-m x -u http://me:pw@h", "--url http://<redacted>@h: credentials"),
@@ -226,13 +244,14 @@ fn what_has_no_effect_is_noted() {
 #[test]
 fn the_defaults_are_the_reference_s() {
     let config = run("-m mock");
-    assert_eq!(config.endpoint.url.as_str(), "http://localhost:8000");
-    assert_eq!(config.endpoint.target("m"), "/v1/chat/completions");
+    assert_eq!(config.endpoint.urls[0].as_str(), "http://localhost:8000");
+    assert_eq!(config.endpoint.target(&config.endpoint.urls[0], "m"), "/v1/chat/completions");
     assert_eq!(config.endpoint.timeout, 21_600_000_000_000);
     assert_eq!(config.ui, Ui::None);
     assert_eq!(config.tokenizer.name(), "builtin");
     assert!(config.machine.preconnect);
     let phase = PhaseConfig {
+        seamless: false,
         name: "profiling",
         kind: PhaseKind::Profiling,
         arrival: Arrival::ClosedLoop,
@@ -464,7 +483,7 @@ fn each_type_has_its_path_and_stream() {
         ("--endpoint-type embeddings --custom-endpoint /e", "/e"),
     ] {
         let config = run(&format!("-m org/m {line}"));
-        assert_eq!(config.endpoint.target("org/m"), target, "{line}");
+        assert_eq!(config.endpoint.target(&config.endpoint.urls[0], "org/m"), target, "{line}");
     }
     let config = run("-m m --endpoint-type nim-rankings --streaming");
     assert!(!config.endpoint.streaming);
@@ -480,9 +499,9 @@ fn each_type_has_its_path_and_stream() {
 fn a_mock_is_the_server() {
     let mut config = run("--mock=model=tiny,host=::1 --streaming");
     assert_eq!(config.model, "tiny");
-    config.endpoint.url.set_port(4321);
-    assert_eq!(config.endpoint.url.as_str(), "http://[::1]:4321");
-    assert_eq!(config.endpoint.url.host_header(), "[::1]:4321");
+    config.endpoint.set_port(4321);
+    assert_eq!(config.endpoint.urls[0].as_str(), "http://[::1]:4321");
+    assert_eq!(config.endpoint.urls[0].host_header(), "[::1]:4321");
     assert_eq!(run("--mock").model, "mock");
 }
 
