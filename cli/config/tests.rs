@@ -574,3 +574,26 @@ fn given_options_show_in_the_files_in_the_reference_s_order() {
     assert_eq!(text("runtime"), r#"{"ui":"simple","workers":2}"#);
     assert_eq!(text("logging"), r#"{"level":"DEBUG"}"#);
 }
+
+#[test]
+fn servers_and_what_they_are_asked_show_in_the_files() {
+    let config = run("-m m -u a:1,b:2/v1 --url-strategy weighted --url-weights 3,1 --connection-reuse-strategy never \
+         --wait-for-model-timeout 9 --server-profiler --reset-kv-cache-path /flush --dataset-sampling-strategy shuffle \
+         --warmup-request-count 2 --seamless-warmup");
+    let shown = config.input_config();
+    assert_eq!(
+        shown["endpoint"].to_string(),
+        r#"{"urls":["http://a:1","http://b:2/v1"],"url_strategy":"weighted","url_weights":[3,1],"connection_reuse":"never","wait_for_model":{"timeout":9.0,"mode":"inference","interval":5.0},"reset_kv_cache":{"timeout":30.0,"path":"/flush"},"server_profiler":{"timeout":30.0,"start_path":"/start_profile","stop_path":"/stop_profile"}}"#
+    );
+    assert_eq!(shown["datasets"][0]["sampling"], "shuffle");
+    assert_eq!((&shown["phases"][0]["seamless"], &shown["phases"][1]["seamless"]), (&Value::Null, &true.into()));
+    let at = &config.endpoint;
+    let beside: Vec<String> = at.urls.iter().map(|url| at.beside(url, "/v1/models", "m")).collect();
+    assert_eq!(beside, ["/v1/models", "/v1/models"]);
+    let whole = run("-m m -u h/proxy/v1/chat/completions?x=1");
+    assert_eq!(whole.endpoint.beside(&whole.endpoint.urls[0], "/v1/models", "m"), "/proxy/v1/models?x=1");
+    let noted = run("-m m --url-strategy least-in-flight --wait-for-model-interval 5 --seamless-warmup").notes.join("\n");
+    for flag in ["--url-strategy least-in-flight", "--wait-for-model-interval", "--seamless-warmup"] {
+        assert!(noted.contains(&format!("{flag} has no effect ")), "{noted}");
+    }
+}
