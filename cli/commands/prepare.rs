@@ -300,16 +300,10 @@ fn captures_text(config: &ProfileConfig) -> bool {
 
 /// Refuses what is understood and cannot be done yet.
 pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
-    let load = &config.load;
-    for (flag, asked) in [
-        ("--abort-below-adherence", load.abort_below_adherence.is_some()),
-        ("--no-open-loop-replay", config.replay.open == Loop::Closed),
-    ] {
-        if asked {
-            return Err(Refusal::new(format!(
-                "{flag} is not supported yet by this version of maser; remove it to run without it"
-            )));
-        }
+    if config.replay.open == Loop::Closed {
+        return Err(Refusal::new(
+            "--no-open-loop-replay is not supported yet by this version of maser; remove it to run without it",
+        ));
     }
     Ok(())
 }
@@ -320,6 +314,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
     };
     let phase = |p: &PhaseConfig| {
         let warmup = p.kind == PhaseKind::Warmup;
+        let scheduled = p.arrival != Arrival::ClosedLoop;
         Phase {
             name: p.name.to_owned(),
             warmup,
@@ -333,6 +328,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             duration: p.duration_ns,
             grace: p.grace_ns,
             failed_threshold: config.load.failed_threshold.filter(|_| !warmup),
+            least_adherence: config.load.abort_below_adherence.filter(|_| !warmup && scheduled).map(|p| p / 100.0),
             cancellation: p
                 .cancellation
                 .filter(|_| !warmup)

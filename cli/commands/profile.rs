@@ -98,6 +98,12 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
                 "--failed-request-threshold: more requests failed than that, so the run was stopped".to_owned(),
             ))
         }
+        Ok(()) if issued.below_adherence.load(Ordering::Acquire) => {
+            code?;
+            Err(Failure::Failed(
+                "--abort-below-adherence: fewer requests left on time than that, so the run was stopped".to_owned(),
+            ))
+        }
         Ok(()) => served.and(code),
     }
 }
