@@ -316,25 +316,13 @@ fn captures_text(config: &ProfileConfig) -> bool {
     !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
-/// Refuses what is understood and cannot be done yet.
-pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
-    let load = &config.load;
-    for (flag, asked) in [("--abort-below-adherence", load.abort_below_adherence.is_some())] {
-        if asked {
-            return Err(Refusal::new(format!(
-                "{flag} is not supported yet by this version of maser; remove it to run without it"
-            )));
-        }
-    }
-    Ok(())
-}
-
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
     };
     let phase = |p: &PhaseConfig| {
         let warmup = p.kind == PhaseKind::Warmup;
+        let scheduled = p.arrival != Arrival::ClosedLoop;
         Phase {
             name: p.name.to_owned(),
             warmup,
@@ -349,6 +337,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             duration: p.duration_ns,
             grace: p.grace_ns,
             failed_threshold: config.load.failed_threshold.filter(|_| !warmup),
+            least_adherence: config.load.abort_below_adherence.filter(|_| !warmup && scheduled).map(|p| p / 100.0),
             cancellation: p
                 .cancellation
                 .filter(|_| !warmup)
