@@ -30,6 +30,9 @@ impl<W: Wire> Executor<W> {
                 self.finish(slot, outcome, now);
                 return true;
             }
+            if std::mem::take(&mut flight.prefilling) {
+                self.shards[flight.record.phase as usize].free_prefill(now);
+            }
         }
         flight.answer.begin_exchange(follow.is_file);
         (flight.conn, flight.retried) = (None, false);
