@@ -328,6 +328,7 @@ pub(super) fn plan(
         sampling: config.sampling,
         endpoint: config.endpoint.kind,
         response_field: config.endpoint.response_field.clone().map(Arc::new),
+        follow_ups: config.endpoint.follow_ups,
         requests: bodies.requests.clone(),
         capture: Capture {
             text: captures_text(config) || config.output.outputs,

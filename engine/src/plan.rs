@@ -28,6 +28,8 @@ pub struct Plan {
     pub endpoint: endpoint::Kind,
     /// Where in an answer its output stands, if not where the protocol has it.
     pub response_field: Option<Arc<endpoint::ResponseField>>,
+    /// How requests that take several exchanges go on.
+    pub follow_ups: endpoint::FollowUps,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.
