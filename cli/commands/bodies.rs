@@ -83,6 +83,7 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> R
     let tokenizer = tokenizer(config)?;
     let options = options(config);
     let kind = config.endpoint.kind;
+    let how = (&config.replay, !config.tokenizer.chat_template);
     let (mut body, mut failed) = (Vec::new(), None);
     let built = spec.build(tokenizer.as_ref(), &mut |conversation| match add(
         &conversation,
@@ -90,7 +91,7 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> R
         &options,
         &mut builder,
         &mut body,
-        &config.replay,
+        how,
     ) {
         Ok(()) => Ok(()),
         Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
@@ -320,7 +321,7 @@ fn add(
     options: &endpoint::Options,
     builder: &mut RequestsBuilder,
     body: &mut Vec<u8>,
-    replay: &Replay,
+    (replay, joins): (&Replay, bool),
 ) -> Result<(), Unbuilt> {
     for (k, turn) in conversation.turns.iter().enumerate() {
         if k == 0 || replay.open == Loop::Strict {
@@ -334,16 +335,59 @@ fn add(
             Context::MessageArray => History::None,
         };
         let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
-        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at: turn.timestamp_ns })?;
+        let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
+        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
+        let alone = replay.open == Loop::Strict;
+        let has_later = k + 1 < conversation.turns.len();
         builder.describe(&RequestInfo {
             conversation: &conversation.session_id,
             turn: k as u32,
             // Where there is no text, there is no count of it.
-            input_tokens: conversation.input_tokens(k).filter(|n| *n > 0 && kind.tokenizes_input()),
+            input_tokens: input_tokens(conversation, k, alone, joins).filter(|n| *n > 0 && kind.tokenizes_input()),
             max_tokens: turn.max_tokens,
+            keeps_reply: history == History::OwnAndReply && splice.is_some() && has_later && !alone,
+            resets: turn.reset_context,
         });
     }
     Ok(())
+}
+
+/// When the trace has turn `k` sent. In a closed loop a later turn goes when the one before it has been answered and its
+/// delay has passed: its timestamp alone does not tell that delay, for the answer lies in between.
+fn planned(conversation: &Conversation, k: usize, replay: &Replay) -> Result<Option<Nanos>, Unfit> {
+    let turn = &conversation.turns[k];
+    match (replay.open, turn.timestamp_ns, turn.delay_ns) {
+        (Loop::Closed, Some(_), None) if k > 0 => Err(Unfit(format!(
+            "--no-open-loop-replay: turn {} of session {} has a timestamp and no delay, and so no pause after the answer \
+             before it",
+            k + 1,
+            conversation.session_id
+        ))),
+        (Loop::Closed, ..) if k > 0 => Ok(None),
+        (_, at, _) => Ok(at),
+    }
+}
+
+/// Input tokens of turn `k`, without the server's answers before it. `alone`: the turn is a session of its own, and carries
+/// nothing of the turns before it. `joins`: the texts of an input are counted joined with one space, as the reference counts
+/// them; it is a token of its own before a text that begins with white space, and part of the first word else.
+fn input_tokens(conversation: &Conversation, k: usize, alone: bool, joins: bool) -> Option<u32> {
+    let all = conversation.input_tokens(k)?;
+    if conversation.context == Context::MessageArray || k == 0 {
+        return Some(all);
+    }
+    let turns = conversation.turns.get(..=k)?;
+    if alone {
+        let before = conversation.input_tokens(k - 1).filter(|_| !turns[k].reset_context).unwrap_or(0);
+        let head = conversation.head_tokens.unwrap_or(0);
+        return Some(if turns[k].reset_context { all } else { all - before.min(all) + head });
+    }
+    let first = turns.iter().rposition(|turn| turn.reset_context).unwrap_or(0);
+    let begins_with_space = |turn: &&maser_datasets::Turn| {
+        turn.all_texts().next().is_some_and(|text| text.starts_with(char::is_whitespace))
+    };
+    let joints = if joins { turns[first + 1..].iter().filter(begins_with_space).count() } else { 0 };
+    Some(all.saturating_add(joints as u32))
 }
 
 /// A delay of the input as it is waited for.
@@ -352,7 +396,8 @@ fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
     replay.turn_delay_cap.map_or(faster, |cap| faster.min(cap))
 }
 
-fn options(config: &ProfileConfig) -> endpoint::Options {
+/// The options of request bodies.
+pub(super) fn options(config: &ProfileConfig) -> endpoint::Options {
     endpoint::Options {
         model: config.model.clone(),
         streaming: config.endpoint.streaming,

@@ -2,12 +2,12 @@
 
 use super::Failure;
 use super::bodies::Bodies;
-use crate::config::{Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig};
+use crate::config::{Arrival, FixedSchedule, Input, IpVersion, PhaseConfig, PhaseKind, ProfileConfig, Url};
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
 use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
-use maser_engine::plan::{self, Balance, Capture, Phase, Plan, Requests, Reuse, Sampling, Target};
+use maser_engine::plan::{self, Capture, Phase, Plan, Requests, Reuse, Target};
 use maser_engine::schedule::{self, Gaps, LimitCurve, Ramp, RateCurve, Tied, UserCentric};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -55,12 +55,13 @@ pub(super) fn plan(
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
-        targets: vec![target(config)?],
-        balance: Balance::RoundRobin,
-        reuse: Reuse::Pooled,
-        sampling: Sampling::Sequential,
+        targets: config.endpoint.urls.iter().map(|url| target(config, url)).collect::<Result<_, _>>()?,
+        balance: config.endpoint.balance(),
+        reuse: config.endpoint.reuse.unwrap_or(Reuse::Pooled),
+        sampling: config.sampling,
         endpoint: config.endpoint.kind,
         response_field: config.endpoint.response_field.clone().map(Arc::new),
+        follow_ups: config.endpoint.follow_ups,
         requests: bodies.requests.clone(),
         capture: Capture {
             text: captures_text(config) || config.output.outputs,
@@ -79,32 +80,18 @@ fn captures_text(config: &ProfileConfig) -> bool {
     !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
-/// Refuses what is understood and cannot be done yet.
-pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
-    let load = &config.load;
-    for (flag, asked) in [
-        ("--abort-below-adherence", load.abort_below_adherence.is_some()),
-        ("--no-open-loop-replay", config.replay.open == Loop::Closed),
-    ] {
-        if asked {
-            return Err(Refusal::new(format!(
-                "{flag} is not supported yet by this version of maser; remove it to run without it"
-            )));
-        }
-    }
-    Ok(())
-}
-
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
     };
     let phase = |p: &PhaseConfig| {
         let warmup = p.kind == PhaseKind::Warmup;
+        let scheduled = p.arrival != Arrival::ClosedLoop;
         Phase {
             name: p.name.to_owned(),
             warmup,
-            seamless: false,
+            seamless: p.seamless,
+            gated: is_gated(config, p),
             schedule: schedule(p, bodies, times, seed),
             concurrency: limit(p.concurrency, &p.concurrency_ramp),
             prefill: limit(p.prefill_concurrency, &p.prefill_ramp),
@@ -114,6 +101,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             duration: p.duration_ns,
             grace: p.grace_ns,
             failed_threshold: config.load.failed_threshold.filter(|_| !warmup),
+            least_adherence: config.load.abort_below_adherence.filter(|_| !warmup && scheduled).map(|p| p / 100.0),
             cancellation: p
                 .cancellation
                 .filter(|_| !warmup)
@@ -121,6 +109,13 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
         }
     };
     config.load.phases.iter().map(phase).collect()
+}
+
+/// Whether a phase waits for the servers' profilers. They cannot be started between phases that have no gap, nor need
+/// they be where nothing goes before.
+pub(super) fn is_gated(config: &ProfileConfig, phase: &PhaseConfig) -> bool {
+    let follows = config.load.phases.len() > 1 && phase.kind == PhaseKind::Profiling;
+    config.control.profiler.is_some() && follows && !phase.seamless
 }
 
 /// Users need turns to send at their pace.
@@ -218,7 +213,7 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusa
     (0..requests.sessions()).map(offset).collect()
 }
 
-fn target(config: &ProfileConfig) -> Result<Target, Failure> {
+fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
     let endpoint = &config.endpoint;
     let user = |name: &str| endpoint.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
     let mut headers = Vec::new();
@@ -230,17 +225,16 @@ fn target(config: &ProfileConfig) -> Result<Target, Failure> {
     let users = endpoint.headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host"));
     headers.extend(users.map(|h| (h.name.clone(), h.value.clone())));
     Ok(Target {
-        addrs: addresses(config)?,
-        host: user("host").map_or_else(|| endpoint.url.host_header(), |h| h.value.clone()),
-        path: endpoint.target(&config.model),
+        addrs: addresses(config, url)?,
+        host: user("host").map_or_else(|| url.host_header(), |h| h.value.clone()),
+        path: endpoint.target(url, &config.model),
         correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
         headers,
     })
 }
 
 /// The server's addresses: IPv4 where there is one, as the reference does, else IPv6; AIPERF_HTTP_IP_VERSION narrows it.
-fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
-    let url = &config.endpoint.url;
+fn addresses(config: &ProfileConfig, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
     let failed = |why: String| Failure::Failed(format!("--url {}: the host name {} {why}", url.as_str(), url.host));
     let all = (url.host.as_str(), url.port).to_socket_addrs();
     let all: Vec<SocketAddr> = all.map_err(|e| failed(format!("cannot be resolved: {e}")))?.collect();
@@ -256,8 +250,12 @@ fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
     Ok(wanted)
 }
 
-/// Whether anything listens there, before any load is made.
-pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<(), Failure> {
+/// Whether something listens at every server, before any load is made.
+pub(super) fn look_at_servers(config: &ProfileConfig, plan: &Plan) -> Result<(), Failure> {
+    config.endpoint.urls.iter().zip(&plan.targets).try_for_each(|(url, target)| look_at_server(url, target))
+}
+
+fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
     let mut last = None;
     for addr in &target.addrs {
         match TcpStream::connect_timeout(addr, FIRST_LOOK) {
@@ -266,7 +264,7 @@ pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<
         }
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
-    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
+    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", url.as_str())))
 }
 
 #[cfg(test)]

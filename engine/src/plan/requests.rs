@@ -489,7 +489,7 @@ mod tests {
         builder.push_turn(b"[1]", Turn { delay: 0, ..turn }).unwrap();
         builder.push_turn(b"[2]", turn).unwrap();
         for k in 0..3 {
-            let info = RequestInfo { conversation: "é", turn: k, input_tokens: Some(k), max_tokens: None };
+            let info = RequestInfo { conversation: "é", turn: k, ..RequestInfo::default() };
             builder.describe(&info);
         }
         turn
