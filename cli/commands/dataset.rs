@@ -53,7 +53,7 @@ fn stats(args: &args::DatasetStats) -> Result<u8, Failure> {
 
 fn stats_text(path: &Path, stats: &Stats) -> String {
     let mut text = format!(
-        "{}: {}, {} requests in {} sessions\n",
+        "{}\n{}, {} requests in {} sessions\n",
         path.display(),
         stats.format,
         grouped(stats.requests),
@@ -68,19 +68,19 @@ fn stats_text(path: &Path, stats: &Stats) -> String {
         text += &arrivals_text(arrivals);
     }
     text += &format!(
-        "\n{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
+        "\n{:<16}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n",
         "", "mean", "std dev", "min", "p25", "median", "p75", "p99", "max"
     );
     let rows = [
         ("input tokens", &stats.input_tokens),
         ("output tokens", &stats.output_tokens),
-        ("turns of a session", &stats.turns),
+        ("turns", &stats.turns),
         ("delays, ms", &stats.delays_ms),
     ];
     for (name, values) in &rows {
         if let Some(d) = values {
             let figures = [d.mean, d.std_dev, d.min, d.p25, d.median, d.p75, d.p99, d.max];
-            text += &format!("{name:<22}{}\n", figures.map(|x| format!("{:>10}", figure(x))).concat());
+            text += &format!("{name:<16}{}\n", figures.map(|x| format!(" {:>7}", figure(x))).concat());
         }
     }
     for (name, values) in &rows {
@@ -90,7 +90,7 @@ fn stats_text(path: &Path, stats: &Stats) -> String {
     }
     if let Some(blocks) = &stats.blocks {
         text += &format!(
-            "\nblocks of {} tokens: {} references, {} unique; {:.1} % name a block again, a prefix cache without limits \
+            "\nblocks of {} tokens: {} references, {} unique\n  {:.1} % name a block again, a prefix cache without limits \
              answers {:.1} %\n",
             blocks.size,
             grouped(blocks.references),
@@ -105,8 +105,8 @@ fn stats_text(path: &Path, stats: &Stats) -> String {
 fn arrivals_text(a: &Arrivals) -> String {
     let fano: Vec<String> = a.fano.iter().map(|f| format!("{:.2} over {} s", f.factor, f.window_s)).collect();
     let mut text = format!(
-        "\narrivals: {} s, {:.3} requests/s; gaps have CV {:.2}; Fano factor {}\n  {} different times for {} requests, at \
-         most {} at once; all gaps are multiples of {} s{}\n",
+        "\narrivals: {} s, {:.3} requests/s; gaps have CV {:.2}\n  Fano factor {}\n  {} different times for {} requests, \
+         at most {} at once\n  all gaps are multiples of {} s{}\n",
         figure(a.span_s),
         a.rate,
         a.gap_cv,
@@ -178,7 +178,7 @@ pub(crate) fn analyze(args: &args::Analyze) -> Result<u8, Failure> {
 
 fn analysis_text(path: &Path, a: &Analysis) -> String {
     let mut text = format!(
-        "{}: {} requests, {} unique prefixes, {} prefix groups\n\n{:<24}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\n",
+        "{}: {} requests, {} unique prefixes, {} prefix groups\n\n{:<22}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}\n",
         path.display(),
         grouped(a.total_requests),
         grouped(a.unique_prefixes),
@@ -201,7 +201,7 @@ fn analysis_text(path: &Path, a: &Analysis) -> String {
     ];
     for (name, f) in rows {
         let figures = [f.mean, f.std_dev, f.min, f.p25, f.median, f.p75, f.max];
-        text += &format!("{name:<24}{}\n", figures.map(|x| format!("{x:>12.2}")).concat());
+        text += &format!("{name:<22}{}\n", figures.map(|x| format!(" {:>7}", figure(x))).concat());
     }
     text.trim_end().to_owned()
 }

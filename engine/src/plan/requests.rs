@@ -306,7 +306,7 @@ impl RequestsBuilder {
     /// # Errors
     /// The file cannot be made.
     pub fn kept_in(dir: &Path) -> io::Result<Self> {
-        let (file, path) = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(dir)?.into_parts();
+        let (file, path) = readable().prefix(".unfinished-").tempfile_in(dir)?.into_parts();
         Ok(Self::into(file, Some(path)))
     }
 
@@ -448,6 +448,14 @@ impl RequestsBuilder {
         own.persist(path).map_err(|e| e.error)?;
         Requests::open(path)
     }
+}
+
+/// Files that others may read as the umask says; temporary ones are their owner's alone otherwise.
+fn readable() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
 }
 
 #[cfg(test)]
