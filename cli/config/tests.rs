@@ -592,7 +592,8 @@ fn servers_and_what_they_are_asked_show_in_the_files() {
     assert_eq!(beside, ["/v1/models", "/v1/models"]);
     let whole = run("-m m -u h/proxy/v1/chat/completions?x=1");
     assert_eq!(whole.endpoint.beside(&whole.endpoint.urls[0], "/v1/models", "m"), "/proxy/v1/models?x=1");
-    let noted = run("-m m --url-strategy least-in-flight --wait-for-model-interval 5 --seamless-warmup").notes.join("\n");
+    let noted =
+        run("-m m --url-strategy least-in-flight --wait-for-model-interval 5 --seamless-warmup").notes.join("\n");
     for flag in ["--url-strategy least-in-flight", "--wait-for-model-interval", "--seamless-warmup"] {
         assert!(noted.contains(&format!("{flag} has no effect ")), "{noted}");
     }
