@@ -169,6 +169,10 @@ pub(crate) struct Endpoint {
     #[arg(long = "request-content-type", value_name = "TYPE", value_parser = content_type)]
     pub(crate) content_type: Option<ContentType>,
 
+    /// Fetch each finished video of video_generation; its bytes are timed and thrown away
+    #[arg(long)]
+    pub(crate) download_video_content: bool,
+
     /// Header that carries the session's id [default: X-Correlation-ID]
     #[arg(long, value_name = "NAME")]
     pub(crate) session_header: Option<String>,

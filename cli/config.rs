@@ -241,6 +241,9 @@ impl ProfileConfig {
     /// Takes over what the environment says.
     pub(crate) fn set_environment(&mut self, environment: Environment) {
         self.ip_version = environment.ip_version;
+        if let Some(every) = environment.video_poll {
+            self.endpoint.follow_ups.every = every;
+        }
         let most = environment.workers_cap.into_iter().chain(self.machine.workers_max).min();
         self.machine.workers_max = most;
         self.notes.extend(environment.notes);

@@ -214,17 +214,8 @@ pub(crate) fn name_of<T: Choice + PartialEq>(value: T) -> &'static str {
 
 /// `--endpoint-type`: the API that is loaded.
 pub(crate) fn endpoint_type(raw: &str) -> Parsed<EndpointKind> {
-    let ready = || EndpointKind::ALL.iter().copied().filter(|kind| *kind != EndpointKind::VideoGeneration);
-    let names = || ready().map(EndpointKind::name).collect::<Vec<_>>().join(", ");
-    match EndpointKind::from_name(raw) {
-        Some(EndpointKind::VideoGeneration) => Err(
-            "not supported yet by this version of maser: a video takes several requests, one to submit it and some to \
-                 ask for it"
-                .into(),
-        ),
-        Some(kind) => Ok(kind),
-        None => Err(format!("expected one of {}", names())),
-    }
+    let names = || EndpointKind::ALL.iter().copied().map(EndpointKind::name).collect::<Vec<_>>().join(", ");
+    EndpointKind::from_name(raw).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 /// `--request-content-type`: how bodies are written.

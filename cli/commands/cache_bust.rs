@@ -36,14 +36,14 @@ impl At {
     }
 }
 
-/// Puts the marker into the conversation: into its system prompt if that is asked for and there is one, else into the
-/// first turn that a request has nothing before. Its tokens are counted with the input.
+/// Puts the marker into the conversation: into its system prompt if that is asked for and there is one, else into each
+/// turn that a request has nothing before; those are all if each is sent `alone`. Its tokens are counted with the input.
 ///
 /// # Errors
 /// There is no place for it.
 pub(super) fn mark(
     conversation: &mut Conversation,
-    place: CacheBust,
+    (place, alone): (CacheBust, bool),
     tokenizer: Option<&Tokenizer>,
 ) -> Result<(), Unfit> {
     let (system, at) = match place {
@@ -59,7 +59,7 @@ pub(super) fn mark(
         conversation.head_tokens = conversation.head_tokens.map(|n| n.saturating_add(tokens));
         return Ok(());
     }
-    let whole = conversation.context == Context::MessageArray;
+    let whole = alone || conversation.context == Context::MessageArray;
     for (k, turn) in conversation.turns.iter_mut().enumerate() {
         if k > 0 && !whole && !turn.reset_context {
             continue;
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn marked(mut conversation: Conversation, place: CacheBust) -> Conversation {
-        mark(&mut conversation, place, None).unwrap();
+        mark(&mut conversation, (place, false), None).unwrap();
         conversation
     }
 
@@ -148,6 +148,9 @@ mod tests {
             (Some(&*format!("x\n\n{MARKER}")), vec!["a", "b"])
         );
         assert_eq!(texts(&of(CacheBust::SystemPrefix, None)), [start.as_str(), "b"], "without one, the first turn");
+        let mut alone = conversation(turns(), None);
+        mark(&mut alone, (CacheBust::FirstTurnSuffix, true), None).unwrap();
+        assert_eq!(texts(&alone), [end.as_str(), &format!("b\n\n{MARKER}")]);
         let mut array = conversation(turns(), None);
         array.context = Context::MessageArray;
         assert_eq!(texts(&marked(array, CacheBust::FirstTurnPrefix)), [start.as_str(), &format!("{MARKER}\n\nb")]);
@@ -168,7 +171,7 @@ mod tests {
             turn(json!([{"role": "tool", "content": "x"}])),
             vec![Turn { payload: Some(json!({})), ..Turn::default() }],
         ] {
-            let refused = mark(&mut conversation(turns, None), CacheBust::SystemPrefix, None);
+            let refused = mark(&mut conversation(turns, None), (CacheBust::SystemPrefix, false), None);
             assert!(refused.is_err_and(|unfit| unfit.0.starts_with("--cache-bust: turn 1 of session s has no text")));
         }
     }

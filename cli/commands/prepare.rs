@@ -32,6 +32,8 @@ struct Row {
     turn: u32,
     input_tokens: Option<u32>,
     max_tokens: Option<u32>,
+    keeps_reply: bool,
+    resets: bool,
     due: Option<Nanos>,
 }
 
@@ -64,6 +66,8 @@ impl Bodies {
                     turn: row.turn,
                     input_tokens: row.input_tokens,
                     max_tokens: row.max_tokens,
+                    keeps_reply: row.keeps_reply,
+                    resets: row.resets,
                 };
                 log::put_request(&mut body, &info);
             }
@@ -165,9 +169,11 @@ pub(super) fn bodies(
     let options = options(config);
     let (mut rows, mut body, mut failed) = (Vec::new(), Vec::new(), None);
     let kind = config.endpoint.kind;
+    let place = (config.cache_bust, config.replay.open == Loop::Strict);
     let built = spec(config, seed).build(tokenizer, &mut |mut conversation| {
-        cache_bust::mark(&mut conversation, config.cache_bust, tokenizer).map_err(|unfit| Error(unfit.0))?;
-        match add(&conversation, kind, &options, &mut builder, &mut rows, &mut body, &config.replay) {
+        cache_bust::mark(&mut conversation, place, tokenizer).map_err(|unfit| Error(unfit.0))?;
+        let how = (&config.replay, !config.tokenizer.chat_template);
+        match add(&conversation, kind, &options, &mut builder, &mut rows, &mut body, how) {
             Ok(()) => Ok(()),
             Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
             Err(Unbuilt::Full(e)) => {
@@ -212,7 +218,7 @@ fn add(
     builder: &mut RequestsBuilder,
     rows: &mut Vec<Row>,
     body: &mut Vec<u8>,
-    replay: &Replay,
+    (replay, joins): (&Replay, bool),
 ) -> Result<(), Unbuilt> {
     for (k, turn) in conversation.turns.iter().enumerate() {
         if k == 0 || replay.open == Loop::Strict {
@@ -228,12 +234,16 @@ fn add(
         let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
         let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
         builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
+        let alone = replay.open == Loop::Strict;
+        let has_later = k + 1 < conversation.turns.len();
         rows.push(Row {
             conversation: conversation.session_id.clone(),
             turn: k as u32,
             // Where there is no text, there is no count of it.
-            input_tokens: conversation.input_tokens(k).filter(|n| *n > 0 && kind.tokenizes_input()),
+            input_tokens: input_tokens(conversation, k, alone, joins).filter(|n| *n > 0 && kind.tokenizes_input()),
             max_tokens: turn.max_tokens,
+            keeps_reply: history == History::OwnAndReply && splice.is_some() && has_later && !alone,
+            resets: turn.reset_context,
             due: turn.timestamp_ns,
         });
     }
@@ -254,6 +264,28 @@ fn planned(conversation: &Conversation, k: usize, replay: &Replay) -> Result<Opt
         (Loop::Closed, ..) if k > 0 => Ok(None),
         (_, at, _) => Ok(at),
     }
+}
+
+/// Input tokens of turn `k`, without the server's answers before it. `alone`: the turn is a session of its own, and carries
+/// nothing of the turns before it. `joins`: the texts of an input are counted joined with one space, as the reference counts
+/// them; it is a token of its own before a text that begins with white space, and part of the first word else.
+fn input_tokens(conversation: &Conversation, k: usize, alone: bool, joins: bool) -> Option<u32> {
+    let all = conversation.input_tokens(k)?;
+    if conversation.context == Context::MessageArray || k == 0 {
+        return Some(all);
+    }
+    let turns = conversation.turns.get(..=k)?;
+    if alone {
+        let before = conversation.input_tokens(k - 1).filter(|_| !turns[k].reset_context).unwrap_or(0);
+        let head = conversation.head_tokens.unwrap_or(0);
+        return Some(if turns[k].reset_context { all } else { all - before.min(all) + head });
+    }
+    let first = turns.iter().rposition(|turn| turn.reset_context).unwrap_or(0);
+    let begins_with_space = |turn: &&maser_datasets::Turn| {
+        turn.all_texts().next().is_some_and(|text| text.starts_with(char::is_whitespace))
+    };
+    let joints = if joins { turns[first + 1..].iter().filter(begins_with_space).count() } else { 0 };
+    Some(all.saturating_add(joints as u32))
 }
 
 /// A delay of the input as it is waited for.
@@ -296,6 +328,7 @@ pub(super) fn plan(
         sampling: config.sampling,
         endpoint: config.endpoint.kind,
         response_field: config.endpoint.response_field.clone().map(Arc::new),
+        follow_ups: config.endpoint.follow_ups,
         requests: bodies.requests.clone(),
         capture: Capture {
             text: captures_text(config) || config.output.outputs,
@@ -314,25 +347,13 @@ fn captures_text(config: &ProfileConfig) -> bool {
     !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
-/// Refuses what is understood and cannot be done yet.
-pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
-    let load = &config.load;
-    for (flag, asked) in [("--abort-below-adherence", load.abort_below_adherence.is_some())] {
-        if asked {
-            return Err(Refusal::new(format!(
-                "{flag} is not supported yet by this version of maser; remove it to run without it"
-            )));
-        }
-    }
-    Ok(())
-}
-
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
     };
     let phase = |p: &PhaseConfig| {
         let warmup = p.kind == PhaseKind::Warmup;
+        let scheduled = p.arrival != Arrival::ClosedLoop;
         Phase {
             name: p.name.to_owned(),
             warmup,
@@ -347,6 +368,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             duration: p.duration_ns,
             grace: p.grace_ns,
             failed_threshold: config.load.failed_threshold.filter(|_| !warmup),
+            least_adherence: config.load.abort_below_adherence.filter(|_| !warmup && scheduled).map(|p| p / 100.0),
             cancellation: p
                 .cancellation
                 .filter(|_| !warmup)

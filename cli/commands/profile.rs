@@ -39,7 +39,6 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 /// Runs the benchmark; returns the exit code.
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
-    prepare::not_yet(&config)?;
     let topology = topology(&config)?;
     let connections = check_descriptors(&mut config)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
@@ -106,6 +105,12 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             code?;
             Err(Failure::Failed(
                 "--failed-request-threshold: more requests failed than that, so the run was stopped".to_owned(),
+            ))
+        }
+        Ok(()) if issued.below_adherence.load(Ordering::Acquire) => {
+            code?;
+            Err(Failure::Failed(
+                "--abort-below-adherence: fewer requests left on time than that, so the run was stopped".to_owned(),
             ))
         }
         Ok(()) => served.and(code),

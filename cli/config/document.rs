@@ -96,6 +96,7 @@ impl ProfileConfig {
             .put_if(at.streaming, "streaming", true)
             .put_if(at.use_legacy_max_tokens, "use_legacy_max_tokens", true)
             .put_if(at.per_chunk_usage, "per_chunk_usage", true)
+            .put_if(at.follow_ups.fetch, "download_video_content", true)
             .put_if(self.use_server_token_count, "use_server_token_count", true)
             .put_if(!headers.is_empty(), "headers", headers)
             .put_if(!at.extra.is_empty(), "extra", redact::fields(&at.extra))

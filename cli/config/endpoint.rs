@@ -6,7 +6,7 @@ use crate::redact;
 use crate::refusal::Refusal;
 use crate::values::{ContentType, EndpointKind, Reuse, UrlStrategy, name_of};
 use maser_engine::clock::{Nanos, SECOND};
-use maser_engine::endpoint::{Auth, BOUNDARY, Encoding, ResponseField};
+use maser_engine::endpoint::{Auth, BOUNDARY, Encoding, FollowUps, ResponseField};
 use maser_engine::plan::Balance;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -51,6 +51,8 @@ pub(crate) struct Endpoint {
     pub(crate) use_legacy_max_tokens: bool,
     /// Ask for token counts with every event of a stream.
     pub(crate) per_chunk_usage: bool,
+    /// How jobs are followed up.
+    pub(crate) follow_ups: FollowUps,
     /// Source of the template that bodies are made from, where the type is `template`.
     pub(crate) template: Option<String>,
     /// Where in an answer its output stands, if said.
@@ -229,6 +231,12 @@ impl Endpoint {
         if typed.per_chunk_usage {
             per_chunk_usage(typed, kind, streaming)?;
         }
+        if typed.download_video_content && !kind.follows_up() {
+            return Err(Refusal::new(format!(
+                "--download-video-content: {} makes no videos, it needs --endpoint-type video_generation",
+                kind.name()
+            )));
+        }
         content_type(typed.content_type, kind)?;
         let mut extra = extra(&args.input.extra_inputs)?;
         let template = template(kind, &mut extra)?;
@@ -257,6 +265,7 @@ impl Endpoint {
             api_key,
             use_legacy_max_tokens: typed.use_legacy_max_tokens,
             per_chunk_usage: typed.per_chunk_usage,
+            follow_ups: FollowUps { fetch: typed.download_video_content, ..FollowUps::default() },
             template,
             response_field,
             session_header: typed.session_header.clone().map(session_header).transpose()?,

@@ -118,6 +118,8 @@ pub struct PhaseCounters {
     pub queued: AtomicU64,
     /// Of `started`: beyond a limit.
     pub over_limit: AtomicU64,
+    /// Of `started`: [`LATE`](crate::record::LATE) or more after a planned time, whoever caused the wait.
+    pub late: AtomicU64,
     /// Sessions of several turns that were started.
     pub sessions: AtomicU64,
     /// Of `sessions`: their last turn was sent, or they ended before.
@@ -181,6 +183,8 @@ pub struct Issued {
     pub too_many_failed: AtomicBool,
     /// Where gated phases wait.
     pub gate: Gate,
+    /// Fewer requests left on time than a phase demands, and the run was stopped.
+    pub below_adherence: AtomicBool,
     /// The timing core has ended; nothing above changes any more.
     pub ended: AtomicBool,
 }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub endpoint: endpoint::Kind,
     /// Where in an answer its output stands, if not where the protocol has it.
     pub response_field: Option<Arc<endpoint::ResponseField>>,
+    /// How requests that take several exchanges go on.
+    pub follow_ups: endpoint::FollowUps,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.
@@ -73,6 +75,9 @@ pub struct Phase {
     /// The run is stopped when more than this part of the phase's requests have failed: looked at once as many have ended
     /// as the larger of its concurrency and ten.
     pub failed_threshold: Option<f64>,
+    /// The run is stopped when less than this part of the phase's arrivals started on time: looked at once 200 have been
+    /// started or dropped and a second has passed. Of a phase with a schedule only.
+    pub least_adherence: Option<f64>,
     /// Requests cut on purpose.
     pub cancellation: Option<Cancellation>,
 }
@@ -94,6 +99,7 @@ impl Default for Phase {
             duration: None,
             grace: None,
             failed_threshold: None,
+            least_adherence: None,
             cancellation: None,
         }
     }

@@ -4,7 +4,7 @@
 //! [`Instant`]s, [`Instant::UNSET`] where the event did not happen. As far as they exist:
 //! `due ≤ start ≤ sent ≤ first_byte ≤ first_token ≤ last_token ≤ done`.
 
-use crate::clock::Instant;
+use crate::clock::{Instant, MILLI, Nanos};
 use bytemuck::{Pod, Zeroable};
 
 /// "The server did not say" in a token count.
@@ -87,7 +87,7 @@ pub mod flag {
     pub const RETRIED: u16 = 1;
     /// Went out on a connection that had served before.
     pub const REUSED: u16 = 1 << 1;
-    /// Found no free slot under the concurrency limit at its due time and waited for one.
+    /// Found no free slot, of a session or of a prefill, at its due time and waited for one.
     pub const QUEUED: u16 = 1 << 2;
     /// The payload ring was full: text and chunk times of this request are missing.
     pub const PAYLOAD_LOST: u16 = 1 << 3;
@@ -100,6 +100,9 @@ pub mod flag {
     /// Every bit that has a meaning.
     pub const ALL: u16 = RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT;
 }
+
+/// A request with a planned time that starts this long after it or later is late, nanoseconds.
+pub const LATE: Nanos = MILLI;
 
 /// One request, measured. Plain old data, 200 bytes, no padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -267,6 +270,8 @@ pub fn put_part(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 /// The parts of a payload by name; what is absent is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Payload<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
     /// Visible output text.
     pub text: &'a [u8],
     /// Reasoning text.
@@ -292,7 +297,7 @@ pub struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Reads a payload; stops without complaint at the first part that is cut short.
     pub fn parse(mut bytes: &'a [u8]) -> Self {
-        let mut payload = Self::default();
+        let mut payload = Self { bytes, ..Self::default() };
         while let Some((&tag, rest)) = bytes.split_first() {
             bytes = rest;
             let Some(len) = take_leb128(&mut bytes) else {

@@ -202,8 +202,12 @@ fn rate(times: &[Nanos]) -> Option<f64> {
 fn gaps(times: &[Nanos], intended: &Intended) -> Vec<f64> {
     match intended {
         Intended::Paced(_, curve) => {
-            let units: Vec<f64> = times.iter().map(|t| curve.expected(*t)).collect();
-            units.windows(2).map(|w| w[1] - w[0]).collect()
+            let mut before = times.first().map_or(0.0, |t| curve.expected(*t));
+            let gap = |t: &Nanos| {
+                let at = curve.expected(*t);
+                at - std::mem::replace(&mut before, at)
+            };
+            times.iter().skip(1).map(gap).collect()
         }
         Intended::Given => times.windows(2).map(|w| (w[1] - w[0]) as f64).collect(),
     }

@@ -16,7 +16,9 @@ mod sweep;
 mod tokens;
 mod verify;
 
+pub use arrivals::Arrivals;
 pub use errors::{ErrorDetails, ErrorGroup};
+pub use ledger::Ledger;
 pub use parts::{PhaseReport, Slice, Slices};
 pub use section::{Entry, ServiceLevel};
 pub use statistics::{QUANTILES, Quantile};
@@ -27,9 +29,10 @@ use crate::clock::{Instant, Nanos};
 use crate::endpoint::Kind;
 use crate::log::{Header, Log, PhaseMark};
 use crate::metric::{Applies, Sample};
-use crate::record::Record;
+use crate::record::{Payload, Record};
 use rows::{Class, Reader, Rows, Window};
 use section::{Method, Section, Survey, Unrecorded};
+use std::collections::BTreeMap;
 
 /// Everything there is to say about a run.
 #[derive(Debug)]
@@ -66,10 +69,18 @@ pub struct Report {
     pub token_source: TokenSource,
     /// Whether the decode curves follow the real gaps between chunks; with very many of them tokens are spread evenly.
     pub curves_follow_chunks: bool,
+    /// Steps of speculative decoding of the successful profiling requests, by the number of draft tokens that were accepted
+    /// in them; empty where servers give no such account.
+    pub acceptance: BTreeMap<u64, u64>,
     /// The service levels that goodput counts against.
     pub service_levels: Vec<ServiceLevel>,
     /// Whether the console shows the HTTP table.
     pub show_http_trace: bool,
+    /// What became of the arrivals of each phase, warm-up included, beside the phase's index; empty of a part of a run
+    /// ([`Report::window`]).
+    pub ledgers: Vec<(usize, Ledger)>,
+    /// The sends of each phase with a schedule as a process, beside the phase's index; empty of a part of a run.
+    pub arrivals: Vec<(usize, Arrivals)>,
     /// Output tokens of every record, in the order of the log.
     pub tokens: TokenColumns,
     /// Copied from the log: what the files repeat.
@@ -162,8 +173,11 @@ impl Report {
             errors: main.errors,
             token_source,
             curves_follow_chunks,
+            acceptance: main.acceptance,
             service_levels,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
+            ledgers: if options.window.is_none() { Ledger::of_log(log) } else { Vec::new() },
+            arrivals: if options.window.is_none() { Arrivals::of_log(log) } else { Vec::new() },
             tokens,
             run: RunInfo {
                 header: log.header.clone(),
@@ -206,6 +220,16 @@ impl Report {
         notes
     }
 
+    /// The account of phase `phase`; `None` if it did not begin, and of a part of a run.
+    pub fn ledger(&self, phase: usize) -> Option<&Ledger> {
+        self.ledgers.iter().find(|(n, _)| *n == phase).map(|(_, ledger)| ledger)
+    }
+
+    /// How the sends of phase `phase` were spread; `None` in a closed loop, of few sends, and of a part of a run.
+    pub fn arrivals(&self, phase: usize) -> Option<&Arrivals> {
+        self.arrivals.iter().find(|(n, _)| *n == phase).map(|(_, arrivals)| arrivals)
+    }
+
     /// The profiling result called `tag`.
     pub fn metric(&self, tag: &str) -> Option<&Entry> {
         self.metrics.iter().find(|e| e.metric.tag == tag)
@@ -227,9 +251,9 @@ impl Report {
         self.incomplete_reason.is_none()
     }
 
-    /// One record as the rows of the table see it; `at` is its place in the log.
-    pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record) -> Sample<'a> {
-        reader(log, &self.tokens, self.token_source).sample(at, record)
+    /// One record and its payload as the rows of the table see them; `at` is its place in the log.
+    pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record, payload: &Payload<'a>) -> Sample<'a> {
+        reader(log, &self.tokens, self.token_source).sample(at, record, payload.bytes)
     }
 
     /// Whether a request keeps every service level; a failed one does not.
@@ -339,6 +363,16 @@ fn incomplete_reason(log: &Log) -> Option<String> {
     };
     if was_cancelled(log) {
         return Some("The run was cancelled before all planned requests were done.".to_owned());
+    }
+    if log.phases.iter().any(|p| p.too_many_failed) {
+        return Some(
+            "The run was stopped because more requests failed than --failed-request-threshold allows.".to_owned(),
+        );
+    }
+    if log.phases.iter().any(|p| p.below_adherence) {
+        return Some(
+            "The run was stopped because fewer requests left on time than --abort-below-adherence demands.".to_owned(),
+        );
     }
     (end.lost > 0).then(|| format!("{} records were lost because the ring to the collector was full.", end.lost))
 }
