@@ -1,11 +1,11 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
-use super::Failure;
+use super::{Failure, cache_bust};
 use crate::config::{
     Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay, Url,
 };
 use crate::refusal::Refusal;
-use crate::values::ExportLevel;
+use crate::values::{CacheBust, ExportLevel};
 use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
@@ -163,24 +163,24 @@ pub(super) fn bodies(
 ) -> Result<Bodies, Failure> {
     let full = |e: std::io::Error| Failure::Failed(format!("cannot write request bodies under {}: {e}", dir.display()));
     let mut builder = RequestsBuilder::new(dir).map_err(full)?;
+    if config.cache_bust != CacheBust::None {
+        builder.set_marked();
+    }
     let options = options(config);
     let (mut rows, mut body, mut failed) = (Vec::new(), Vec::new(), None);
     let kind = config.endpoint.kind;
-    let built = spec(config, seed).build(tokenizer, &mut |conversation| match add(
-        &conversation,
-        kind,
-        &options,
-        &mut builder,
-        &mut rows,
-        &mut body,
-        (&config.replay, !config.tokenizer.chat_template),
-    ) {
-        Ok(()) => Ok(()),
-        Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
-        Err(Unbuilt::Full(e)) => {
-            let sentence = Error(e.to_string());
-            failed = Some(e);
-            Err(sentence)
+    let place = (config.cache_bust, config.replay.open == Loop::Strict);
+    let built = spec(config, seed).build(tokenizer, &mut |mut conversation| {
+        cache_bust::mark(&mut conversation, place, tokenizer).map_err(|unfit| Error(unfit.0))?;
+        let how = (&config.replay, !config.tokenizer.chat_template);
+        match add(&conversation, kind, &options, &mut builder, &mut rows, &mut body, how) {
+            Ok(()) => Ok(()),
+            Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
+            Err(Unbuilt::Full(e)) => {
+                let sentence = Error(e.to_string());
+                failed = Some(e);
+                Err(sentence)
+            }
         }
     });
     if let Some(e) = failed {

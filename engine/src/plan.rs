@@ -267,6 +267,20 @@ pub struct Target {
     pub headers: Vec<(String, String)>,
 }
 
+/// What stands in a body where every session has a marker of its own, of the same length: `[rid:`, twelve hexadecimal
+/// digits, `]`.
+pub const MARKER: &str = "[rid:------------]";
+
+/// Writes `marker` over every [`MARKER`] of a body.
+pub fn put_marker(body: &mut [u8], marker: &[u8; MARKER.len()]) {
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(body.get(from..).unwrap_or_default(), MARKER.as_bytes()) {
+        let (start, end) = (from + at, from + at + MARKER.len());
+        body[start..end].copy_from_slice(marker);
+        from = end;
+    }
+}
+
 /// What is kept of each response beside its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capture {
@@ -288,6 +302,7 @@ pub struct Requests {
     sessions: Vec<(u32, u32)>,
     /// What is known of each request beside its body; empty where every session has one turn.
     turns: Vec<Turn>,
+    marked: bool,
 }
 
 /// One turn among the others of its session.
@@ -365,6 +380,11 @@ impl Requests {
         }
     }
 
+    /// Whether bodies have [`MARKER`] in them.
+    pub fn is_marked(&self) -> bool {
+        self.marked
+    }
+
     /// Whether every session has one turn.
     pub fn is_single_turn(&self) -> bool {
         self.turns.is_empty()
@@ -386,6 +406,7 @@ pub struct RequestsBuilder {
     spans: Vec<(u64, u32)>,
     sessions: Vec<(u32, u32)>,
     turns: Vec<Turn>,
+    marked: bool,
 }
 
 impl RequestsBuilder {
@@ -395,7 +416,12 @@ impl RequestsBuilder {
     /// The file cannot be made.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 18, tempfile::tempfile_in(dir)?);
-        Ok(Self { file, len: 0, spans: Vec::new(), sessions: Vec::new(), turns: Vec::new() })
+        Ok(Self { file, len: 0, spans: Vec::new(), sessions: Vec::new(), turns: Vec::new(), marked: false })
+    }
+
+    /// Says that bodies have [`MARKER`] in them, to be overwritten each time one is sent.
+    pub fn set_marked(&mut self) {
+        self.marked = true;
     }
 
     /// Appends a session of one turn; the index of its request is the number of requests before it.
@@ -438,7 +464,7 @@ impl RequestsBuilder {
         if self.sessions.len() == self.spans.len() {
             self.turns = Vec::new();
         }
-        Ok(Requests { map, spans: self.spans, sessions: self.sessions, turns: self.turns })
+        Ok(Requests { map, spans: self.spans, sessions: self.sessions, turns: self.turns, marked: self.marked })
     }
 }
 
@@ -459,6 +485,14 @@ mod tests {
         requests.reorder(&[2, 0, 1]);
         assert_eq!([0, 1, 2].map(|n| requests.session(n)), [(2, 1), (0, 1), (1, 1)]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn every_marker_of_a_body_is_overwritten_and_nothing_else() {
+        let mut body = format!("{MARKER}a{MARKER}{MARKER}[rid:-----------][rid:").into_bytes();
+        put_marker(&mut body, b"[rid:0123456789ab]");
+        let marked = "[rid:0123456789ab]a[rid:0123456789ab][rid:0123456789ab][rid:-----------][rid:";
+        assert_eq!(String::from_utf8(body).unwrap(), marked);
     }
 
     #[test]
