@@ -251,6 +251,8 @@ fn log_of(run: &str, ended: bool) -> Vec<u8> {
                 turn: row.meta("turn_index").as_u64().unwrap() as u32,
                 input_tokens: isl.map(|x| x as u32),
                 max_tokens: requested(row),
+                keeps_reply: false,
+                resets: false,
             },
         );
         let id = row.meta("x_correlation_id");

@@ -28,11 +28,12 @@ and under its name in the tables and the CSV.
 ";
 
 /// Console tables in their order, with their headings.
-const GROUPS: [(Group, &str); 6] = [
+const GROUPS: [(Group, &str); 7] = [
     (Group::Default, "In the main table"),
     (Group::Effective, "Over time, the whole run"),
     (Group::Active, "Over time, while the phase is not empty"),
     (Group::Usage, "As the server counts"),
+    (Group::Speculation, "Speculative decoding"),
     (Group::Client, "Client truth: what only maser measures"),
     (Group::None, "In the files only"),
 ];

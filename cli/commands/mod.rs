@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod control;
 pub(crate) mod dataset;
 pub(crate) mod metrics;
 mod mock;

@@ -1,7 +1,9 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
 use super::Failure;
-use crate::config::{Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay};
+use crate::config::{
+    Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay, Url,
+};
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
 use maser_datasets::file::Format;
@@ -10,9 +12,7 @@ use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{
-    self, Balance, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
-};
+use maser_engine::plan::{self, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Target, Turn};
 use maser_engine::schedule::{self, Gaps, LimitCurve, Ramp, RateCurve, Tied, UserCentric};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -32,6 +32,8 @@ struct Row {
     turn: u32,
     input_tokens: Option<u32>,
     max_tokens: Option<u32>,
+    keeps_reply: bool,
+    resets: bool,
     due: Option<Nanos>,
 }
 
@@ -64,6 +66,8 @@ impl Bodies {
                     turn: row.turn,
                     input_tokens: row.input_tokens,
                     max_tokens: row.max_tokens,
+                    keeps_reply: row.keeps_reply,
+                    resets: row.resets,
                 };
                 log::put_request(&mut body, &info);
             }
@@ -169,7 +173,7 @@ pub(super) fn bodies(
         &mut builder,
         &mut rows,
         &mut body,
-        &config.replay,
+        (&config.replay, !config.tokenizer.chat_template),
     ) {
         Ok(()) => Ok(()),
         Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
@@ -214,7 +218,7 @@ fn add(
     builder: &mut RequestsBuilder,
     rows: &mut Vec<Row>,
     body: &mut Vec<u8>,
-    replay: &Replay,
+    (replay, joins): (&Replay, bool),
 ) -> Result<(), Unbuilt> {
     for (k, turn) in conversation.turns.iter().enumerate() {
         if k == 0 || replay.open == Loop::Strict {
@@ -228,17 +232,60 @@ fn add(
             Context::MessageArray => History::None,
         };
         let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
-        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at: turn.timestamp_ns })?;
+        let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
+        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
+        let alone = replay.open == Loop::Strict;
+        let has_later = k + 1 < conversation.turns.len();
         rows.push(Row {
             conversation: conversation.session_id.clone(),
             turn: k as u32,
             // Where there is no text, there is no count of it.
-            input_tokens: conversation.input_tokens(k).filter(|n| *n > 0 && kind.tokenizes_input()),
+            input_tokens: input_tokens(conversation, k, alone, joins).filter(|n| *n > 0 && kind.tokenizes_input()),
             max_tokens: turn.max_tokens,
+            keeps_reply: history == History::OwnAndReply && splice.is_some() && has_later && !alone,
+            resets: turn.reset_context,
             due: turn.timestamp_ns,
         });
     }
     Ok(())
+}
+
+/// When the trace has turn `k` sent. In a closed loop a later turn goes when the one before it has been answered and its
+/// delay has passed: its timestamp alone does not tell that delay, for the answer lies in between.
+fn planned(conversation: &Conversation, k: usize, replay: &Replay) -> Result<Option<Nanos>, Unfit> {
+    let turn = &conversation.turns[k];
+    match (replay.open, turn.timestamp_ns, turn.delay_ns) {
+        (Loop::Closed, Some(_), None) if k > 0 => Err(Unfit(format!(
+            "--no-open-loop-replay: turn {} of session {} has a timestamp and no delay, and so no pause after the answer \
+             before it",
+            k + 1,
+            conversation.session_id
+        ))),
+        (Loop::Closed, ..) if k > 0 => Ok(None),
+        (_, at, _) => Ok(at),
+    }
+}
+
+/// Input tokens of turn `k`, without the server's answers before it. `alone`: the turn is a session of its own, and carries
+/// nothing of the turns before it. `joins`: the texts of an input are counted joined with one space, as the reference counts
+/// them; it is a token of its own before a text that begins with white space, and part of the first word else.
+fn input_tokens(conversation: &Conversation, k: usize, alone: bool, joins: bool) -> Option<u32> {
+    let all = conversation.input_tokens(k)?;
+    if conversation.context == Context::MessageArray || k == 0 {
+        return Some(all);
+    }
+    let turns = conversation.turns.get(..=k)?;
+    if alone {
+        let before = conversation.input_tokens(k - 1).filter(|_| !turns[k].reset_context).unwrap_or(0);
+        let head = conversation.head_tokens.unwrap_or(0);
+        return Some(if turns[k].reset_context { all } else { all - before.min(all) + head });
+    }
+    let first = turns.iter().rposition(|turn| turn.reset_context).unwrap_or(0);
+    let begins_with_space = |turn: &&maser_datasets::Turn| {
+        turn.all_texts().next().is_some_and(|text| text.starts_with(char::is_whitespace))
+    };
+    let joints = if joins { turns[first + 1..].iter().filter(begins_with_space).count() } else { 0 };
+    Some(all.saturating_add(joints as u32))
 }
 
 /// A delay of the input as it is waited for.
@@ -247,7 +294,8 @@ fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
     replay.turn_delay_cap.map_or(faster, |cap| faster.min(cap))
 }
 
-fn options(config: &ProfileConfig) -> endpoint::Options {
+/// The options of request bodies.
+pub(super) fn options(config: &ProfileConfig) -> endpoint::Options {
     endpoint::Options {
         model: config.model.clone(),
         streaming: config.endpoint.streaming,
@@ -274,12 +322,13 @@ pub(super) fn plan(
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
-        targets: vec![target(config)?],
-        balance: Balance::RoundRobin,
-        reuse: Reuse::Pooled,
-        sampling: Sampling::Sequential,
+        targets: config.endpoint.urls.iter().map(|url| target(config, url)).collect::<Result<_, _>>()?,
+        balance: config.endpoint.balance(),
+        reuse: config.endpoint.reuse.unwrap_or(Reuse::Pooled),
+        sampling: config.sampling,
         endpoint: config.endpoint.kind,
         response_field: config.endpoint.response_field.clone().map(Arc::new),
+        follow_ups: config.endpoint.follow_ups,
         requests: bodies.requests.clone(),
         capture: Capture {
             text: captures_text(config) || config.output.outputs,
@@ -298,16 +347,6 @@ fn captures_text(config: &ProfileConfig) -> bool {
     !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
-/// Refuses what is understood and cannot be done yet.
-pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
-    if config.replay.open == Loop::Closed {
-        return Err(Refusal::new(
-            "--no-open-loop-replay is not supported yet by this version of maser; remove it to run without it",
-        ));
-    }
-    Ok(())
-}
-
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
@@ -318,7 +357,8 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
         Phase {
             name: p.name.to_owned(),
             warmup,
-            seamless: false,
+            seamless: p.seamless,
+            gated: is_gated(config, p),
             schedule: schedule(p, bodies, times, seed),
             concurrency: limit(p.concurrency, &p.concurrency_ramp),
             prefill: limit(p.prefill_concurrency, &p.prefill_ramp),
@@ -336,6 +376,13 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
         }
     };
     config.load.phases.iter().map(phase).collect()
+}
+
+/// Whether a phase waits for the servers' profilers. They cannot be started between phases that have no gap, nor need
+/// they be where nothing goes before.
+pub(super) fn is_gated(config: &ProfileConfig, phase: &PhaseConfig) -> bool {
+    let follows = config.load.phases.len() > 1 && phase.kind == PhaseKind::Profiling;
+    config.control.profiler.is_some() && follows && !phase.seamless
 }
 
 /// Users need turns to send at their pace.
@@ -433,7 +480,7 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusa
     firsts.collect()
 }
 
-fn target(config: &ProfileConfig) -> Result<Target, Failure> {
+fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
     let endpoint = &config.endpoint;
     let user = |name: &str| endpoint.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
     let mut headers = Vec::new();
@@ -445,17 +492,16 @@ fn target(config: &ProfileConfig) -> Result<Target, Failure> {
     let users = endpoint.headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host"));
     headers.extend(users.map(|h| (h.name.clone(), h.value.clone())));
     Ok(Target {
-        addrs: addresses(config)?,
-        host: user("host").map_or_else(|| endpoint.url.host_header(), |h| h.value.clone()),
-        path: endpoint.target(&config.model),
+        addrs: addresses(config, url)?,
+        host: user("host").map_or_else(|| url.host_header(), |h| h.value.clone()),
+        path: endpoint.target(url, &config.model),
         correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
         headers,
     })
 }
 
 /// The server's addresses: IPv4 where there is one, as the reference does, else IPv6; AIPERF_HTTP_IP_VERSION narrows it.
-fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
-    let url = &config.endpoint.url;
+fn addresses(config: &ProfileConfig, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
     let failed = |why: String| Failure::Failed(format!("--url {}: the host name {} {why}", url.as_str(), url.host));
     let all = (url.host.as_str(), url.port).to_socket_addrs();
     let all: Vec<SocketAddr> = all.map_err(|e| failed(format!("cannot be resolved: {e}")))?.collect();
@@ -471,8 +517,12 @@ fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
     Ok(wanted)
 }
 
-/// Whether anything listens there, before any load is made.
-pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<(), Failure> {
+/// Whether something listens at every server, before any load is made.
+pub(super) fn look_at_servers(config: &ProfileConfig, plan: &Plan) -> Result<(), Failure> {
+    config.endpoint.urls.iter().zip(&plan.targets).try_for_each(|(url, target)| look_at_server(url, target))
+}
+
+fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
     let mut last = None;
     for addr in &target.addrs {
         match TcpStream::connect_timeout(addr, FIRST_LOOK) {
@@ -481,7 +531,7 @@ pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<
         }
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
-    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
+    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", url.as_str())))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub fn render(report: &Report, width: usize, colour: bool) -> String {
         (Group::Effective, format!("{family}: Effective")),
         (Group::Active, format!("{family}: Active")),
         (Group::Usage, format!("{family}: Usage")),
+        (Group::Speculation, "Speculative Decoding".to_owned()),
         (Group::Default, family.to_owned()),
         (Group::Client, "Client Truth".to_owned()),
     ] {

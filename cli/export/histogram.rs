@@ -62,11 +62,11 @@ fn histograms(report: &Report, log: &Log, length: Nanos) -> io::Result<Histogram
         LATENCIES.iter().enumerate().filter_map(|(k, tag)| Some((k, metric::find(tag)?))).collect();
     let profiling = |record: &Record| log.header.phases.get(usize::from(record.phase)).is_none_or(|p| !p.warmup);
     let mut all = Histograms::new();
-    for (at, (record, _)) in log.records().enumerate() {
+    for (at, (record, payload)) in log.records().enumerate() {
         if record.outcome() != Outcome::Ok || !profiling(&record) {
             continue;
         }
-        let sample = report.sample(log, at, &record);
+        let sample = report.sample(log, at, &record, &payload);
         let interval = log.header.anchor.wall_ns(record.done).saturating_sub(report.start_ns) / length;
         for (k, metric) in &metrics {
             let Some(value) = jsonl::value(metric, &sample).filter(|_| metric.applies(&report.applies())) else {

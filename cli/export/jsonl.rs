@@ -94,8 +94,13 @@ impl<'a> Lines<'a> {
     }
 
     /// Those of these metrics that a request has, in display units.
-    pub(super) fn figures(&self, at: usize, record: &Record, tags: &[&str]) -> serde_json::Map<String, Json> {
-        let sample = self.report.sample(self.log, at, record);
+    pub(super) fn figures(
+        &self,
+        at: usize,
+        (record, payload): (&Record, &Payload<'_>),
+        tags: &[&str],
+    ) -> serde_json::Map<String, Json> {
+        let sample = self.report.sample(self.log, at, record, payload);
         let figure = |tag: &&str| {
             let metric = metric::find(tag).filter(|m| m.applies(&self.applies))?;
             let value = value(metric, &sample)?;
@@ -110,7 +115,7 @@ impl<'a> Lines<'a> {
         Line {
             metadata,
             trace_data: self.traces.then(|| Trace::of(&self.log.header, record, payload, metadata)),
-            metrics: Metrics { lines: self, sample: self.report.sample(self.log, at, record), payload },
+            metrics: Metrics { lines: self, sample: self.report.sample(self.log, at, record, payload), payload },
             error,
         }
     }

@@ -61,7 +61,7 @@ pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Res
             x_request_id,
             request_start_ns,
             request_end_ns,
-            metrics: lines.figures(at, &record, &FIGURES),
+            metrics: lines.figures(at, (&record, &payload), &FIGURES),
             response_text: text(&payload),
         };
         out.write_all(if k == 0 { b"\n" } else { b",\n" })?;

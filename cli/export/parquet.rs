@@ -47,7 +47,7 @@ pub(super) fn write(report: &Report, log: &Log, out: &mut (impl Write + Send)) -
             let row = Row {
                 metadata: lines.metadata(&record),
                 failure: Lines::failure(&record, &payload),
-                sample: report.sample(log, at, &record),
+                sample: report.sample(log, at, &record, &payload),
                 payload,
             };
             columns.iter_mut().for_each(|column| column.append(&row));

@@ -43,7 +43,13 @@ fn make(path: &Path, records: u64, gaps: u64) -> io::Result<()> {
     for n in 0..REQUESTS {
         let conversation = format!("session_{n:06}");
         let input_tokens = Some(100 + (n * 37 % 900) as u32);
-        let row = RequestInfo { conversation: &conversation, turn: 0, input_tokens, max_tokens: Some(128) };
+        let row = RequestInfo {
+            conversation: &conversation,
+            turn: 0,
+            input_tokens,
+            max_tokens: Some(128),
+            ..RequestInfo::default()
+        };
         put_request(&mut table, &row);
     }
     put_block(&mut head, Kind::Requests, REQUESTS as u32, &table);

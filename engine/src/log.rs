@@ -174,25 +174,35 @@ pub struct End {
 }
 
 /// One row of the request table: what the dataset knows of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestInfo<'a> {
     /// The conversation's id.
     pub conversation: &'a str,
     /// Index of the turn in its conversation.
     pub turn: u32,
-    /// Input tokens by the client's tokenizer, if counted.
+    /// Input tokens by the client's tokenizer, if counted; without the server's answers to earlier turns.
     pub input_tokens: Option<u32>,
     /// Requested output tokens, if any.
     pub max_tokens: Option<u32>,
+    /// The answer is part of the input of the session's later turns.
+    pub keeps_reply: bool,
+    /// What the session's earlier turns said is forgotten before this one.
+    pub resets: bool,
 }
 
+/// Bits of the turn's word beside its number.
+const KEEPS_REPLY: u32 = 1 << 31;
+const RESETS: u32 = 1 << 30;
+
 /// Appends a row to the body of a [`Kind::Requests`] block: input tokens, requested tokens, turn (`u32` each, little
-/// endian, [`UNKNOWN`] for none), length of the id (`u32`) and the id.
+/// endian, [`UNKNOWN`] for none), length of the id (`u32`) and the id. The two highest bits of the turn's word say
+/// whether the reply is kept and whether history is forgotten; in older logs they are 0.
 pub fn put_request(body: &mut Vec<u8>, row: &RequestInfo<'_>) {
+    let bit = |set: bool, bit: u32| if set { bit } else { 0 };
     for n in [
         row.input_tokens.unwrap_or(UNKNOWN),
         row.max_tokens.unwrap_or(UNKNOWN),
-        row.turn,
+        row.turn & !(KEEPS_REPLY | RESETS) | bit(row.keeps_reply, KEEPS_REPLY) | bit(row.resets, RESETS),
         row.conversation.len() as u32,
     ] {
         body.extend_from_slice(&n.to_le_bytes());
@@ -330,10 +340,17 @@ impl Log {
         let id = self.map.get(at + 16..at + 16 + word(3)? as usize)?;
         Some(RequestInfo {
             conversation: std::str::from_utf8(id).unwrap_or(""),
-            turn: word(2)?,
+            turn: word(2)? & !(KEEPS_REPLY | RESETS),
             input_tokens: known(word(0)?),
             max_tokens: known(word(1)?),
+            keeps_reply: word(2)? & KEEPS_REPLY != 0,
+            resets: word(2)? & RESETS != 0,
         })
+    }
+
+    /// Whether the answer of any request is part of a later one's input.
+    pub fn keeps_replies(&self) -> bool {
+        (0..self.requests.len()).any(|k| self.request(k as u32).is_some_and(|row| row.keeps_reply))
     }
 
     /// Input tokens and requested output tokens of a request, as [`Log::request`] has them.
@@ -543,8 +560,12 @@ mod tests {
         let mut log = MAGIC.to_vec();
         put_json(&mut log, Kind::Header, &header());
         let mut table = Vec::new();
-        put_request(&mut table, &RequestInfo { conversation: "a", turn: 0, input_tokens: Some(7), max_tokens: None });
-        put_request(&mut table, &RequestInfo { conversation: "bcd", turn: 1, input_tokens: None, max_tokens: Some(9) });
+        let first =
+            RequestInfo { conversation: "a", input_tokens: Some(7), keeps_reply: true, ..RequestInfo::default() };
+        put_request(&mut table, &first);
+        let second =
+            RequestInfo { conversation: "bcd", turn: 1, max_tokens: Some(9), resets: true, ..RequestInfo::default() };
+        put_request(&mut table, &second);
         put_block(&mut log, Kind::Requests, 2, &table);
         for seq in 0..3 {
             let mut payload = Vec::new();

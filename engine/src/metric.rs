@@ -5,7 +5,7 @@
 //! after the rows they are derived from.
 
 use crate::clock::Instant;
-use crate::record::{Record, UNKNOWN, flag as record_flag};
+use crate::record::{Payload, Record, UNKNOWN, flag as record_flag};
 
 /// Bits of [`Metric::flags`].
 pub mod flag {
@@ -46,9 +46,11 @@ pub mod flag {
 }
 
 mod absent;
+mod speculation;
 mod table;
 
 pub use absent::{ABSENT, Absent};
+pub use speculation::Speculation;
 pub use table::METRICS;
 
 use flag::{ERROR_ONLY, EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
@@ -73,6 +75,8 @@ pub enum Group {
     Default,
     /// Token counts as the server reports them.
     Usage,
+    /// Speculative decoding as the server reports it.
+    Speculation,
     /// Time-weighted curves over the whole window.
     Effective,
     /// Time-weighted curves over the time their phase was busy.
@@ -109,6 +113,8 @@ pub enum Curve {
 pub struct Sample<'a> {
     /// The record.
     pub record: &'a Record,
+    /// The bytes of its payload; see [`Payload::parse`].
+    pub payload: &'a [u8],
     /// Input tokens, from the source in use.
     pub input: Option<u32>,
     /// Requested output tokens.
@@ -119,7 +125,35 @@ pub struct Sample<'a> {
     pub reasoning: Option<u32>,
 }
 
-impl Sample<'_> {
+impl<'a> Sample<'a> {
+    fn payload(&self) -> Payload<'a> {
+        Payload::parse(self.payload)
+    }
+
+    fn speculation(&self) -> Option<Speculation> {
+        if self.payload.is_empty() { None } else { Speculation::read(self.payload().speculation) }
+    }
+
+    /// Output tokens of the first response with content and of all of them, as the server counted them event by event.
+    fn counted(&self) -> Option<(f64, f64)> {
+        if self.payload.is_empty() {
+            return None;
+        }
+        let mut tokens = self.payload().tokens();
+        let first = tokens.next()? as f64;
+        Some((first, first + tokens.map(|n| n as f64).sum::<f64>()))
+    }
+
+    /// Results that are no text.
+    fn results(&self) -> Option<f64> {
+        (self.record.units > 0).then(|| f64::from(self.record.units))
+    }
+
+    fn tokens_per_event(&self) -> Option<f64> {
+        let all = self.counted().map_or_else(|| self.osl().map(f64::from), |(_, all)| Some(all))?;
+        Some(all / self.events()?)
+    }
+
     fn span(later: Instant, earlier: Instant) -> Option<f64> {
         (later.is_set() && earlier.is_set()).then(|| later.since(earlier) as f64)
     }
@@ -200,10 +234,13 @@ impl Sample<'_> {
         (gaps > 0.0).then_some(self.decode()? / gaps)
     }
 
-    /// Tokens of all events but the first, if all carry as many.
+    /// Over the tokens of all events but the first: where the server did not count them, as if all carried as many.
     fn amortised_itl(&self) -> Option<f64> {
         let events = self.events().filter(|n| *n > 1.0)?;
-        let later = f64::from(self.osl()?) * (events - 1.0) / events;
+        let later = match self.counted() {
+            Some((first, all)) => all - first,
+            None => f64::from(self.osl()?) * (events - 1.0) / events,
+        };
         (later > 0.0).then_some(self.decode()? / later)
     }
 

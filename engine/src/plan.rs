@@ -28,6 +28,8 @@ pub struct Plan {
     pub endpoint: endpoint::Kind,
     /// Where in an answer its output stands, if not where the protocol has it.
     pub response_field: Option<Arc<endpoint::ResponseField>>,
+    /// How requests that take several exchanges go on.
+    pub follow_ups: endpoint::FollowUps,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.
@@ -51,6 +53,8 @@ pub struct Phase {
     pub warmup: bool,
     /// Begins as soon as the phase before it has sent everything, while that one's last requests are in flight.
     pub seamless: bool,
+    /// Begins, once the phases before it have drained, only when [`Issued::gate`](crate::credit::Issued) lets it.
+    pub gated: bool,
     /// When requests are due.
     pub schedule: schedule::Spec,
     /// At most this many sessions at a time; a session counts from its first turn to the end of its last. Where every
@@ -85,6 +89,7 @@ impl Default for Phase {
             name: "profiling".to_owned(),
             warmup: false,
             seamless: false,
+            gated: false,
             schedule: schedule::Spec::ClosedLoop,
             concurrency: None,
             prefill: None,

@@ -270,6 +270,8 @@ pub fn put_part(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 /// The parts of a payload by name; what is absent is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Payload<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
     /// Visible output text.
     pub text: &'a [u8],
     /// Reasoning text.
@@ -295,7 +297,7 @@ pub struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Reads a payload; stops without complaint at the first part that is cut short.
     pub fn parse(mut bytes: &'a [u8]) -> Self {
-        let mut payload = Self::default();
+        let mut payload = Self { bytes, ..Self::default() };
         while let Some((&tag, rest)) = bytes.split_first() {
             bytes = rest;
             let Some(len) = take_leb128(&mut bytes) else {

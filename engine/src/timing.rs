@@ -293,6 +293,9 @@ impl Timing {
             self.state = State::Before(plan.phases.len());
             return if self.draining.is_empty() { self.finish() } else { Next::at(now.after(self.poll)) };
         };
+        if phase.gated && !self.issued.gate.lets_through() {
+            return Next::at(now.after(self.poll));
+        }
         self.stop_at = phase.duration.map_or(Instant::NEVER, |d| now.after(d));
         self.claims.phase(n).before.store(self.sampled, Ordering::Release);
         self.tell_all(Order::Phase { phase: n as u8, start: now, stop_at: self.stop_at });

@@ -49,6 +49,7 @@ fn plan(kind: Kind, requests: Requests, phase: Phase) -> Plan {
         requests: requests.into(),
         capture: Capture { text: false, gaps: false, raw: false },
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: None,
         preconnect: true,
         run_key: 7,
@@ -185,6 +186,7 @@ fn copy(plan: &Plan) -> Plan {
         balance: plan.balance.clone(),
         requests: plan.requests.clone(),
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         ..*plan
     }
 }

@@ -70,6 +70,7 @@ fn group_of(metric: &Metric) -> &'static str {
         Group::None => "none",
         Group::Default => "default",
         Group::Usage => "usage",
+        Group::Speculation => "spec_decode",
         Group::Effective => "effective",
         Group::Active => "active",
         Group::Client => "client",

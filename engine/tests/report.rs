@@ -5,7 +5,7 @@ use maser_engine::log::{
     End, Header, Kind, Log, MAGIC, PhaseInfo, PhaseMark, RequestInfo, put_block, put_json, put_record, put_request,
 };
 use maser_engine::metric::{METRICS, Value};
-use maser_engine::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
+use maser_engine::record::{Outcome, Payload, Record, UNKNOWN, flag, part, put_leb128, put_part};
 use maser_engine::report::{Options, Report, ServiceLevel, verify};
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ impl Run {
         let mut table = Vec::new();
         put_request(
             &mut table,
-            &RequestInfo { conversation: "c", turn: 0, input_tokens: Some(16), max_tokens: Some(10) },
+            &RequestInfo { conversation: "c", input_tokens: Some(16), max_tokens: Some(10), ..RequestInfo::default() },
         );
         put_block(&mut out, Kind::Requests, 1, &table);
         for part in self.records.chunks(7) {
@@ -324,7 +324,7 @@ fn failures_are_misses_and_infinite_and_the_cut_ones_are_said() {
     assert_eq!((report.censored, report.failed), (1, 2));
     assert!(report.notes()[0].starts_with("Cut in flight at the end of the run: 1."), "{:?}", report.notes());
     let (good, _) = stream(0, [0.0, 0.0, 1.0, 10.0, 10.0]);
-    assert!(report.is_good(&report.sample(&log, 0, &good)));
+    assert!(report.is_good(&report.sample(&log, 0, &good, &Payload::default())));
 }
 
 /// Ten requests, one a second, each of a second and a half.

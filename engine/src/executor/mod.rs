@@ -5,6 +5,7 @@
 //! closed loop the request that follows a finished one is sent from within the event that finished it.
 
 mod flight;
+mod follow;
 mod pool;
 mod release;
 mod session;
@@ -20,7 +21,7 @@ use crate::plan::{Plan, Reuse, Sampler};
 use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
-use flight::{Advance, Flight, NONE};
+use flight::{Advance, Exchange, Flight, NONE};
 use pool::{Pool, State};
 use session::Sessions;
 use shard::{Mode, Shard};
@@ -75,6 +76,8 @@ pub struct Executor<W> {
     body: Vec<u8>,
     payload: Vec<u8>,
     finishing: bool,
+    /// Whether a request may take several exchanges.
+    follows_up: bool,
 }
 
 impl<W: Wire> Executor<W> {
@@ -100,6 +103,7 @@ impl<W: Wire> Executor<W> {
             body: Vec::new(),
             payload: Vec::new(),
             finishing: false,
+            follows_up: plan.endpoint.follows_up(),
             plan,
         }
     }
@@ -208,7 +212,9 @@ impl<W: Wire> Executor<W> {
             let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
             let flight = &mut self.flights[slot as usize];
             if flight.live && flight.generation == generation {
-                flight.record.blocked = now.since(flight.record.start);
+                if flight.exchange.is_first() {
+                    flight.record.blocked = now.since(flight.record.start);
+                }
                 self.seat(slot, now);
             }
         }
@@ -220,6 +226,9 @@ impl<W: Wire> Executor<W> {
         };
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
+        if !flight.exchange.is_first() {
+            return self.send_follow(slot, conn, idled);
+        }
         let (Credit { seq, phase, request, .. }, session) = (flight.credit, flight.record.session);
         let mut body = self.plan.requests.body(request);
         if flight.session != NONE {
@@ -273,14 +282,7 @@ impl<W: Wire> Executor<W> {
         let silent = !flight.answer.started();
         if silent && idled && !flight.retried {
             // The server had closed the idle connection; that is its right, and no failure of the request.
-            flight.retried = true;
-            flight.conn = None;
-            let record = &mut flight.record;
-            record.flags = (record.flags | flag::RETRIED) & !flag::REUSED;
-            // What the dead connection carried is forgotten: times and counts are those of the attempt that counts.
-            (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
-            (record.bytes_sent, record.local_port) = (0, 0);
-            flight.answer.reset();
+            flight.retry();
             self.pool.note_reuse(false);
             Progress::add(&self.ends.progress.retried, 1);
             return self.seat_fresh(slot, now);
@@ -299,6 +301,9 @@ impl<W: Wire> Executor<W> {
 
     /// The response is complete.
     fn complete(&mut self, slot: u32, now: Instant) {
+        if self.follows_up && self.follow_up(slot, now) {
+            return;
+        }
         let flight = &mut self.flights[slot as usize];
         let outcome = flight.answer.conclude(now, &mut flight.record, self.plan.endpoint, self.plan.capture);
         self.finish(slot, outcome, now);
@@ -455,6 +460,7 @@ impl<W: Wire> Executor<W> {
                         self.abandon(flight, Outcome::Abandoned, &text, now);
                     }
                 }
+                Timer::Follow { flight, generation } => self.go_on(flight, generation, now),
             }
         }
     }
@@ -525,7 +531,9 @@ impl<W: Wire> Events for Executor<W> {
                 match flight {
                     Some(slot) => {
                         entry.state = State::Busy(slot);
-                        self.flights[slot as usize].record.connecting = took;
+                        if self.flights[slot as usize].exchange.is_first() {
+                            self.flights[slot as usize].record.connecting = took;
+                        }
                         self.send(slot, conn);
                     }
                     None => self.pool.set_idle(conn),
@@ -536,7 +544,9 @@ impl<W: Wire> Events for Executor<W> {
                 if let Some(slot) = flight {
                     let flight = &mut self.flights[slot as usize];
                     flight.conn = None;
-                    flight.record.connecting = took;
+                    if flight.exchange.is_first() {
+                        flight.record.connecting = took;
+                    }
                     let addr = &self.plan.targets[flight.record.target as usize].host;
                     flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
@@ -564,7 +574,7 @@ impl<W: Wire> Events for Executor<W> {
             }
             Advance::Done { reusable } => {
                 // An answer before the end of its request: the rest of the request would come before the next one.
-                let whole = flight.record.send_end.is_set();
+                let whole = flight.is_sent();
                 self.complete(slot, at);
                 self.retire(slot, conn, reusable && whole);
             }
@@ -579,8 +589,13 @@ impl<W: Wire> Events for Executor<W> {
 
     fn flushed(&mut self, conn: ConnId, at: Instant) -> Instant {
         if let Some(State::Busy(slot)) = self.pool.get(conn).map(|c| c.state) {
-            self.flights[slot as usize].record.send_end = at;
-            self.arm_cut(slot, at);
+            match &mut self.flights[slot as usize].exchange {
+                Exchange::Follow(_, sent) => *sent = true,
+                _ => {
+                    self.flights[slot as usize].record.send_end = at;
+                    self.arm_cut(slot, at);
+                }
+            }
         }
         self.next()
     }

@@ -1,6 +1,6 @@
 //! What starts next: credits, turns that are ready, sessions.
 
-use super::flight::{Flight, NONE};
+use super::flight::{Exchange, Flight, NONE};
 use super::shard::{Mode, Need, Release, Taken};
 use super::timers::Timer;
 use super::{Executor, Wire};
@@ -312,6 +312,7 @@ impl<W: Wire> Executor<W> {
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
         flight.answer.keeps_reply = of.keeps_reply;
         flight.answer.reset();
+        flight.exchange = Exchange::First;
         flight.record = Record {
             seq,
             due: if permit.due.is_set() { permit.due } else { start },

@@ -11,10 +11,9 @@ pub struct Absent {
 
 const GPU: &str = "Power and energy of GPUs are not read.";
 const RTT: &str = "The round trip of the network is not measured apart from the requests.";
-const SPECULATION: &str = "Counts of speculative decoding are not read from answers.";
 const USAGE: &str = "This counter is not read from the server's usage object.";
 const MEDIA: &str = "The request table does not say how many images or seconds of audio a request carries.";
-const VIDEO: &str = "Answers of video endpoints are not read.";
+const VIDEO: &str = "The server's account of its work on a video is not kept.";
 
 const fn absent(tag: &'static str, reason: &'static str) -> Absent {
     Absent { tag, reason }
@@ -50,17 +49,6 @@ pub static ABSENT: &[Absent] = &[
     absent("network_adjusted_time_to_first_output_token", RTT),
     absent("network_adjusted_time_to_first_token", RTT),
     absent("network_rtt", RTT),
-    absent("spec_decode_overall_draft_acceptance_rate", SPECULATION),
-    absent("spec_decode_token_weighted_acceptance_length", SPECULATION),
-    absent("total_accepted_draft_tokens", SPECULATION),
-    absent("total_draft_tokens", SPECULATION),
-    absent("total_spec_decode_steps", SPECULATION),
-    absent("spec_decode_acceptance_length", SPECULATION),
-    absent("spec_decode_accepted_draft_tokens", SPECULATION),
-    absent("spec_decode_accepted_per_verified", SPECULATION),
-    absent("spec_decode_draft_acceptance_rate", SPECULATION),
-    absent("spec_decode_draft_tokens", SPECULATION),
-    absent("spec_decode_steps", SPECULATION),
     absent("total_usage_accepted_prediction_tokens", USAGE),
     absent("total_usage_completion_audio_tokens", USAGE),
     absent("total_usage_prompt_audio_seconds", USAGE),

@@ -33,6 +33,16 @@ const fn usage(
         .with(INTEGER | LARGER_IS_BETTER)
 }
 
+const fn speculation(
+    tag: &'static str,
+    header: &'static str,
+    (unit, order): (&'static str, u32),
+    value: PerRequest,
+    definition: &'static str,
+) -> Metric {
+    Metric::new(tag, header, unit, Value::Valid(value), definition).order(order)
+}
+
 const fn count(tag: &'static str, header: &'static str, value: Value, definition: &'static str) -> Metric {
     Metric::new(tag, header, "requests", value, definition).with(INTEGER | NO_RECORD)
 }
@@ -339,6 +349,69 @@ pub static METRICS: &[Metric] = &[
         "Requests for which one of these distances passes 10 %.",
     )
     .with(USAGE_DIFF),
+    // Speculative decoding.
+    speculation(
+        "spec_decode_acceptance_length",
+        "Acceptance Length",
+        ("ratio", 5000),
+        |s| s.speculation()?.acceptance_length(),
+        "One plus the accepted draft tokens divided by the steps: tokens a step.",
+    )
+    .last_in(Group::Speculation)
+    .with(LARGER_IS_BETTER),
+    speculation(
+        "spec_decode_draft_acceptance_rate",
+        "Draft Acceptance Rate",
+        ("%", 5020),
+        |s| s.speculation()?.acceptance_rate(),
+        "Accepted draft tokens, per cent of the proposed ones.",
+    )
+    .last_in(Group::Speculation)
+    .with(LARGER_IS_BETTER),
+    speculation(
+        "spec_decode_accepted_per_verified",
+        "Accepted per Verified",
+        ("ratio", 5030),
+        |s| s.speculation()?.accepted_per_verified(),
+        "Accepted draft tokens plus steps, divided by proposed draft tokens plus steps.",
+    )
+    .last_in(Group::Speculation)
+    .with(LARGER_IS_BETTER),
+    speculation(
+        "spec_decode_steps",
+        "Spec Decode Steps",
+        ("count", 5040),
+        |s| Some(s.speculation()?.steps as f64),
+        "Steps in which draft tokens were verified.",
+    )
+    .last_in(Group::Speculation)
+    .with(INTEGER),
+    speculation(
+        "spec_decode_accepted_draft_tokens",
+        "Accepted Draft Tokens",
+        ("tokens", 5050),
+        |s| Some(s.speculation()?.accepted as f64),
+        "Draft tokens that were accepted.",
+    )
+    .with(INTEGER),
+    speculation(
+        "spec_decode_draft_tokens",
+        "Draft Tokens",
+        ("tokens", 5060),
+        |s| Some(s.speculation()?.drafted as f64),
+        "Draft tokens that were proposed.",
+    )
+    .with(INTEGER),
+    // Results that are no text.
+    Metric::new(
+        "results_per_request",
+        "Results per Request",
+        "results",
+        Value::Valid(|s| s.results()),
+        "Results that are no text: embeddings, ranked passages, images, detections.",
+    )
+    .order(940)
+    .with(OURS | INTEGER | LARGER_IS_BETTER),
     // HTTP, in the vocabulary of k6.
     http(
         "http_req_blocked",
@@ -693,6 +766,58 @@ pub static METRICS: &[Metric] = &[
         "Input and output tokens divided by the length of the run's window.",
     )
     .with(TOKENS | LARGER_IS_BETTER),
+    per_run(
+        "result_throughput",
+        "Result Throughput",
+        "results/sec",
+        |r| r.rate_of("results_per_request"),
+        "Results that are no text, divided by the length of the run's window.",
+    )
+    .at(Group::Default, 950)
+    .with(OURS | NO_RECORD | LARGER_IS_BETTER),
+    // Speculative decoding, all requests together.
+    per_run(
+        "total_spec_decode_steps",
+        "Total Spec Decode Steps",
+        "count",
+        |r| r.sum("spec_decode_steps"),
+        "Sum over the run.",
+    )
+    .order(5140),
+    per_run(
+        "total_accepted_draft_tokens",
+        "Total Accepted Draft Tokens",
+        "tokens",
+        |r| r.sum("spec_decode_accepted_draft_tokens"),
+        "Sum over the run.",
+    )
+    .order(5150),
+    per_run(
+        "total_draft_tokens",
+        "Total Draft Tokens",
+        "tokens",
+        |r| r.sum("spec_decode_draft_tokens"),
+        "Sum over the run.",
+    )
+    .order(5160),
+    per_run(
+        "spec_decode_token_weighted_acceptance_length",
+        "Token-Weighted Acceptance Length",
+        "ratio",
+        |r| Some(1.0 + r.sum("total_accepted_draft_tokens")? / r.sum("total_spec_decode_steps").filter(|n| *n > 0.0)?),
+        "One plus all accepted draft tokens divided by all steps.",
+    )
+    .at(Group::Speculation, 5010)
+    .with(LARGER_IS_BETTER),
+    per_run(
+        "spec_decode_overall_draft_acceptance_rate",
+        "Overall Draft Acceptance Rate",
+        "%",
+        |r| Some(100.0 * r.sum("total_accepted_draft_tokens")? / r.sum("total_draft_tokens").filter(|n| *n > 0.0)?),
+        "All accepted draft tokens, per cent of all proposed ones.",
+    )
+    .at(Group::Speculation, 5025)
+    .with(LARGER_IS_BETTER),
     // Failed requests as infinitely slow ones.
     adjusted(
         "adj_request_latency",
@@ -923,11 +1048,20 @@ pub static METRICS: &[Metric] = &[
         "tokens_per_event",
         "Tokens per Event",
         "tokens",
-        Value::Valid(|s| Some(f64::from(s.osl()?) / s.events()?)),
-        "Output sequence length divided by the number of responses with content.",
+        Value::Valid(|s| s.tokens_per_event()),
+        "Output tokens divided by the number of responses with content; the server's own count with every event where there is one.",
     )
     .at(Group::Client, 22)
     .with(OURS | STREAMING | TOKENS),
+    Metric::new(
+        "first_event_tokens",
+        "Tokens in First Event",
+        "tokens",
+        Value::Valid(|s| Some(s.counted()?.0)),
+        "Output tokens of the first response with content, as the server counts them with the event.",
+    )
+    .at(Group::Client, 23)
+    .with(OURS | STREAMING | TOKENS | INTEGER),
     Metric::new(
         "delivered_inter_token_latency",
         "Delivered Inter Token Latency",
@@ -943,7 +1077,7 @@ pub static METRICS: &[Metric] = &[
         "Amortised Inter Token Latency",
         "ns",
         Value::Valid(|s| s.amortised_itl()),
-        "Decode duration divided by the tokens that came in it, responses taken to carry equal numbers of tokens: unlike the inter token latency, it does not count the first response as one token.",
+        "Decode duration divided by the tokens that came in it: those of all responses but the first, as the server counts them with every event, else as if all responses carried as many. Unlike the inter token latency, it does not count the first response as one token.",
     )
     .shown_in("ms")
     .at(Group::Client, 26)

@@ -29,9 +29,10 @@ use crate::clock::{Instant, Nanos};
 use crate::endpoint::Kind;
 use crate::log::{Header, Log, PhaseMark};
 use crate::metric::{Applies, Sample};
-use crate::record::Record;
+use crate::record::{Payload, Record};
 use rows::{Class, Reader, Rows, Window};
 use section::{Method, Section, Survey, Unrecorded};
+use std::collections::BTreeMap;
 
 /// Everything there is to say about a run.
 #[derive(Debug)]
@@ -68,6 +69,9 @@ pub struct Report {
     pub token_source: TokenSource,
     /// Whether the decode curves follow the real gaps between chunks; with very many of them tokens are spread evenly.
     pub curves_follow_chunks: bool,
+    /// Steps of speculative decoding of the successful profiling requests, by the number of draft tokens that were accepted
+    /// in them; empty where servers give no such account.
+    pub acceptance: BTreeMap<u64, u64>,
     /// The service levels that goodput counts against.
     pub service_levels: Vec<ServiceLevel>,
     /// Whether the console shows the HTTP table.
@@ -169,6 +173,7 @@ impl Report {
             errors: main.errors,
             token_source,
             curves_follow_chunks,
+            acceptance: main.acceptance,
             service_levels,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
             ledgers: if options.window.is_none() { Ledger::of_log(log) } else { Vec::new() },
@@ -246,9 +251,9 @@ impl Report {
         self.incomplete_reason.is_none()
     }
 
-    /// One record as the rows of the table see it; `at` is its place in the log.
-    pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record) -> Sample<'a> {
-        reader(log, &self.tokens, self.token_source).sample(at, record)
+    /// One record and its payload as the rows of the table see them; `at` is its place in the log.
+    pub fn sample<'a>(&self, log: &Log, at: usize, record: &'a Record, payload: &Payload<'a>) -> Sample<'a> {
+        reader(log, &self.tokens, self.token_source).sample(at, record, payload.bytes)
     }
 
     /// Whether a request keeps every service level; a failed one does not.

@@ -17,13 +17,16 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn sample<'r>(&self, at: usize, record: &'r Record) -> Sample<'r> {
+    pub(super) fn sample<'r>(&self, at: usize, record: &'r Record, payload: &'r [u8]) -> Sample<'r> {
         let (of_dataset, requested) = self.log.lengths(record.request);
         let (input, (output, reasoning)) = match self.source {
-            TokenSource::Client => (of_dataset, self.tokens.of(at)),
+            TokenSource::Client => {
+                let carried = || self.tokens.carried(at);
+                (of_dataset.and_then(|own| Some(own.saturating_add(carried()?))), self.tokens.of(at))
+            }
             TokenSource::Server => (Some(record.usage_prompt).filter(|n| *n != UNKNOWN), tokens::of_usage(record)),
         };
-        Sample { record, input, requested, output, reasoning }
+        Sample { record, payload, input, requested, output, reasoning }
     }
 
     fn is_warmup(&self, phase: u8) -> bool {
@@ -33,7 +36,7 @@ impl<'a> Reader<'a> {
 
     /// A failed request, or one without a stream of tokens, counts towards concurrency alone.
     pub(super) fn flight(&self, at: usize, record: &Record) -> Flight {
-        let sample = self.sample(at, record);
+        let sample = self.sample(at, record, &[]);
         let ok = record.outcome() == Outcome::Ok && record.first_token.is_set();
         Flight {
             start: record.start.0,

@@ -5,8 +5,9 @@ use super::rows::{Reader, Rows, Window};
 use super::statistics::{self, Column, Quantile};
 use super::sweep::{self, Flights, GAPS_MAX};
 use crate::clock::Instant;
-use crate::metric::{Applies, METRICS, Metric, Sample, Scope, Summary, Value, flag};
+use crate::metric::{Applies, METRICS, Metric, Sample, Scope, Speculation, Summary, Value, flag};
 use crate::record::{Outcome, Payload};
+use std::collections::BTreeMap;
 
 /// One metric of a report, in its display unit.
 #[derive(Debug, Clone)]
@@ -78,6 +79,7 @@ pub(super) struct Section {
     pub(super) cut: u64,
     pub(super) window: Window,
     pub(super) starts: Option<(Instant, Instant)>,
+    pub(super) acceptance: BTreeMap<u64, u64>,
 }
 
 /// Counts of one selection, taken in a first pass.
@@ -92,6 +94,8 @@ pub(super) struct Survey {
     pub(super) span: Option<(Instant, Instant)>,
     last_start: Instant,
     errors: ErrorTally,
+    /// Steps of speculative decoding by the number of draft tokens accepted in them.
+    acceptance: BTreeMap<u64, u64>,
 }
 
 impl Survey {
@@ -107,7 +111,14 @@ impl Survey {
                 survey.gaps += u64::from(sweep::count(payload.gaps));
             }
             match ErrorDetails::of(record, &payload) {
-                None => survey.valid += 1,
+                None => {
+                    survey.valid += 1;
+                    if let Some(account) = Speculation::read(payload.speculation) {
+                        account
+                            .steps_by_accepted()
+                            .for_each(|(n, steps)| *survey.acceptance.entry(n).or_default() += steps);
+                    }
+                }
                 Some(details) => {
                     survey.failed += 1;
                     survey.overflowed += u64::from(details.is_context_overflow());
@@ -182,6 +193,7 @@ impl Method<'_> {
             cut: survey.cut,
             window,
             starts: survey.span.map(|(first, _)| (first, survey.last_start)),
+            acceptance: survey.acceptance,
             errors: survey.errors.finish(),
         }
     }
@@ -252,8 +264,8 @@ impl Pass<'_> {
             column.reserve_exact(room(metric) as usize);
         }
         let reader = self.method.reader;
-        self.rows.each(reader, |at, record, _| {
-            let sample = reader.sample(at, record);
+        self.rows.each(reader, |at, record, payload| {
+            let sample = reader.sample(at, record, payload);
             let valid = record.outcome() == Outcome::Ok;
             for ((_, metric), column) in batch.iter().zip(&mut *columns) {
                 let value = match metric.value {
@@ -280,8 +292,8 @@ impl Pass<'_> {
         let metrics: Vec<_> = self.metrics().collect();
         let (reader, levels) = (self.method.reader, self.method.levels);
         let scope = &mut self.scope;
-        self.rows.each(reader, |at, record, _| {
-            let sample = reader.sample(at, record);
+        self.rows.each(reader, |at, record, payload| {
+            let sample = reader.sample(at, record, payload);
             let valid = record.outcome() == Outcome::Ok;
             for (row, metric) in &metrics {
                 let (value, fold): (_, fn(f64, f64) -> f64) = match metric.value {

@@ -1,7 +1,8 @@
 //! Output tokens of every record, from the server's usage or by the client's tokenizer.
 
 use crate::log::Log;
-use crate::record::{Record, UNKNOWN};
+use crate::record::{Outcome, Record, UNKNOWN, flag};
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -35,6 +36,9 @@ pub struct TokenColumns {
     pub output: Vec<u32>,
     /// Tokens of reasoning.
     pub reasoning: Vec<u32>,
+    /// Tokens that the input of the request has of the server's answers to the session's earlier turns. Empty where no
+    /// conversation keeps answers.
+    pub carried: Vec<u32>,
 }
 
 /// Records that a thread takes at a time.
@@ -43,8 +47,11 @@ const BATCH: usize = 256;
 impl TokenColumns {
     /// The client's counts, on `threads` threads.
     pub fn by_tokenizer(log: &Log, count: &CountTokens<'_>, threads: usize) -> Self {
-        let column = || (0..log.len()).map(|_| AtomicU32::new(UNKNOWN)).collect();
-        let (output, reasoning): (Vec<_>, Vec<_>) = (column(), column());
+        let keeps = log.keeps_replies();
+        let joins = keeps && log.header.input_config["tokenizer"]["apply_chat_template"] != true;
+        let column = |len: usize| (0..len).map(|_| AtomicU32::new(UNKNOWN)).collect::<Vec<_>>();
+        let (output, reasoning) = (column(log.len()), column(log.len()));
+        let kept = column(if keeps { log.len() } else { 0 });
         let rows = Mutex::new(log.records().enumerate());
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
@@ -58,16 +65,27 @@ impl TokenColumns {
                         if batch.is_empty() {
                             return;
                         }
-                        for (at, (_, payload)) in batch.drain(..) {
-                            set(&output, at, payload.text, count);
+                        for (at, (record, payload)) in batch.drain(..) {
+                            let tokens = set(&output, at, payload.text, count);
                             set(&reasoning, at, payload.reasoning, count);
+                            if let Some(slot) = kept.get(at).filter(|_| !record.has(flag::PAYLOAD_LOST)) {
+                                let joint = if joins { joint(payload.text, count) } else { 0 };
+                                slot.store(tokens.saturating_add_signed(joint), Ordering::Relaxed);
+                            }
                         }
                     }
                 });
             }
         });
         let plain = |column: Vec<AtomicU32>| column.into_iter().map(AtomicU32::into_inner);
-        Self { output: plain(output).collect(), reasoning: plain(reasoning).collect() }
+        let mut carried: Vec<u32> = plain(kept).collect();
+        carry(log, &mut carried);
+        Self { output: plain(output).collect(), reasoning: plain(reasoning).collect(), carried }
+    }
+
+    /// Tokens of earlier answers in the input of a record's request; `None` if one of them was not captured.
+    pub(super) fn carried(&self, at: usize) -> Option<u32> {
+        self.carried.get(at).map_or(Some(0), |n| Some(*n).filter(|n| *n != UNKNOWN))
     }
 
     /// The two counts of a record; `None` where unknown.
@@ -76,6 +94,46 @@ impl TokenColumns {
         (known(&self.output), known(&self.reasoning))
     }
 }
+
+/// Puts in the place of each record's own answer what the answers before it in its session add up to. The turns of a
+/// session come one after the other and from one executor, so their records stand in their order in the log.
+fn carry(log: &Log, answers: &mut [u32]) {
+    if answers.is_empty() {
+        return;
+    }
+    let mut sessions: HashMap<(u8, u64), u32> = HashMap::new();
+    log.each(|at, record, _| {
+        let (Some(answer), Some(turn)) = (answers.get_mut(at), log.request(record.request)) else { return };
+        let key = (record.phase, record.session);
+        let before = sessions.remove(&key).filter(|_| !turn.resets).unwrap_or(0);
+        let own = std::mem::replace(answer, before);
+        if !turn.keeps_reply {
+            return;
+        }
+        // A turn that failed left its own words in the history, and no answer.
+        let own = if record.outcome() == Outcome::Ok { own } else { 0 };
+        let sum = if before == UNKNOWN { UNKNOWN } else { before.saturating_add(own) };
+        sessions.insert(key, sum);
+    });
+}
+
+/// Tokens that an answer costs beside its own where it is joined to what is before it: texts of an input are counted joined
+/// with one space, as the reference counts them. It lies in the first word, so that is counted alone.
+fn joint(text: &[u8], count: &CountTokens<'_>) -> i32 {
+    let text = String::from_utf8_lossy(&text[..text.len().min(JOINT_MAX)]);
+    let words = text.trim_start();
+    let spaces = text.len() - words.len();
+    let end = words.find(char::is_whitespace).map_or(text.len(), |at| spaces + at);
+    let head = &text[..end];
+    if head.is_empty() {
+        return 0;
+    }
+    let alone = i64::from(count(head));
+    i32::try_from(i64::from(count(&format!(" {head}"))) - alone).unwrap_or(0)
+}
+
+/// Bytes of an answer in which its first word is looked for.
+const JOINT_MAX: usize = 64;
 
 /// The server's counts of a record: completion minus reasoning tokens, and reasoning tokens.
 pub(super) fn of_usage(record: &Record) -> (Option<u32>, Option<u32>) {
@@ -93,16 +151,18 @@ fn usage(record: &Record) -> (u32, u32) {
     }
 }
 
-/// A text without tokens has no count: an empty part cannot be told from one that was not captured.
-fn set(column: &[AtomicU32], at: usize, text: &[u8], count: &CountTokens<'_>) {
+/// A text without tokens has no count: an empty part cannot be told from one that was not captured. Says how many there
+/// are.
+fn set(column: &[AtomicU32], at: usize, text: &[u8], count: &CountTokens<'_>) -> u32 {
     let text = String::from_utf8_lossy(text);
     if text.is_empty() {
-        return;
+        return 0;
     }
     let n = count(&text);
     if let (Some(slot), true) = (column.get(at), n > 0) {
         slot.store(n, Ordering::Relaxed);
     }
+    n
 }
 
 #[cfg(test)]
