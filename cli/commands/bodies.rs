@@ -53,14 +53,14 @@ impl Bodies {
 pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
     let spec = spec(config, seed);
     let Some(cache) = Cache::of(config, &spec)? else {
-        return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?)?.finish(dir);
+        return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?, dir)?.finish(dir);
     };
     let key = match cache.find()? {
         Ok(found) => return Ok(found),
         Err(key) => key,
     };
     std::fs::create_dir_all(&cache.dir).map_err(full(&cache.dir))?;
-    let built = build(config, &spec, RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?)?;
+    let built = build(config, &spec, RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?, &cache.dir)?;
     if built.summary.attached > 0 {
         config.notes.push(
             "--dataset-cache has no effect: rows name files of images, audio or video, whose changes would not show"
@@ -94,7 +94,7 @@ fn is_marked(config: &ProfileConfig) -> bool {
     config.cache_bust != CacheBust::None
 }
 
-fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> Result<Built, Failure> {
+fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir: &Path) -> Result<Built, Failure> {
     let tokenizer = tokenizer(config)?;
     let options = options(config);
     let kind = config.endpoint.kind;
@@ -114,7 +114,7 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> R
         }
     });
     if let Some(e) = failed {
-        return Err(Failure::Failed(format!("cannot write request bodies: {e}")));
+        return Err(full(dir)(e));
     }
     let summary = built.map_err(|e| Refusal::new(e.0))?;
     if builder.is_empty() {
