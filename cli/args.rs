@@ -3,19 +3,21 @@
 //! One struct per group of options, in the reference's groups and spellings. Values are checked one by one here; what
 //! several options say together is [`crate::config`]'s affair.
 
+mod control;
 mod dataset;
 mod media;
 mod prompts;
 
+pub(crate) use control::Control;
 pub(crate) use dataset::{Analyze, Compile, Dataset, Source, Stats as DatasetStats, Synthesize};
 
 use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
-    ArrivalPattern, ContentType, Cores, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter, LatePolicy,
-    LogLevel, RampStrategy, ServiceLevels, Spin, Ties, Ui, choice, content_type, cores, count, count32, endpoint_type,
-    factor, fault, format, grace, jitter, millis, moment, percent, percentile, rate, ratio, seconds, service_levels,
-    share, single, span, whole, whole32,
+    ArrivalPattern, ContentType, Cores, DatasetSampling, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter,
+    LatePolicy, LogLevel, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Ui, UrlStrategy, choice, content_type, cores,
+    count, count32, endpoint_type, factor, fault, format, grace, jitter, millis, moment, percent, percentile, rate,
+    ratio, seconds, service_levels, share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -71,6 +73,8 @@ pub(crate) struct Profile {
     #[command(flatten)]
     pub(crate) endpoint: Endpoint,
     #[command(flatten)]
+    pub(crate) control: Control,
+    #[command(flatten)]
     pub(crate) input: Input,
     #[command(flatten)]
     pub(crate) trace: Trace,
@@ -108,9 +112,25 @@ pub(crate) struct Endpoint {
     #[arg(short = 'm', long = "model", visible_alias = "model-names", value_name = "NAME", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
 
-    /// The server's base URL, http only; `http://` may be left out [default: http://localhost:8000]
-    #[arg(short = 'u', long = "url", value_name = "URL", num_args = 1..)]
+    /// The server's base URL, http only; `http://` may be left out. Several, with commas or repeated, share the sessions
+    /// [default: http://localhost:8000]
+    #[arg(short = 'u', long = "url", value_name = "URL", num_args = 1.., value_delimiter = ',')]
     pub(crate) urls: Vec<String>,
+
+    /// Which of several servers a session goes to, with all its turns: round-robin, least-in-flight (the one with the
+    /// fewest requests in flight), weighted (see --url-weights) [default: round-robin]
+    #[arg(long, value_name = "STRATEGY", value_parser = choice::<UrlStrategy>)]
+    pub(crate) url_strategy: Option<UrlStrategy>,
+
+    /// Shares of the servers under --url-strategy weighted, one for each --url in their order: 3,1 gives the first three
+    /// sessions of four
+    #[arg(help_heading = "Only in maser", long, value_name = "N,N", value_delimiter = ',', value_parser = count32)]
+    pub(crate) url_weights: Vec<u32>,
+
+    /// Which requests share a connection: pooled (any that follow one another), never (none), sticky-user-sessions (the
+    /// turns of one conversation) [default: pooled]
+    #[arg(long = "connection-reuse-strategy", value_name = "STRATEGY", value_parser = choice::<Reuse>)]
+    pub(crate) reuse: Option<Reuse>,
 
     /// The API that is loaded: chat, completions, responses, messages, embeddings, and others of the reference's names; a
     /// wrong one lists them all [default: chat]
@@ -149,6 +169,10 @@ pub(crate) struct Endpoint {
     #[arg(long = "request-content-type", value_name = "TYPE", value_parser = content_type)]
     pub(crate) content_type: Option<ContentType>,
 
+    /// Fetch each finished video of video_generation; its bytes are timed and thrown away
+    #[arg(long)]
+    pub(crate) download_video_content: bool,
+
     /// Header that carries the session's id [default: X-Correlation-ID]
     #[arg(long, value_name = "NAME")]
     pub(crate) session_header: Option<String>,
@@ -183,6 +207,11 @@ pub(crate) struct Input {
     /// speed_bench_… [default: told by its first row]
     #[arg(long = "custom-dataset-type", value_name = "FORMAT", value_parser = format)]
     pub(crate) format: Option<Format>,
+
+    /// Which conversation of the dataset comes next: sequential (in order, round and round), random (any, each time anew),
+    /// shuffle (each once in random order, then again in another) [default: sequential]
+    #[arg(long = "dataset-sampling-strategy", value_name = "STRATEGY", value_parser = choice::<DatasetSampling>)]
+    pub(crate) sampling: Option<DatasetSampling>,
 
     /// Seed of everything random; the same seed gives the same requests at the same planned times
     #[arg(long, value_name = "N", value_parser = whole)]
@@ -563,6 +592,10 @@ pub(crate) struct Truth {
     /// linear]
     #[arg(long, value_name = "PATH", value_parser = choice::<RampStrategy>)]
     pub(crate) ramp_strategy: Option<RampStrategy>,
+
+    /// Begin the measurement as soon as the warmup has sent everything, while its last requests are in flight
+    #[arg(long)]
+    pub(crate) seamless_warmup: bool,
 
     /// Stop the run once less than this percentage of the planned requests left on time [default: never]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]

@@ -1,5 +1,6 @@
 //! The run as resolved: what [`crate::args`] read, checked together, with every default filled in.
 
+mod control;
 mod document;
 mod endpoint;
 mod environment;
@@ -14,7 +15,8 @@ pub(crate) mod slos;
 mod synthetic;
 mod tokenizer;
 
-pub(crate) use endpoint::Endpoint;
+pub(crate) use control::{Control, Profiler, Wait};
+pub(crate) use endpoint::{Endpoint, Url};
 pub(crate) use environment::{Environment, IpVersion, read as environment};
 pub(crate) use input::{Input, Trace};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
@@ -25,7 +27,7 @@ pub(crate) use tokenizer::Tokenizer;
 
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::{Cores, ExportLevel, Format, Io, LogLevel, Spin, Ui};
+use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Spin, Ui};
 use maser_engine::clock::Nanos;
 use maser_engine::schedule::Tied;
 use serde_json::{Map, Value};
@@ -38,6 +40,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) model: String,
     /// The server and how it is spoken to.
     pub(crate) endpoint: Endpoint,
+    /// What the servers are asked beside the load.
+    pub(crate) control: Control,
     /// The phases. While `fixed_schedule` is [`FixedSchedule::AutoIfTrace`] they are as without a schedule.
     pub(crate) load: Load,
     /// Whether requests are sent at the times of the trace.
@@ -48,6 +52,10 @@ pub(crate) struct ProfileConfig {
     pub(crate) replay: Replay,
     /// What is sent.
     pub(crate) input: Input,
+    /// In which order its conversations are.
+    pub(crate) sampling: DatasetSampling,
+    /// Where a marker goes that keeps a server from knowing a conversation again.
+    pub(crate) cache_bust: CacheBust,
     /// The text of `--system-prompt`.
     pub(crate) system_prompt: Option<String>,
     /// What tokens are made and counted with.
@@ -70,7 +78,7 @@ pub(crate) struct ProfileConfig {
     pub(crate) log_level: LogLevel,
     /// Seed of everything random, if given.
     pub(crate) random_seed: Option<u64>,
-    /// The mock server to start and load; its port, once known, goes to [`Url::set_port`].
+    /// The mock server to start and load; its port, once known, goes to [`Endpoint::set_port`].
     pub(crate) mock: Option<ServeConfig>,
     /// Remarks for the user, a sentence each; none of them stops the run.
     pub(crate) notes: Vec<String>,
@@ -83,6 +91,7 @@ struct Typed {
     asked: load::Asked,
     replay: args::Replay,
     endpoint_type: bool,
+    sampling: bool,
     export_level: bool,
     log_level: Option<LogLevel>,
     /// Requests of the schedule, once known.
@@ -174,9 +183,12 @@ impl ProfileConfig {
         let mock = mock(&args)?;
         let model = model(&args, mock.as_ref())?;
         let endpoint = Endpoint::resolve(&args, mock.as_ref(), &mut notes)?;
+        let control = Control::resolve(&args.control, &endpoint, &mut notes)?;
         let input = Input::resolve(&args, &endpoint, &mut notes)?;
         let system_prompt = synthetic::system_prompt(&args, &endpoint)?;
+        let cache_bust = synthetic::cache_bust(&args, endpoint.kind)?;
         let (fixed_schedule, window) = replay::schedule(&args)?;
+        let sampling = replay::sampling(&args, fixed_schedule)?;
         let tokenizer = Tokenizer::resolve(&args, &model, endpoint.kind, &mut notes)?;
         let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal);
         idle_options(&args.service, &mut notes);
@@ -185,6 +197,7 @@ impl ProfileConfig {
         let asked = load::Asked { load: args.load, warmup: args.warmup, truth: args.truth, series, streaming };
         let typed = Typed {
             endpoint_type: args.endpoint.kind.is_some(),
+            sampling: args.input.sampling.is_some(),
             export_level: args.output.level.is_some(),
             log_level: (args.service.log_level.is_some() || log_level < LogLevel::Info).then_some(log_level),
             asked,
@@ -200,11 +213,14 @@ impl ProfileConfig {
         Ok(Self {
             model,
             endpoint,
+            control,
             load,
             fixed_schedule,
             window,
             replay,
             input,
+            sampling,
+            cache_bust,
             system_prompt,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
@@ -225,6 +241,9 @@ impl ProfileConfig {
     /// Takes over what the environment says.
     pub(crate) fn set_environment(&mut self, environment: Environment) {
         self.ip_version = environment.ip_version;
+        if let Some(every) = environment.video_poll {
+            self.endpoint.follow_ups.every = every;
+        }
         let most = environment.workers_cap.into_iter().chain(self.machine.workers_max).min();
         self.machine.workers_max = most;
         self.notes.extend(environment.notes);
@@ -249,6 +268,9 @@ impl ProfileConfig {
                 "{flag}: the trace has timestamps, which set the pace; remove {flag}, or add --no-fixed-schedule to \
                  ignore them"
             )));
+        }
+        if fixed {
+            replay::check_order(self.sampling, "the trace has timestamps")?;
         }
         (self.load, self.replay) = self.typed.resolve(fixed, &mut self.notes)?;
         self.fixed_schedule = if fixed { FixedSchedule::Yes } else { FixedSchedule::No };

@@ -8,7 +8,7 @@ pub(crate) use maser_datasets::file::Format;
 use maser_engine::clock::Nanos;
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
 use maser_engine::metric::{self, Metric, Value, flag};
-pub(crate) use maser_engine::plan::LatePolicy;
+pub(crate) use maser_engine::plan::{LatePolicy, Reuse, Sampling as DatasetSampling};
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
 pub(crate) use maser_engine::serve::{Fault as FaultKind, Jitter};
@@ -214,17 +214,8 @@ pub(crate) fn name_of<T: Choice + PartialEq>(value: T) -> &'static str {
 
 /// `--endpoint-type`: the API that is loaded.
 pub(crate) fn endpoint_type(raw: &str) -> Parsed<EndpointKind> {
-    let ready = || EndpointKind::ALL.iter().copied().filter(|kind| *kind != EndpointKind::VideoGeneration);
-    let names = || ready().map(EndpointKind::name).collect::<Vec<_>>().join(", ");
-    match EndpointKind::from_name(raw) {
-        Some(EndpointKind::VideoGeneration) => Err(
-            "not supported yet by this version of maser: a video takes several requests, one to submit it and some to \
-                 ask for it"
-                .into(),
-        ),
-        Some(kind) => Ok(kind),
-        None => Err(format!("expected one of {}", names())),
-    }
+    let names = || EndpointKind::ALL.iter().copied().map(EndpointKind::name).collect::<Vec<_>>().join(", ");
+    EndpointKind::from_name(raw).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 /// `--request-content-type`: how bodies are written.
@@ -280,6 +271,64 @@ impl Choice for Ties {
 impl Choice for RampStrategy {
     const NAMES: &'static [(&'static str, Option<Self>)] =
         &[("linear", Some(Self::Linear)), ("exponential", Some(Self::Exponential)), ("poisson", Some(Self::Poisson))];
+}
+
+impl Choice for Reuse {
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("pooled", Some(Self::Pooled)), ("never", Some(Self::Never)), ("sticky-user-sessions", Some(Self::Sticky))];
+}
+
+impl Choice for DatasetSampling {
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("sequential", Some(Self::Sequential)), ("random", Some(Self::Random)), ("shuffle", Some(Self::Shuffle))];
+}
+
+/// `--url-strategy`: which server a session goes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum UrlStrategy {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests in flight.
+    LeastInFlight,
+    /// In proportion to `--url-weights`.
+    Weighted,
+}
+
+impl Choice for UrlStrategy {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[
+        ("round-robin", Some(Self::RoundRobin)),
+        ("least-in-flight", Some(Self::LeastInFlight)),
+        ("weighted", Some(Self::Weighted)),
+    ];
+}
+
+/// `--wait-for-model-mode`: how a server is told to be ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum WaitMode {
+    /// It lists the model.
+    Models,
+    /// It answers a short request.
+    #[default]
+    Inference,
+    /// First the one, then the other.
+    Both,
+}
+
+impl Choice for WaitMode {
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("models", Some(Self::Models)), ("inference", Some(Self::Inference)), ("both", Some(Self::Both))];
+}
+
+/// A path on a server, whatever the base URL's own path.
+pub(crate) fn origin_path(raw: &str) -> Parsed<String> {
+    if !raw.starts_with('/') || raw.starts_with("//") {
+        return Err("expected a path that begins with one /".into());
+    }
+    if !raw.bytes().all(|b| b.is_ascii_graphic()) || raw.contains('#') {
+        return Err("a path has no spaces, no # and only ASCII characters in it".into());
+    }
+    Ok(raw.into())
 }
 
 /// Parses a dataset format.

@@ -20,6 +20,7 @@ struct Run {
 fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut maser = Command::new(env!("CARGO_BIN_EXE_maser"));
     maser.current_dir(dir).arg("profile").args(arguments).args(["--artifact-dir", "run", "--ui", "none"]);
+    maser.env("AIPERF_HTTP_VIDEO_POLL_INTERVAL", "0.004");
     maser.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     maser
 }
@@ -29,11 +30,13 @@ impl Run {
     #[track_caller]
     fn of(mock: &str, arguments: &[&str], rows: &[Value]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (mock, count) = (format!("--mock=ttft=0,itl=0,osl=8{mock}"), REQUESTS.to_string());
+        let pace = if mock.contains("itl=") { "" } else { ",itl=0" };
+        let (mock, count) = (format!("--mock=ttft=0,osl=8{pace}{mock}"), REQUESTS.to_string());
+        let takes_text = !arguments.iter().any(|a| ["image_retrieval", "audio_transcription"].contains(a));
         let mut all = vec![mock.as_str(), "--request-count", &count];
-        if rows.is_empty() {
+        if rows.is_empty() && takes_text {
             all.extend(["--isl", "16", "--osl", "8", "--random-seed", "1"]);
-        } else {
+        } else if !rows.is_empty() {
             let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
             std::fs::write(dir.path().join("rows.jsonl"), lines.join("\n")).unwrap();
             all.extend(["--custom-dataset-type", "mooncake_trace", "--input-file", "rows.jsonl"]);
@@ -55,41 +58,37 @@ impl Run {
     }
 }
 
-/// Prompts that are made, or ready bodies where a type takes more than one text.
-fn rows(kind: Kind) -> Vec<Value> {
-    let payload = match kind {
-        Kind::NimRankings => {
-            json!({"model": "mock", "query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]})
-        }
-        Kind::CohereRankings => json!({"model": "mock", "query": "q", "documents": ["a", "b"]}),
-        Kind::HfTeiRankings => json!({"query": "q", "texts": ["a", "b"]}),
-        Kind::ImageRetrieval => json!({"input": [{"type": "image_url", "url": "data:image/png;base64,iVBORw0KGgo="}]}),
-        Kind::Raw => json!({"model": "mock", "prompt": "a b c", "max_tokens": 8}),
-        _ => return Vec::new(),
-    };
-    vec![json!({"payload": payload})]
+const IMAGES: [&str; 4] = ["--image-width-mean", "8", "--image-height-mean", "8"];
+const AUDIO: [&str; 2] = ["--audio-length-mean", "0.05"];
+
+/// What a type needs beyond its name.
+fn needs(kind: Kind) -> Vec<&'static str> {
+    match kind {
+        Kind::ImageEdit | Kind::ImageRetrieval => IMAGES.to_vec(),
+        Kind::AudioTranscription => AUDIO.to_vec(),
+        Kind::Raw => vec!["--custom-endpoint", "/v1/completions"],
+        Kind::Template => vec![
+            "--custom-endpoint",
+            "/v1/completions",
+            "--extra-inputs",
+            r#"{"payload_template":{"prompt":"{{ text }}","model":"{{ model }}","max_tokens":8},"response_field":"choices[0].text"}"#,
+        ],
+        _ => vec![],
+    }
 }
 
-/// Types whose bodies need what no file format of this version holds.
-fn is_out_of_reach(kind: Kind) -> bool {
-    matches!(kind, Kind::ImageEdit | Kind::AudioTranscription | Kind::VideoGeneration)
+/// Ready bodies where nothing else is sent.
+fn rows(kind: Kind) -> Vec<Value> {
+    let payload = json!({"model": "mock", "prompt": "a b c", "max_tokens": 8});
+    if kind == Kind::Raw { vec![json!({"payload": payload})] } else { vec![] }
 }
 
 #[test]
 fn every_type_is_loaded_and_counted() {
-    for &kind in Kind::ALL.iter().filter(|kind| !is_out_of_reach(**kind)) {
+    for &kind in Kind::ALL {
         for streaming in [false, true] {
             let mut arguments = vec!["--endpoint-type", kind.name()];
-            match kind {
-                Kind::Raw => arguments.extend(["--custom-endpoint", "/v1/completions"]),
-                Kind::Template => arguments.extend([
-                    "--custom-endpoint",
-                    "/v1/completions",
-                    "--extra-inputs",
-                    r#"{"payload_template":{"prompt":"{{ text }}","model":"{{ model }}","max_tokens":8},"response_field":"choices[0].text"}"#,
-                ]),
-                _ => {}
-            }
+            arguments.extend(needs(kind));
             if streaming {
                 arguments.push("--streaming");
             }
@@ -108,7 +107,8 @@ fn every_type_is_loaded_and_counted() {
             let log = run.log();
             assert_eq!(log.header.endpoint, kind.name());
             for (record, _) in log.records() {
-                assert_eq!(record.units > 0, !kind.produces_tokens(), "{name}");
+                let is_text = kind.produces_tokens() || kind == Kind::AudioTranscription;
+                assert_eq!(record.units > 0, !is_text, "{name}");
             }
         }
     }
@@ -155,7 +155,10 @@ fn every_choice_is_counted() {
 #[test]
 fn what_cannot_be_sent_is_refused_before_any_traffic() {
     for (arguments, part) in [
-        (&["--endpoint-type", "video-generation"][..], "--endpoint-type video-generation: not supported yet"),
+        (
+            &["--download-video-content", "--endpoint-type", "image-edit"][..],
+            "--download-video-content: image_edit makes no videos",
+        ),
         (&["--endpoint-type", "nothing"], "--endpoint-type nothing: expected one of chat, completions"),
         (&["--endpoint-type", "raw"], "--endpoint-type raw: bodies are sent as the input file has them"),
         (&["--endpoint-type", "template"], "--endpoint-type template: it needs --extra-inputs payload_template"),
@@ -185,5 +188,108 @@ fn what_cannot_be_sent_is_refused_before_any_traffic() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}\n{stderr}");
         assert!(stderr.contains(part), "{arguments:?}\n{stderr}");
+    }
+}
+
+/// What was sent and what came back, request by request in the order of their starts.
+fn exchanges(run: &Run) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.dir.path().join("run/profile_export_raw.jsonl")).unwrap();
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.sort_by_key(|line| line["start_perf_ns"].as_u64());
+    lines
+}
+
+#[test]
+fn a_video_is_awaited_and_fetched() {
+    // Eight frames, 5 ms from one to the next.
+    let shape = ["--endpoint-type", "video_generation", "--extra-inputs", "num_frames:8", "--concurrency", "2"];
+    for fetch in [false, true] {
+        let mut arguments = shape.to_vec();
+        if fetch {
+            arguments.push("--download-video-content");
+        }
+        let run = Run::of(",itl=5", &arguments, &[]);
+        assert_eq!((run.avg("request_count"), &run.summary["error_summary"]), (Some(REQUESTS as f64), &json!([])));
+        for (record, _) in run.log().records() {
+            assert_eq!((record.units, record.chunks), (1, 1));
+            assert!(record.last_token.since(record.start) >= 35_000_000, "a video was done before it was made");
+            assert_eq!(record.bytes_received > 8 * 256, fetch, "{}", record.bytes_received);
+        }
+    }
+}
+
+#[test]
+fn pictures_and_sound_go_with_the_text() {
+    let both = [IMAGES.as_slice(), &AUDIO, &["--export-level", "raw"]].concat();
+    let run = Run::of("", &both, &[]);
+    for line in exchanges(&run) {
+        let parts = line["payload"]["messages"][0]["content"].as_array().unwrap();
+        let types: Vec<&str> = parts.iter().filter_map(|part| part["type"].as_str()).collect();
+        assert_eq!(types, ["text", "image_url", "input_audio"]);
+    }
+    for kind in ["responses", "messages", "nim_embeddings", "chat_embeddings"] {
+        let run = Run::of("", &[&["--endpoint-type", kind], IMAGES.as_slice()].concat(), &[]);
+        assert_eq!((run.avg("request_count"), &run.summary["error_summary"]), (Some(4.0), &json!([])), "{kind}");
+    }
+}
+
+#[test]
+fn batches_and_candidates_are_counted_one_by_one() {
+    let units = |arguments: &[&str]| {
+        let run = Run::of("", arguments, &[]);
+        run.log().records().map(|(record, _)| record.units).collect::<Vec<_>>()
+    };
+    assert_eq!(units(&["--endpoint-type", "embeddings", "-b", "3"]), [3; 4]);
+    for kind in ["nim_rankings", "cohere_rankings", "hf_tei_rankings"] {
+        assert_eq!(units(&["--endpoint-type", kind, "--rankings-passages-mean", "5"]), [5; 4], "{kind}");
+    }
+}
+
+#[test]
+fn turns_with_tool_calls_are_sent_as_they_stand() {
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    let messages = json!([
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+        {"role": "user", "content": [{"type": "text", "text": "and now?"}], "name": "x"}
+    ]);
+    let row = json!({"messages": messages, "output_length": 8});
+    let run = Run::of("", &["--export-level", "raw"], &[row]);
+    let lines = exchanges(&run);
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        assert_eq!(line["payload"]["messages"], messages);
+    }
+}
+
+#[test]
+fn a_stored_answer_is_continued_by_its_name() {
+    for streaming in [false, true] {
+        let mut arguments = vec!["--endpoint-type", "responses", "--extra-inputs", "store:true", "--concurrency", "1"];
+        arguments.extend(["--use-server-token-count", "--conversation-turn-mean", "2", "--export-level", "raw"]);
+        if streaming {
+            arguments.push("--streaming");
+        }
+        let run = Run::of("", &arguments, &[]);
+        let lines = exchanges(&run);
+        let id = |line: &Value| {
+            let responses = line["responses"].to_string();
+            let at = responses.find("resp_").unwrap();
+            responses[at..].split(['"', '\\']).next().unwrap().to_owned()
+        };
+        assert_eq!(lines.len(), 4);
+        for (k, line) in lines.iter().enumerate() {
+            let previous = &line["payload"]["previous_response_id"];
+            assert_eq!(line["payload"]["input"].as_array().map(Vec::len), Some(1), "its own turn and no other");
+            if k % 2 == 0 {
+                assert_eq!(*previous, Value::Null);
+            } else {
+                assert_eq!(*previous, json!(id(&lines[k - 1])));
+            }
+        }
+        // The server counts what it has stored: a later turn's prompt is longer.
+        let prompts: Vec<u32> = run.log().records().map(|(record, _)| record.usage_prompt).collect();
+        assert!(prompts[1] > prompts[0] && prompts[3] > prompts[2], "{prompts:?}");
     }
 }

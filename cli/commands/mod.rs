@@ -1,5 +1,7 @@
 //! What the commands do.
 
+mod cache_bust;
+mod control;
 pub(crate) mod dataset;
 pub(crate) mod metrics;
 mod mock;
@@ -11,7 +13,8 @@ mod signals;
 
 use crate::refusal::Refusal;
 use crate::values::Io;
-use maser_engine::net::{direct, probe};
+use maser_engine::net::direct;
+use maser_engine::net::probe::{self, Driver};
 use std::fmt;
 
 /// Why a command did not do what it was asked to: a sentence and an exit code.
@@ -56,18 +59,18 @@ fn io(io: Io) -> Result<probe::Io, Refusal> {
             None => Ok(probe::Io::Direct),
             Some(why) => Err(Refusal::new(format!("--io direct: {why}; --io auto takes what there is"))),
         },
-        io => runtime_io(io),
+        io => driver(io).map(probe::Io::Runtime),
     }
 }
 
 /// What carries a server's sockets, which are the runtime's.
-fn runtime_io(io: Io) -> Result<probe::Io, Refusal> {
+fn driver(io: Io) -> Result<Driver, Refusal> {
     match io {
-        Io::Auto => Ok(probe::best_of_runtime()),
-        Io::Epoll => Ok(probe::Io::Epoll),
+        Io::Auto => Ok(probe::best_driver()),
+        Io::Epoll => Ok(Driver::Epoll),
         Io::Direct => Err(Refusal::new("--io direct is for the load; a server has --io uring or epoll")),
-        Io::Uring => match (probe::best_of_runtime(), probe::uring_refusal()) {
-            (io @ probe::Io::Uring(_), _) => Ok(io),
+        Io::Uring => match (probe::best_driver(), probe::uring_refusal()) {
+            (driver @ Driver::Uring(_), _) => Ok(driver),
             (_, why) => Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default()))),
         },
     }

@@ -1,18 +1,18 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
-use super::Failure;
-use crate::config::{Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay};
+use super::{Failure, cache_bust};
+use crate::config::{
+    Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay, Url,
+};
 use crate::refusal::Refusal;
-use crate::values::ExportLevel;
+use crate::values::{CacheBust, ExportLevel};
 use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{
-    self, Balance, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
-};
+use maser_engine::plan::{self, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Target, Turn};
 use maser_engine::schedule::{self, Gaps, LimitCurve, Ramp, RateCurve, Tied, UserCentric};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -163,24 +163,24 @@ pub(super) fn bodies(
 ) -> Result<Bodies, Failure> {
     let full = |e: std::io::Error| Failure::Failed(format!("cannot write request bodies under {}: {e}", dir.display()));
     let mut builder = RequestsBuilder::new(dir).map_err(full)?;
+    if config.cache_bust != CacheBust::None {
+        builder.set_marked();
+    }
     let options = options(config);
     let (mut rows, mut body, mut failed) = (Vec::new(), Vec::new(), None);
     let kind = config.endpoint.kind;
-    let built = spec(config, seed).build(tokenizer, &mut |conversation| match add(
-        &conversation,
-        kind,
-        &options,
-        &mut builder,
-        &mut rows,
-        &mut body,
-        (&config.replay, !config.tokenizer.chat_template),
-    ) {
-        Ok(()) => Ok(()),
-        Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
-        Err(Unbuilt::Full(e)) => {
-            let sentence = Error(e.to_string());
-            failed = Some(e);
-            Err(sentence)
+    let place = (config.cache_bust, config.replay.open == Loop::Strict);
+    let built = spec(config, seed).build(tokenizer, &mut |mut conversation| {
+        cache_bust::mark(&mut conversation, place, tokenizer).map_err(|unfit| Error(unfit.0))?;
+        let how = (&config.replay, !config.tokenizer.chat_template);
+        match add(&conversation, kind, &options, &mut builder, &mut rows, &mut body, how) {
+            Ok(()) => Ok(()),
+            Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
+            Err(Unbuilt::Full(e)) => {
+                let sentence = Error(e.to_string());
+                failed = Some(e);
+                Err(sentence)
+            }
         }
     });
     if let Some(e) = failed {
@@ -232,7 +232,8 @@ fn add(
             Context::MessageArray => History::None,
         };
         let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
-        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at: turn.timestamp_ns })?;
+        let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
+        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
         let alone = replay.open == Loop::Strict;
         let has_later = k + 1 < conversation.turns.len();
         rows.push(Row {
@@ -247,6 +248,22 @@ fn add(
         });
     }
     Ok(())
+}
+
+/// When the trace has turn `k` sent. In a closed loop a later turn goes when the one before it has been answered and its
+/// delay has passed: its timestamp alone does not tell that delay, for the answer lies in between.
+fn planned(conversation: &Conversation, k: usize, replay: &Replay) -> Result<Option<Nanos>, Unfit> {
+    let turn = &conversation.turns[k];
+    match (replay.open, turn.timestamp_ns, turn.delay_ns) {
+        (Loop::Closed, Some(_), None) if k > 0 => Err(Unfit(format!(
+            "--no-open-loop-replay: turn {} of session {} has a timestamp and no delay, and so no pause after the answer \
+             before it",
+            k + 1,
+            conversation.session_id
+        ))),
+        (Loop::Closed, ..) if k > 0 => Ok(None),
+        (_, at, _) => Ok(at),
+    }
 }
 
 /// Input tokens of turn `k`, without the server's answers before it. `alone`: the turn is a session of its own, and carries
@@ -277,7 +294,8 @@ fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
     replay.turn_delay_cap.map_or(faster, |cap| faster.min(cap))
 }
 
-fn options(config: &ProfileConfig) -> endpoint::Options {
+/// The options of request bodies.
+pub(super) fn options(config: &ProfileConfig) -> endpoint::Options {
     endpoint::Options {
         model: config.model.clone(),
         streaming: config.endpoint.streaming,
@@ -304,12 +322,13 @@ pub(super) fn plan(
     let timeout = config.endpoint.timeout;
     Ok(Plan {
         phases,
-        targets: vec![target(config)?],
-        balance: Balance::RoundRobin,
-        reuse: Reuse::Pooled,
-        sampling: Sampling::Sequential,
+        targets: config.endpoint.urls.iter().map(|url| target(config, url)).collect::<Result<_, _>>()?,
+        balance: config.endpoint.balance(),
+        reuse: config.endpoint.reuse.unwrap_or(Reuse::Pooled),
+        sampling: config.sampling,
         endpoint: config.endpoint.kind,
         response_field: config.endpoint.response_field.clone().map(Arc::new),
+        follow_ups: config.endpoint.follow_ups,
         requests: bodies.requests.clone(),
         capture: Capture {
             text: captures_text(config) || config.output.outputs,
@@ -328,32 +347,18 @@ fn captures_text(config: &ProfileConfig) -> bool {
     !config.use_server_token_count && config.endpoint.kind.produces_tokens()
 }
 
-/// Refuses what is understood and cannot be done yet.
-pub(super) fn not_yet(config: &ProfileConfig) -> Result<(), Refusal> {
-    let load = &config.load;
-    for (flag, asked) in [
-        ("--abort-below-adherence", load.abort_below_adherence.is_some()),
-        ("--no-open-loop-replay", config.replay.open == Loop::Closed),
-    ] {
-        if asked {
-            return Err(Refusal::new(format!(
-                "{flag} is not supported yet by this version of maser; remove it to run without it"
-            )));
-        }
-    }
-    Ok(())
-}
-
 fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: u64) -> Vec<Phase> {
     let limit = |limit: Option<u32>, ramp: &Option<Ramp>| {
         limit.map(|n| ramp.as_ref().map_or_else(|| LimitCurve::constant(n), |ramp| LimitCurve::ramped(n, ramp, seed)))
     };
     let phase = |p: &PhaseConfig| {
         let warmup = p.kind == PhaseKind::Warmup;
+        let scheduled = p.arrival != Arrival::ClosedLoop;
         Phase {
             name: p.name.to_owned(),
             warmup,
-            seamless: false,
+            seamless: p.seamless,
+            gated: is_gated(config, p),
             schedule: schedule(p, bodies, times, seed),
             concurrency: limit(p.concurrency, &p.concurrency_ramp),
             prefill: limit(p.prefill_concurrency, &p.prefill_ramp),
@@ -363,6 +368,7 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
             duration: p.duration_ns,
             grace: p.grace_ns,
             failed_threshold: config.load.failed_threshold.filter(|_| !warmup),
+            least_adherence: config.load.abort_below_adherence.filter(|_| !warmup && scheduled).map(|p| p / 100.0),
             cancellation: p
                 .cancellation
                 .filter(|_| !warmup)
@@ -370,6 +376,13 @@ fn phases(config: &ProfileConfig, bodies: &Bodies, times: Option<&Times>, seed: 
         }
     };
     config.load.phases.iter().map(phase).collect()
+}
+
+/// Whether a phase waits for the servers' profilers. They cannot be started between phases that have no gap, nor need
+/// they be where nothing goes before.
+pub(super) fn is_gated(config: &ProfileConfig, phase: &PhaseConfig) -> bool {
+    let follows = config.load.phases.len() > 1 && phase.kind == PhaseKind::Profiling;
+    config.control.profiler.is_some() && follows && !phase.seamless
 }
 
 /// Users need turns to send at their pace.
@@ -467,7 +480,7 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusa
     firsts.collect()
 }
 
-fn target(config: &ProfileConfig) -> Result<Target, Failure> {
+fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
     let endpoint = &config.endpoint;
     let user = |name: &str| endpoint.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
     let mut headers = Vec::new();
@@ -479,17 +492,16 @@ fn target(config: &ProfileConfig) -> Result<Target, Failure> {
     let users = endpoint.headers.iter().filter(|h| !h.name.eq_ignore_ascii_case("host"));
     headers.extend(users.map(|h| (h.name.clone(), h.value.clone())));
     Ok(Target {
-        addrs: addresses(config)?,
-        host: user("host").map_or_else(|| endpoint.url.host_header(), |h| h.value.clone()),
-        path: endpoint.target(&config.model),
+        addrs: addresses(config, url)?,
+        host: user("host").map_or_else(|| url.host_header(), |h| h.value.clone()),
+        path: endpoint.target(url, &config.model),
         correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
         headers,
     })
 }
 
 /// The server's addresses: IPv4 where there is one, as the reference does, else IPv6; AIPERF_HTTP_IP_VERSION narrows it.
-fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
-    let url = &config.endpoint.url;
+fn addresses(config: &ProfileConfig, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
     let failed = |why: String| Failure::Failed(format!("--url {}: the host name {} {why}", url.as_str(), url.host));
     let all = (url.host.as_str(), url.port).to_socket_addrs();
     let all: Vec<SocketAddr> = all.map_err(|e| failed(format!("cannot be resolved: {e}")))?.collect();
@@ -505,8 +517,12 @@ fn addresses(config: &ProfileConfig) -> Result<Vec<SocketAddr>, Failure> {
     Ok(wanted)
 }
 
-/// Whether anything listens there, before any load is made.
-pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<(), Failure> {
+/// Whether something listens at every server, before any load is made.
+pub(super) fn look_at_servers(config: &ProfileConfig, plan: &Plan) -> Result<(), Failure> {
+    config.endpoint.urls.iter().zip(&plan.targets).try_for_each(|(url, target)| look_at_server(url, target))
+}
+
+fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
     let mut last = None;
     for addr in &target.addrs {
         match TcpStream::connect_timeout(addr, FIRST_LOOK) {
@@ -515,7 +531,7 @@ pub(super) fn look_at_server(config: &ProfileConfig, target: &Target) -> Result<
         }
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
-    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", config.endpoint.url.as_str())))
+    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", url.as_str())))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `maser profile`: one benchmark, from the command line to the files.
 
+use super::control::{self, Profilers};
 use super::mock::Mock;
 use super::prepare::{self, Times};
 use super::signals::Signals;
@@ -38,7 +39,6 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 /// Runs the benchmark; returns the exit code.
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
-    prepare::not_yet(&config)?;
     let topology = topology(&config)?;
     let connections = check_descriptors(&mut config)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
@@ -46,7 +46,7 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     }
     let mock = config.mock.as_ref().map(|m| Mock::start(m, &topology)).transpose()?;
     if let Some(mock) = &mock {
-        config.endpoint.url.set_port(mock.port());
+        config.endpoint.set_port(mock.port());
     }
     let dir = config.artifact_dir();
     let made = !dir.exists();
@@ -62,10 +62,16 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     let stop = Arc::new(StopSignal::default());
     let plan = prepared.plan;
     let run_key = plan.run_key;
+    let mut beside = Beside::new(&config, &plan, &signals);
+    if !plan.phases.iter().any(|phase| phase.gated) {
+        beside.start()?;
+    }
     let running = run::start(plan.clone(), &topology, prepared.log_file, stop.clone(), connections as usize)
+        .inspect_err(|_| beside.stop())
         .map_err(|e| Failure::Failed(format!("the run could not start: {e}")))?;
     let issued = running.issued.clone();
-    let ended = watch(running, Progress::new(plan, config.ui == Ui::Simple), &signals, &stop);
+    let ended = watch(running, Progress::new(plan.clone(), config.ui == Ui::Simple), &signals, &stop, &mut beside);
+    beside.stop();
     let served = mock.map_or(Ok(()), Mock::stop);
     let path = dir.join(log::FILE_NAME);
     let log = Log::open(&path).map_err(|e| Failure::Failed(format!("{}: cannot be read back: {e}", path.display())))?;
@@ -83,6 +89,9 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
         config.quiet,
         prepared.written,
     );
+    if let Some(failure) = beside.failure {
+        return Err(failure);
+    }
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
             "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \
@@ -96,6 +105,12 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             code?;
             Err(Failure::Failed(
                 "--failed-request-threshold: more requests failed than that, so the run was stopped".to_owned(),
+            ))
+        }
+        Ok(()) if issued.below_adherence.load(Ordering::Acquire) => {
+            code?;
+            Err(Failure::Failed(
+                "--abort-below-adherence: fewer requests left on time than that, so the run was stopped".to_owned(),
             ))
         }
         Ok(()) => served.and(code),
@@ -132,9 +147,8 @@ fn prepare(
         config.set_ties(times.tied);
     }
     let plan = Arc::new(prepare::plan(config, &bodies, times.as_ref(), run_key, seed)?);
-    for target in &plan.targets {
-        prepare::look_at_server(config, target)?;
-    }
+    control::before_the_load(config, &plan)?;
+    prepare::look_at_servers(config, &plan)?;
     if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
         note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
     }
@@ -154,18 +168,69 @@ fn say_start(config: &ProfileConfig, topology: &Topology, header: &Header) {
     let endpoint = &config.endpoint;
     let asked = verdict::asked(&header.input_config).unwrap_or_default();
     let to = match &config.mock {
-        Some(_) => format!("the built-in server on port {}", endpoint.url.port),
-        None => redact::url(endpoint.url.as_str()),
+        Some(_) => format!("the built-in server on port {}", endpoint.urls[0].port),
+        None => endpoint.urls.iter().map(|url| redact::url(url.as_str())).collect::<Vec<_>>().join(", "),
     };
     say(std::io::stderr(), format_args!("maser: {asked}, to {to}"));
     say(std::io::stderr(), format_args!("maser: {topology}"));
 }
 
+/// What happens on the servers beside the load.
+struct Beside<'a> {
+    config: &'a ProfileConfig,
+    plan: &'a Plan,
+    signals: &'a Signals,
+    profilers: Option<Profilers<'a>>,
+    /// Why the profiling phase could not begin.
+    failure: Option<Failure>,
+}
+
+impl<'a> Beside<'a> {
+    fn new(config: &'a ProfileConfig, plan: &'a Plan, signals: &'a Signals) -> Self {
+        Self { config, plan, signals, profilers: None, failure: None }
+    }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        let before = self.signals.count();
+        self.profilers = Profilers::start(self.config, self.plan, &|| self.signals.count() > before)?;
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(profilers) = self.profilers.take() {
+            profilers.stop();
+        }
+    }
+
+    /// Lets a phase begin that waits for the profilers; if they cannot be started, the run ends without it.
+    fn attend(&mut self, running: &Run, stop: &StopSignal) {
+        let gate = &running.issued.gate;
+        if self.failure.is_some() || !gate.is_waited_at() || stop.level() > StopSignal::RUN {
+            return;
+        }
+        match self.start() {
+            Ok(()) => gate.open(),
+            Err(failure) => {
+                // An interrupt is passed on as what it is.
+                self.failure = Some(failure).filter(|_| self.signals.count() == 0);
+                stop.raise();
+            }
+        }
+    }
+}
+
 /// Waits for the run to end, showing how it stands and passing signals on.
-fn watch(running: Run, mut bar: Progress, signals: &Signals, stop: &StopSignal) -> Result<(), run::Failure> {
+fn watch(
+    running: Run,
+    mut bar: Progress,
+    signals: &Signals,
+    stop: &StopSignal,
+    beside: &mut Beside<'_>,
+) -> Result<(), run::Failure> {
     let mut seen = 0;
     while !running.is_over() {
         std::thread::park_timeout(TICK);
+        beside.attend(&running, stop);
         match signals.pass_on(stop, &mut seen) {
             Some(StopSignal::DRAIN) => bar.say(
                 "maser: stopping: nothing more is sent, waiting for what is in flight (interrupt again to cut it)",

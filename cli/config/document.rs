@@ -5,11 +5,12 @@
 
 mod synthetic;
 
+use super::control::{Profiler, Reset, Wait};
 use super::load::Cancellation;
 use super::series::RateSeries;
 use super::{Arrival, FixedSchedule, Input, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
-use crate::values::{ExportLevel, name_of};
+use crate::values::{CacheBust, ExportLevel, name_of};
 use maser_datasets::file::Synthesis;
 use maser_engine::clock::{MILLI, Nanos, SECOND};
 use maser_engine::schedule::{Ramp, RampStrategy};
@@ -85,7 +86,9 @@ impl ProfileConfig {
             .map(|h| (h.name.clone(), h.shown().into()))
             .collect();
         Object::default()
-            .put("urls", vec![redact::url(at.url.as_str())])
+            .put("urls", at.urls.iter().map(|url| redact::url(url.as_str())).collect::<Vec<_>>())
+            .put_some("url_strategy", at.url_strategy.map(name_of))
+            .put_if(!at.weights.is_empty(), "url_weights", at.weights.clone())
             .put_if(self.typed.endpoint_type, "type", at.kind.name())
             .put_some("path", at.custom_path.clone())
             .put_some("api_key", key)
@@ -93,10 +96,15 @@ impl ProfileConfig {
             .put_if(at.streaming, "streaming", true)
             .put_if(at.use_legacy_max_tokens, "use_legacy_max_tokens", true)
             .put_if(at.per_chunk_usage, "per_chunk_usage", true)
+            .put_if(at.follow_ups.fetch, "download_video_content", true)
             .put_if(self.use_server_token_count, "use_server_token_count", true)
             .put_if(!headers.is_empty(), "headers", headers)
             .put_if(!at.extra.is_empty(), "extra", redact::fields(&at.extra))
             .put_some("session_header", at.session_header.clone())
+            .put_some("connection_reuse", at.reuse.map(name_of))
+            .put_some("wait_for_model", self.control.wait.as_ref().map(wait))
+            .put_some("reset_kv_cache", self.control.reset.as_ref().map(reset))
+            .put_some("server_profiler", self.control.profiler.as_ref().map(profiler))
     }
 
     fn tokenizer_object(&self) -> Object {
@@ -107,6 +115,15 @@ impl ProfileConfig {
     }
 
     fn dataset(&self) -> Object {
+        let dataset = self.source();
+        dataset.put_if(self.typed.sampling, "sampling", name_of(self.sampling)).put_if(
+            self.cache_bust != CacheBust::None,
+            "cache_bust",
+            name_of(self.cache_bust),
+        )
+    }
+
+    fn source(&self) -> Object {
         let named = Object::default().put("name", "main");
         match &self.input {
             Input::Synthetic(made) => synthetic::dataset(made, self.random_seed, named),
@@ -147,6 +164,7 @@ impl ProfileConfig {
             .put("kind", kind)
             .put("type", arrival_name(phase.arrival))
             .put_if(warmup, "exclude_from_results", true)
+            .put_if(phase.seamless, "seamless", true)
             .put_some("requests", requests)
             .put_some("duration", phase.duration_ns.map(seconds))
             .put_some("sessions", phase.sessions)
@@ -210,6 +228,20 @@ impl ProfileConfig {
     fn runtime(&self) -> Object {
         Object::default().put("ui", name_of(self.ui)).put_some("workers", self.machine.workers_max)
     }
+}
+
+fn wait(wait: &Wait) -> Object {
+    let object = Object::default().put("timeout", seconds(wait.timeout)).put("mode", name_of(wait.mode));
+    object.put("interval", seconds(wait.interval))
+}
+
+fn reset(reset: &Reset) -> Object {
+    Object::default().put("timeout", seconds(reset.timeout)).put("path", reset.path.clone())
+}
+
+fn profiler(with: &Profiler) -> Object {
+    let object = Object::default().put("timeout", seconds(with.timeout)).put("start_path", with.start.clone());
+    object.put("stop_path", with.stop.clone())
 }
 
 fn ramp(ramp: &Ramp) -> Object {

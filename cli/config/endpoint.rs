@@ -4,9 +4,10 @@ use super::{ServeConfig, grammar};
 use crate::args;
 use crate::redact;
 use crate::refusal::Refusal;
-use crate::values::{ContentType, EndpointKind};
+use crate::values::{ContentType, EndpointKind, Reuse, UrlStrategy, name_of};
 use maser_engine::clock::{Nanos, SECOND};
-use maser_engine::endpoint::{Auth, BOUNDARY, Encoding, ResponseField};
+use maser_engine::endpoint::{Auth, BOUNDARY, Encoding, FollowUps, ResponseField};
+use maser_engine::plan::Balance;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -22,8 +23,14 @@ const FRAMING: [&str; 3] = ["content-length", "transfer-encoding", "connection"]
 /// The server, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Endpoint {
-    /// The server's base URL.
-    pub(crate) url: Url,
+    /// The servers' base URLs; at least one.
+    pub(crate) urls: Vec<Url>,
+    /// Which of them a session goes to, if said.
+    pub(crate) url_strategy: Option<UrlStrategy>,
+    /// Their shares, one each, where that is weighted; else none.
+    pub(crate) weights: Vec<u32>,
+    /// Which requests share a connection, if said.
+    pub(crate) reuse: Option<Reuse>,
     /// The API.
     pub(crate) kind: EndpointKind,
     /// `--custom-endpoint`, if given; [`Endpoint::target`] has the path to send to.
@@ -44,6 +51,8 @@ pub(crate) struct Endpoint {
     pub(crate) use_legacy_max_tokens: bool,
     /// Ask for token counts with every event of a stream.
     pub(crate) per_chunk_usage: bool,
+    /// How jobs are followed up.
+    pub(crate) follow_ups: FollowUps,
     /// Source of the template that bodies are made from, where the type is `template`.
     pub(crate) template: Option<String>,
     /// Where in an answer its output stands, if said.
@@ -222,6 +231,12 @@ impl Endpoint {
         if typed.per_chunk_usage {
             per_chunk_usage(typed, kind, streaming)?;
         }
+        if typed.download_video_content && !kind.follows_up() {
+            return Err(Refusal::new(format!(
+                "--download-video-content: {} makes no videos, it needs --endpoint-type video_generation",
+                kind.name()
+            )));
+        }
         content_type(typed.content_type, kind)?;
         let mut extra = extra(&args.input.extra_inputs)?;
         let template = template(kind, &mut extra)?;
@@ -233,8 +248,13 @@ impl Endpoint {
             ));
         }
         stored(kind, &extra, typed.use_server_token_count)?;
+        let urls = urls(&typed.urls, mock)?;
+        check_shares(typed, urls.len(), notes)?;
         Ok(Self {
-            url: url(&typed.urls, mock)?,
+            urls,
+            url_strategy: typed.url_strategy,
+            weights: typed.url_weights.clone(),
+            reuse: typed.reuse,
             kind,
             custom_path: typed.path.as_deref().map(custom_path).transpose()?,
             streaming,
@@ -245,6 +265,7 @@ impl Endpoint {
             api_key,
             use_legacy_max_tokens: typed.use_legacy_max_tokens,
             per_chunk_usage: typed.per_chunk_usage,
+            follow_ups: FollowUps { fetch: typed.download_video_content, ..FollowUps::default() },
             template,
             response_field,
             session_header: typed.session_header.clone().map(session_header).transpose()?,
@@ -259,20 +280,51 @@ impl Endpoint {
         }
     }
 
-    /// What the request line names: base path and endpoint path joined, and the query. An endpoint path that the base
-    /// path ends with is not repeated, nor is `/v1`. A path of the API that names a model names `model`.
-    pub(crate) fn target(&self, model: &str) -> String {
-        let own = match &self.custom_path {
+    /// Puts in the port that a mock server got.
+    pub(crate) fn set_port(&mut self, port: u16) {
+        self.urls.iter_mut().for_each(|url| url.set_port(port));
+    }
+
+    /// Which server a session goes to.
+    pub(crate) fn balance(&self) -> Balance {
+        match self.url_strategy.unwrap_or_default() {
+            UrlStrategy::RoundRobin => Balance::RoundRobin,
+            UrlStrategy::LeastInFlight => Balance::LeastInFlight,
+            UrlStrategy::Weighted => Balance::Weighted(self.weights.clone()),
+        }
+    }
+
+    /// Path and query of another `path` of the API below `url`, whose own path may be that of the requests.
+    pub(crate) fn beside(&self, url: &Url, path: &str, model: &str) -> String {
+        let requests = self.path(model);
+        let requests = requests.split('?').next().unwrap_or_default().trim_matches('/');
+        let base = match url.path.strip_suffix(requests) {
+            Some(base) if !requests.is_empty() && base.ends_with('/') => base.trim_end_matches('/'),
+            _ => &url.path,
+        };
+        let target = join(base, path);
+        url.query.as_ref().map_or_else(|| target.clone(), |query| format!("{target}?{query}"))
+    }
+
+    /// The requests' path below the base URL. One of the API that names a model names `model`.
+    fn path(&self, model: &str) -> String {
+        match &self.custom_path {
             Some(path) => path.clone(),
             None => self.kind.path(self.streaming).replace("{model}", &percent_encoded(model)),
-        };
+        }
+    }
+
+    /// What the request line names: base path and endpoint path joined, and the query. An endpoint path that the base
+    /// path ends with is not repeated, nor is `/v1`. A path of the API that names a model names `model`.
+    pub(crate) fn target(&self, url: &Url, model: &str) -> String {
+        let own = self.path(model);
         let own = own.as_str();
         let (own, own_query) = match own.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (own, None),
         };
-        let mut target = join(&self.url.path, own);
-        let queries = [self.url.query.as_deref(), own_query];
+        let mut target = join(&url.path, own);
+        let queries = [url.query.as_deref(), own_query];
         for (n, query) in queries.into_iter().flatten().enumerate() {
             target.push(if n == 0 { '?' } else { '&' });
             target.push_str(query);
@@ -383,20 +435,42 @@ fn stored(kind: EndpointKind, extra: &Map<String, Value>, server_counts: bool) -
     }
 }
 
-fn url(typed: &[String], mock: Option<&ServeConfig>) -> Result<Url, Refusal> {
+fn urls(typed: &[String], mock: Option<&ServeConfig>) -> Result<Vec<Url>, Refusal> {
     if let Some(mock) = mock {
         let text = format!("http://{}:1", bracketed(&mock.host));
         let mut url = Url::parse(&text).map_err(|why| Refusal::new(format!("--mock: host={}: {why}", mock.host)))?;
         url.set_port(mock.port);
-        return Ok(url);
+        return Ok(vec![url]);
     }
-    match typed {
-        [] => Url::parse(DEFAULT_URL).map_err(Refusal::new),
-        [one] => Url::parse(one).map_err(|why| Refusal::new(format!("--url {}: {why}", redact::url(one)))),
-        _ => Err(Refusal::new(
-            "--url: several servers in one run are not supported yet by this version of maser, give one",
-        )),
+    if typed.is_empty() {
+        return Url::parse(DEFAULT_URL).map(|url| vec![url]).map_err(Refusal::new);
     }
+    let wrong = |raw: &str, why: String| Refusal::new(format!("--url {}: {why}", redact::url(raw)));
+    typed.iter().map(|raw| Url::parse(raw.trim()).map_err(|why| wrong(raw, why))).collect()
+}
+
+/// Shares go with the strategy that has them, one a server.
+fn check_shares(typed: &args::Endpoint, servers: usize, notes: &mut Vec<String>) -> Result<(), Refusal> {
+    let given = typed.url_weights.len();
+    match (typed.url_strategy, given) {
+        (Some(UrlStrategy::Weighted), 0) => {
+            return Err(Refusal::new("--url-strategy weighted needs --url-weights: what share each --url has"));
+        }
+        (Some(UrlStrategy::Weighted), _) if given != servers => {
+            return Err(Refusal::new(format!("--url-weights: there are {given} for the {servers} of --url")));
+        }
+        (Some(UrlStrategy::Weighted), _) | (_, 0) => {}
+        (other, _) => {
+            return Err(Refusal::new(format!(
+                "--url-weights needs --url-strategy weighted; {} has no shares",
+                name_of(other.unwrap_or_default())
+            )));
+        }
+    }
+    if let Some(strategy) = typed.url_strategy.filter(|_| servers == 1) {
+        notes.push(format!("--url-strategy {} has no effect on a single server", name_of(strategy)));
+    }
+    Ok(())
 }
 
 fn bracketed(host: &str) -> String {

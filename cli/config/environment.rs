@@ -4,6 +4,8 @@
 //! reference runs and nothing in it is ignored in silence.
 
 use crate::refusal::Refusal;
+use crate::values::seconds;
+use maser_engine::clock::Nanos;
 
 const PREFIX: &str = "AIPERF_";
 
@@ -26,6 +28,8 @@ pub(crate) struct Environment {
     pub(crate) ip_version: IpVersion,
     /// `AIPERF_WORKER_MAX_WORKERS_CAP`: executors at most.
     pub(crate) workers_cap: Option<u32>,
+    /// `AIPERF_HTTP_VIDEO_POLL_INTERVAL`: pause before a video is asked for again, nanoseconds.
+    pub(crate) video_poll: Option<Nanos>,
     /// A remark for each variable without effect.
     pub(crate) notes: Vec<String>,
 }
@@ -79,6 +83,9 @@ fn take(environment: &mut Environment, name: &str, value: &str) -> Result<(), Re
             let cap = value.parse().ok().filter(|n| *n > 0);
             environment.workers_cap = Some(cap.ok_or_else(|| wrong("a whole number of at least 1"))?);
         }
+        "HTTP_VIDEO_POLL_INTERVAL" => {
+            environment.video_poll = Some(seconds(value).map_err(|_| wrong("seconds above 0"))?);
+        }
         rest => {
             let known = WITHOUT_EFFECT.iter().find(|(beginning, _)| rest.starts_with(beginning));
             let why = known.map_or("maser knows no such variable", |(_, why)| why);
@@ -99,12 +106,23 @@ mod tests {
 
     #[test]
     fn what_means_something_is_taken_over() {
-        let environment = of(&[("AIPERF_HTTP_IP_VERSION", "6"), ("AIPERF_WORKER_MAX_WORKERS_CAP", "3"), ("PATH", "/")]);
-        let want = Environment { ip_version: IpVersion::Only6, workers_cap: Some(3), notes: Vec::new() };
+        let environment = of(&[
+            ("AIPERF_HTTP_IP_VERSION", "6"),
+            ("AIPERF_HTTP_VIDEO_POLL_INTERVAL", "0.25"),
+            ("AIPERF_WORKER_MAX_WORKERS_CAP", "3"),
+            ("PATH", "/"),
+        ]);
+        let want = Environment {
+            ip_version: IpVersion::Only6,
+            workers_cap: Some(3),
+            video_poll: Some(250_000_000),
+            notes: Vec::new(),
+        };
         assert_eq!(environment, Ok(want));
         assert_eq!(of(&[]), Ok(Environment::default()));
         for (name, value, said) in [
             ("AIPERF_HTTP_IP_VERSION", "5", "expected 4, 6 or auto"),
+            ("AIPERF_HTTP_VIDEO_POLL_INTERVAL", "0", "expected seconds above 0"),
             ("AIPERF_WORKER_MAX_WORKERS_CAP", "0", "expected a whole number of at least 1"),
         ] {
             assert_eq!(of(&[(name, value)]), Err(format!("{name}={value} in the environment: {said}")));

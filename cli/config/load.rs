@@ -76,6 +76,8 @@ pub(crate) struct PhaseConfig {
     pub(crate) name: &'static str,
     /// Whether it counts.
     pub(crate) kind: PhaseKind,
+    /// Begins while the last requests of the phase before it are in flight.
+    pub(crate) seamless: bool,
     /// When requests are due; under a series at the rate of its first point.
     pub(crate) arrival: Arrival,
     /// How the rate changes.
@@ -147,7 +149,8 @@ impl Load {
         check_bounds(load)?;
         check_prefill(asked)?;
         let warmup = warmup_phase(asked, notes)?;
-        let profiling = profiling_phase(asked, fixed, notes)?;
+        let mut profiling = profiling_phase(asked, fixed, notes)?;
+        profiling.seamless = truth.seamless_warmup && warmup.is_some();
         note_ramps(asked, &profiling, notes);
         note_truth(truth, &profiling, notes);
         Ok(Self {
@@ -302,6 +305,7 @@ fn profiling_phase(asked: &Asked, fixed: bool, notes: &mut Vec<String>) -> Resul
     Ok(PhaseConfig {
         name: "profiling",
         kind: PhaseKind::Profiling,
+        seamless: false,
         arrival,
         series: asked.series.clone().filter(|_| !fixed),
         rate_ramp: asked.ramp(load.request_rate_ramp_duration),
@@ -409,7 +413,7 @@ fn warmup_phase(asked: &Asked, notes: &mut Vec<String>) -> Result<Option<PhaseCo
         return Err(Refusal::new("--warmup-grace-period needs --warmup-duration: it begins when the duration ends"));
     }
     if warmup.warmup_requests.is_none() && warmup.warmup_sessions.is_none() && warmup.warmup_duration.is_none() {
-        note_no_warmup(warmup, notes);
+        note_no_warmup(warmup, asked.truth.seamless_warmup, notes);
         return Ok(None);
     }
     let rate = warmup.warmup_request_rate.or(load.request_rate);
@@ -432,6 +436,7 @@ fn warmup_phase(asked: &Asked, notes: &mut Vec<String>) -> Result<Option<PhaseCo
     Ok(Some(PhaseConfig {
         name: "warmup",
         kind: PhaseKind::Warmup,
+        seamless: false,
         arrival,
         series: None,
         rate_ramp: asked.ramp(rate_ramp.filter(|_| rate.is_some())),
@@ -448,8 +453,9 @@ fn warmup_phase(asked: &Asked, notes: &mut Vec<String>) -> Result<Option<PhaseCo
     }))
 }
 
-fn note_no_warmup(warmup: &args::Warmup, notes: &mut Vec<String>) {
+fn note_no_warmup(warmup: &args::Warmup, seamless: bool, notes: &mut Vec<String>) {
     for (flag, given) in [
+        ("--seamless-warmup", seamless),
         ("--warmup-concurrency", warmup.warmup_concurrency.is_some()),
         ("--warmup-prefill-concurrency", warmup.warmup_prefill_concurrency.is_some()),
         ("--warmup-request-rate", warmup.warmup_request_rate.is_some()),

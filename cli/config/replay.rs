@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::Ties;
+use crate::values::{DatasetSampling, Ties};
 use maser_engine::clock::{MILLI, Nanos};
 
 /// Whether requests are sent at the times of the trace.
@@ -77,6 +77,31 @@ pub(super) fn schedule(args: &args::Profile) -> Result<(FixedSchedule, ScheduleW
     Ok((fixed, window))
 }
 
+/// In which order conversations are sent, and that something else does not have it.
+pub(super) fn sampling(args: &args::Profile, fixed: FixedSchedule) -> Result<DatasetSampling, Refusal> {
+    let sampling = args.input.sampling.unwrap_or(DatasetSampling::Sequential);
+    if fixed == FixedSchedule::Yes {
+        check_order(sampling, "--fixed-schedule")?;
+    }
+    if args.load.user_centric_rate.is_some() && sampling != DatasetSampling::Sequential {
+        return Err(Refusal::new(
+            "--dataset-sampling-strategy: with --user-centric-rate the users take the conversations in order; remove one \
+             of the two",
+        ));
+    }
+    Ok(sampling)
+}
+
+/// A schedule has its own order; `why` there is one.
+pub(super) fn check_order(sampling: DatasetSampling, why: &str) -> Result<(), Refusal> {
+    match sampling {
+        DatasetSampling::Sequential => Ok(()),
+        DatasetSampling::Random | DatasetSampling::Shuffle => Err(Refusal::new(format!(
+            "--dataset-sampling-strategy: {why}, so every request has its time and there is no other order; use sequential"
+        ))),
+    }
+}
+
 /// The flag that sets a pace of its own, if there is one: it does not go with a trace's.
 pub(super) fn own_pace(load: &args::Load) -> Option<&'static str> {
     let flags = [
@@ -131,8 +156,8 @@ impl Replay {
                 ));
             }
             (true, false) => Loop::Strict,
-            (false, true) => Loop::Closed,
-            (false, false) => Loop::Open,
+            (false, true) if fixed => Loop::Closed,
+            (false, _) => Loop::Open,
         };
         for (flag, given) in [
             ("--ties", ties.is_some()),

@@ -55,7 +55,25 @@ fn options_that_do_not_go_together_are_refused_by_name() {
     let table = [
         ("--streaming", "--model is required; add -m NAME"),
         ("-m a,b", "--model: several models"),
-        ("-m x -u a -u b", "--url: several servers"),
+        ("-m x -u a -u b:0", "--url b:0: expected a port"),
+        ("-m x -u a,b,,c", "--url : the URL names no host"),
+        ("-m x -u a -u b --url-weights 1,2", "--url-weights needs --url-strategy weighted; round-robin has"),
+        ("-m x -u a -u b --url-strategy weighted", "--url-strategy weighted needs --url-weights"),
+        ("-m x -u a,b --url-strategy weighted --url-weights 1,2,3", "--url-weights: there are 3 for the 2 of --url"),
+        ("-m x --wait-for-model-mode models", "--wait-for-model-mode needs --wait-for-model-timeout"),
+        ("-m x --wait-for-model-interval 1", "--wait-for-model-interval needs --wait-for-model-timeout"),
+        (
+            "-m x --endpoint-type image_generation --wait-for-model-timeout 5",
+            "--wait-for-model-timeout: to see whether it answers, image_generation would have to make",
+        ),
+        (
+            "-m x --input-file FILE --fixed-schedule --dataset-sampling-strategy shuffle",
+            "--dataset-sampling-strategy: --fixed-schedule, so every request has its time",
+        ),
+        (
+            "-m x --user-centric-rate 1 --num-users 2 --dataset-sampling-strategy random",
+            "--dataset-sampling-strategy: with --user-centric-rate",
+        ),
         ("-m x -u https://h", "--url https://h: https is not supported yet"),
         ("-m x -u http://h:0", "--url http://h:0: expected a port"),
         ("-m x -u http://me:pw@h", "--url http://<redacted>@h: credentials"),
@@ -226,13 +244,14 @@ fn what_has_no_effect_is_noted() {
 #[test]
 fn the_defaults_are_the_reference_s() {
     let config = run("-m mock");
-    assert_eq!(config.endpoint.url.as_str(), "http://localhost:8000");
-    assert_eq!(config.endpoint.target("m"), "/v1/chat/completions");
+    assert_eq!(config.endpoint.urls[0].as_str(), "http://localhost:8000");
+    assert_eq!(config.endpoint.target(&config.endpoint.urls[0], "m"), "/v1/chat/completions");
     assert_eq!(config.endpoint.timeout, 21_600_000_000_000);
     assert_eq!(config.ui, Ui::None);
     assert_eq!(config.tokenizer.name(), "builtin");
     assert!(config.machine.preconnect);
     let phase = PhaseConfig {
+        seamless: false,
         name: "profiling",
         kind: PhaseKind::Profiling,
         arrival: Arrival::ClosedLoop,
@@ -464,7 +483,7 @@ fn each_type_has_its_path_and_stream() {
         ("--endpoint-type embeddings --custom-endpoint /e", "/e"),
     ] {
         let config = run(&format!("-m org/m {line}"));
-        assert_eq!(config.endpoint.target("org/m"), target, "{line}");
+        assert_eq!(config.endpoint.target(&config.endpoint.urls[0], "org/m"), target, "{line}");
     }
     let config = run("-m m --endpoint-type nim-rankings --streaming");
     assert!(!config.endpoint.streaming);
@@ -480,9 +499,9 @@ fn each_type_has_its_path_and_stream() {
 fn a_mock_is_the_server() {
     let mut config = run("--mock=model=tiny,host=::1 --streaming");
     assert_eq!(config.model, "tiny");
-    config.endpoint.url.set_port(4321);
-    assert_eq!(config.endpoint.url.as_str(), "http://[::1]:4321");
-    assert_eq!(config.endpoint.url.host_header(), "[::1]:4321");
+    config.endpoint.set_port(4321);
+    assert_eq!(config.endpoint.urls[0].as_str(), "http://[::1]:4321");
+    assert_eq!(config.endpoint.urls[0].host_header(), "[::1]:4321");
     assert_eq!(run("--mock").model, "mock");
 }
 
@@ -554,4 +573,28 @@ fn given_options_show_in_the_files_in_the_reference_s_order() {
     );
     assert_eq!(text("runtime"), r#"{"ui":"simple","workers":2}"#);
     assert_eq!(text("logging"), r#"{"level":"DEBUG"}"#);
+}
+
+#[test]
+fn servers_and_what_they_are_asked_show_in_the_files() {
+    let config = run("-m m -u a:1,b:2/v1 --url-strategy weighted --url-weights 3,1 --connection-reuse-strategy never \
+         --wait-for-model-timeout 9 --server-profiler --reset-kv-cache-path /flush --dataset-sampling-strategy shuffle \
+         --warmup-request-count 2 --seamless-warmup");
+    let shown = config.input_config();
+    assert_eq!(
+        shown["endpoint"].to_string(),
+        r#"{"urls":["http://a:1","http://b:2/v1"],"url_strategy":"weighted","url_weights":[3,1],"connection_reuse":"never","wait_for_model":{"timeout":9.0,"mode":"inference","interval":5.0},"reset_kv_cache":{"timeout":30.0,"path":"/flush"},"server_profiler":{"timeout":30.0,"start_path":"/start_profile","stop_path":"/stop_profile"}}"#
+    );
+    assert_eq!(shown["datasets"][0]["sampling"], "shuffle");
+    assert_eq!((&shown["phases"][0]["seamless"], &shown["phases"][1]["seamless"]), (&Value::Null, &true.into()));
+    let at = &config.endpoint;
+    let beside: Vec<String> = at.urls.iter().map(|url| at.beside(url, "/v1/models", "m")).collect();
+    assert_eq!(beside, ["/v1/models", "/v1/models"]);
+    let whole = run("-m m -u h/proxy/v1/chat/completions?x=1");
+    assert_eq!(whole.endpoint.beside(&whole.endpoint.urls[0], "/v1/models", "m"), "/proxy/v1/models?x=1");
+    let noted =
+        run("-m m --url-strategy least-in-flight --wait-for-model-interval 5 --seamless-warmup").notes.join("\n");
+    for flag in ["--url-strategy least-in-flight", "--wait-for-model-interval", "--seamless-warmup"] {
+        assert!(noted.contains(&format!("{flag} has no effect ")), "{noted}");
+    }
 }

@@ -76,14 +76,17 @@ pub(super) fn write(report: &Report, options: &ExportOptions, out: &mut impl Wri
     serde_json::to_writer_pretty(out, &document).map_err(io::Error::from)
 }
 
-/// The summary of a part of the run.
+/// The summary of one phase of the run, with what maser knows of it beyond the reference.
 pub(super) fn write_part(
     report: &Report,
     part: &Part<'_>,
+    own: Value,
     options: &ExportOptions,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    serde_json::to_writer_pretty(out, &document(report, part, options)).map_err(io::Error::from)
+    let mut document = document(report, part, options);
+    document.insert("maser".into(), own);
+    serde_json::to_writer_pretty(out, &document).map_err(io::Error::from)
 }
 
 fn document(report: &Report, part: &Part<'_>, options: &ExportOptions) -> Map<String, Value> {
@@ -171,6 +174,11 @@ pub(super) fn error(group: &ErrorGroup) -> Value {
     json!({"error_details": details, "count": group.count})
 }
 
+/// What became of a phase's arrivals, and how its sends were spread: `null` where nothing is known of it.
+pub(super) fn accounts(report: &Report, phase: usize, name: &str) -> Value {
+    json!({"phase": name, "ledger": report.ledger(phase), "arrivals": report.arrivals(phase)})
+}
+
 /// What maser knows beyond the reference: where it ran, what became of every credit, where token counts come from.
 fn own(report: &Report) -> Value {
     let ledger = report.run.end.as_ref().map(|end| {
@@ -193,7 +201,9 @@ fn own(report: &Report) -> Value {
         .filter(|e| !e.quantiles.is_empty())
         .map(|e| (e.metric.tag.to_owned(), e.quantiles.iter().map(quantile).collect::<Vec<_>>().into()))
         .collect();
+    let phases: Vec<Value> = report.ledgers.iter().map(|(n, ledger)| accounts(report, *n, &ledger.phase)).collect();
     json!({
+        "phases": phases,
         "window": window,
         "censored": report.censored,
         "notes": report.notes(),

@@ -3,7 +3,7 @@
 
 use super::json::{self, Part};
 use super::{ExportOptions, Written, csv, file};
-use maser_engine::report::{PhaseReport, Report};
+use maser_engine::report::{Ledger, PhaseReport, Report};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -39,9 +39,11 @@ pub(super) fn write_all(
             span: (phase.start_ns, phase.end_ns),
         };
         results.push(file("Phase CSV Export", at.join(CSV), |out| csv::write(&phase.metrics, out)));
-        results.push(file("Phase JSON Export", at.join(JSON), |out| json::write_part(report, &part, options, out)));
+        let own = json::accounts(report, usize::from(phase.phase), &phase.name);
+        let json = file("Phase JSON Export", at.join(JSON), |out| json::write_part(report, &part, own, options, out));
+        results.push(json);
     }
-    results.push(file("Phase Manifest", dir.join(MANIFEST), |out| manifest(phases, out)));
+    results.push(file("Phase Manifest", dir.join(MANIFEST), |out| manifest(report, phases, out)));
     results
 }
 
@@ -53,22 +55,26 @@ fn folder(phases: &[PhaseReport], k: usize) -> PathBuf {
     Path::new(DIR).join(if alone && safe { name } else { format!("{name}_{k}") })
 }
 
-/// Keys in alphabetical order, as the reference writes this one file.
-fn manifest(phases: &[PhaseReport], out: &mut impl Write) -> io::Result<()> {
+/// Keys in alphabetical order, as the reference writes this one file; the ledger is ours.
+fn manifest(report: &Report, phases: &[PhaseReport], out: &mut impl Write) -> io::Result<()> {
     let before = |k: usize| phases[..k].iter().filter(|p| !p.warmup).count();
-    let list: Vec<Value> =
-        phases.iter().enumerate().map(|(k, phase)| row(phase, &folder(phases, k), before(k))).collect();
+    let row = |(k, phase): (usize, &PhaseReport)| {
+        let ledger = report.ledger(usize::from(phase.phase));
+        row(phase, &folder(phases, k), before(k), ledger)
+    };
+    let list: Vec<Value> = phases.iter().enumerate().map(row).collect();
     serde_json::to_writer_pretty(out, &json!({"phases": list, "schema_version": SCHEMA_VERSION}))
         .map_err(io::Error::from)
 }
 
-fn row(phase: &PhaseReport, folder: &Path, profiling_index: usize) -> Value {
+fn row(phase: &PhaseReport, folder: &Path, profiling_index: usize, ledger: Option<&Ledger>) -> Value {
     let kind = if phase.warmup { "warmup" } else { "profiling" };
     let path = |name: &str| folder.join(name).display().to_string();
     json!({
         "end_ns": phase.end_ns,
         "error_request_count": phase.failed,
         "error_summary": phase.errors.iter().map(json::error).collect::<Vec<_>>(),
+        "ledger": ledger,
         "metrics_csv": path(CSV),
         "metrics_json": path(JSON),
         "phase_index": phase.phase,

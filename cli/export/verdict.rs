@@ -1,6 +1,6 @@
 //! The verdict above the tables: what was asked for, what came of it, and whether this client was the limit.
 
-use maser_engine::clock::SECOND;
+use maser_engine::clock::{MILLI, SECOND};
 use maser_engine::report::Report;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -14,8 +14,14 @@ const LATE_MS: f64 = 1.0;
 /// Kinds of failure that are named; the table of errors has them all.
 const KINDS: usize = 3;
 
-/// Place of the 99th percentile among the figures of a metric.
+/// Place of the median among the figures of a metric.
+const P50: usize = 4;
+
+/// Place of the 99th percentile there.
 const P99: usize = 8;
+
+/// Requests below this number are no evidence for a 99th percentile: two of them would make it.
+const FEW: u64 = 200;
 
 /// The load that the settings ask for, such as `200 requests/s (constant), 100 requests`; `None` where they do not say.
 pub fn asked(input_config: &Value) -> Option<String> {
@@ -49,6 +55,29 @@ pub(super) enum Client {
     KeptUp(String),
     /// The client held the load back.
     Late(String),
+    /// There is too little to say.
+    Unclear(String),
+}
+
+/// One line on a phase's account.
+pub(super) struct Line {
+    pub(super) text: String,
+    /// It says that something is not as it was planned.
+    pub(super) is_off: bool,
+}
+
+/// What became of each phase's arrivals, and where the sends do not follow the plan.
+pub(super) fn accounts(report: &Report) -> Vec<Line> {
+    let several = report.ledgers.len() > 1;
+    let mut lines = Vec::new();
+    for (phase, ledger) in &report.ledgers {
+        let of = if several { format!(" of {}", super::printable(&ledger.phase)) } else { String::new() };
+        lines.push(Line { text: format!("Ledger{of}: {}", ledger.verdict), is_off: false });
+        if let Some(said) = report.arrivals(*phase).and_then(|arrivals| arrivals.verdict.as_ref()) {
+            lines.push(Line { text: format!("Arrivals{of}: {said}"), is_off: true });
+        }
+    }
+    lines
 }
 
 /// The verdict's lines, unwrapped: asked, got, and the client's part if there is anything to judge it by.
@@ -99,10 +128,21 @@ fn got(report: &Report) -> String {
     parts.extend(figure(report, "request_throughput").map(|rate| format!("answered at {rate:.1} requests/s")));
     let queued = figure(report, "queued_request_count").unwrap_or(0.0);
     if queued > 0.0 {
-        parts.push(format!("{queued:.0} waited for a free slot under --concurrency"));
+        let limits = limits(load(&report.run.header.input_config));
+        parts.push(format!("{queued:.0} waited for a free slot under {limits}"));
     }
     parts.push(failures(report));
     parts.join(", ")
+}
+
+/// The options that a wait for a slot can come from.
+fn limits(phase: Option<&Value>) -> &'static str {
+    let set = |key: &str| phase.is_some_and(|phase| phase[key].is_u64());
+    match (set("concurrency"), set("prefill_concurrency")) {
+        (true, true) => "--concurrency and --prefill-concurrency",
+        (false, true) => "--prefill-concurrency",
+        _ => "--concurrency",
+    }
 }
 
 fn failures(report: &Report) -> String {
@@ -122,43 +162,87 @@ fn failures(report: &Report) -> String {
 }
 
 fn client(report: &Report) -> Option<Client> {
-    let queued = figure(report, "queued_request_count").is_some_and(|n| n > 0.0);
-    let Some(slip) = report.metric("send_slip") else {
-        // Where every request of a schedule waited for a slot, the limit asked for was the limit.
-        let entry = report.metric("credit_to_start_latency").filter(|_| !queued)?;
-        return Some(closed_loop(entry.summary.percentiles[P99]?, entry.summary.max?));
-    };
-    let (n, p99, worst) = (slip.summary.count?, slip.summary.percentiles[P99]?, slip.summary.max?);
-    Some(open_loop(n, figure(report, "late_request_count").unwrap_or(0.0) as u64, (p99, worst), queued))
+    let queued = figure(report, "queued_request_count").unwrap_or(0.0) as u64;
+    if let Some(slip) = report.metric("send_slip") {
+        let (p50, p99) = (slip.summary.percentiles[P50]?, slip.summary.percentiles[P99]?);
+        let delays = Delays { count: slip.summary.count?, queued, p50, p99, max: slip.summary.max? };
+        return Some(open_loop(&delays, figure(report, "late_request_count").unwrap_or(0.0) as u64));
+    }
+    // Where every request of a schedule waited for a slot, the limit asked for was the limit; in a closed loop those that
+    // waited for none are to be told from the others.
+    if queued > 0 {
+        let ms = |ns: u64| ns as f64 / MILLI as f64;
+        let refill = report.ledgers.iter().rev().find(|(_, ledger)| !ledger.warmup)?.1.refill?;
+        let (p50, p99, max) = (ms(refill.p50_ns), ms(refill.p99_ns), ms(refill.max_ns));
+        return Some(closed_loop(&Delays { count: refill.count, queued, p50, p99, max }));
+    }
+    let entry = report.metric("credit_to_start_latency")?;
+    let (p50, p99) = (entry.summary.percentiles[P50]?, entry.summary.percentiles[P99]?);
+    Some(closed_loop(&Delays { count: entry.summary.count?, queued, p50, p99, max: entry.summary.max? }))
 }
 
-/// Of `n` requests with a planned time `late` left late; `p99` and `worst` are milliseconds.
-fn open_loop(n: u64, late: u64, (p99, worst): (f64, f64), queued: bool) -> Client {
-    let share = late as f64 / n.max(1) as f64;
-    let (p99, worst) = (span(p99), span(worst));
-    let part = format!(
-        "{late} of {n} requests ({:.1}%) left more than {LATE_MS} ms after their time (p99 {p99}, at most {worst})",
-        100.0 * share
-    );
-    match (late, queued) {
-        (1.., _) if share > LATE_SHARE => Client::Late(format!("Client: THE LIMIT; {part}.")),
-        (1.., _) => Client::KeptUp(format!("Client: not the limit; {part}.")),
-        (0, true) => Client::KeptUp(format!(
-            "Client: not the limit; requests that found a free slot left within {worst} of their time (p99 {p99})."
-        )),
-        (0, false) => Client::KeptUp(format!(
-            "Client: not the limit; all requests left within {worst} of their time (p99 {p99})."
-        )),
+/// How long the client took to start what no limit kept back, milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Delays {
+    count: u64,
+    /// How many others a limit did keep back.
+    queued: u64,
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Delays {
+    /// Whether the sample has a 99th percentile.
+    fn has_tail(&self) -> bool {
+        self.count >= FEW
+    }
+
+    /// The sentence for a sample that has none, with the half of it for evidence; a few beside many that a limit kept are
+    /// none.
+    fn without_tail(&self, said: &str) -> Client {
+        match (self.p50 > LATE_MS && self.queued < self.count, self.max > LATE_MS) {
+            (true, _) => Client::Late(format!("Client: THE LIMIT; {said}.")),
+            (false, false) => Client::KeptUp(format!("Client: not the limit; {said}.")),
+            (false, true) => Client::Unclear(format!(
+                "Client: not judged; {said}, and fewer than {FEW} requests are no evidence for a 99th percentile."
+            )),
+        }
+    }
+}
+
+/// Of the requests with a planned time that waited for no slot, `late` left late.
+fn open_loop(delays: &Delays, late: u64) -> Client {
+    let (n, worst) = (delays.count, span(delays.max));
+    let p99 =
+        if delays.has_tail() { format!("p99 {}", span(delays.p99)) } else { format!("median {}", span(delays.p50)) };
+    let which = if delays.queued > 0 { "requests that found a free slot" } else { "requests" };
+    let said = match (late, delays.queued) {
+        (1.., _) => format!(
+            "{late} of {n} {which} ({:.1}%) left more than {LATE_MS} ms after their time ({p99}, at most {worst})",
+            100.0 * late as f64 / n.max(1) as f64
+        ),
+        (0, 1..) => format!("{which} left within {worst} of their time ({p99})"),
+        (0, 0) => format!("all {which} left within {worst} of their time ({p99})"),
+    };
+    if !delays.has_tail() {
+        return delays.without_tail(&said);
+    }
+    match late as f64 / n as f64 > LATE_SHARE {
+        true => Client::Late(format!("Client: THE LIMIT; {said}.")),
+        false => Client::KeptUp(format!("Client: not the limit; {said}.")),
     }
 }
 
 /// In a closed loop nothing has a planned time; what counts is how long a freed slot stays empty.
-fn closed_loop(p99: f64, worst: f64) -> Client {
-    let said = format!("a freed slot was in use again within {} (p99), {} at most", span(p99), span(worst));
-    if p99 > LATE_MS {
-        Client::Late(format!("Client: THE LIMIT; {said}."))
-    } else {
-        Client::KeptUp(format!("Client: not the limit; {said}."))
+fn closed_loop(delays: &Delays) -> Client {
+    let (usual, worst) = (if delays.has_tail() { delays.p99 } else { delays.p50 }, span(delays.max));
+    let of = if delays.has_tail() { "p99" } else { "median" };
+    let said = format!("a freed slot was in use again within {} ({of}), {worst} at most", span(usual));
+    match delays.p99 > LATE_MS {
+        _ if !delays.has_tail() => delays.without_tail(&said),
+        true => Client::Late(format!("Client: THE LIMIT; {said}.")),
+        false => Client::KeptUp(format!("Client: not the limit; {said}.")),
     }
 }
 
@@ -197,17 +281,47 @@ mod tests {
         assert_eq!(asked(&json!({})), None);
     }
 
+    /// `count` delays, the median and the rest.
+    fn delays(count: u64, p50: f64, p99: f64, max: f64) -> Delays {
+        Delays { count, queued: 0, p50, p99, max }
+    }
+
     #[test]
     fn one_late_request_in_a_hundred_is_still_the_server_s_run() {
-        let said = |late| open_loop(100, late, (0.5, 3.0), false);
+        let said = |late| open_loop(&delays(1000, 0.01, 0.5, 3.0), late);
         assert!(matches!(said(0), Client::KeptUp(said) if said.contains("all requests left within 3.00 ms")));
-        assert!(matches!(said(1), Client::KeptUp(said) if said.contains("1 of 100 requests (1.0%)")));
-        assert!(matches!(said(2), Client::Late(said) if said.contains("(p99 500 µs, at most 3.00 ms)")));
+        assert!(matches!(said(10), Client::KeptUp(said) if said.contains("10 of 1000 requests (1.0%)")));
+        assert!(matches!(said(11), Client::Late(said) if said.contains("(p99 500 µs, at most 3.00 ms)")));
     }
 
     #[test]
     fn a_slot_that_stays_empty_for_long_is_the_client_s_fault() {
-        assert!(matches!(closed_loop(0.05, 3.0), Client::KeptUp(said) if said.contains("within 50 µs (p99), 3.00 ms")));
-        assert!(matches!(closed_loop(1.5, 3.0), Client::Late(said) if said.contains("1.50 ms")));
+        let said = |p99| closed_loop(&delays(200, 0.01, p99, 3.0));
+        assert!(matches!(said(0.05), Client::KeptUp(said) if said.contains("within 50 µs (p99), 3.00 ms")));
+        assert!(matches!(said(1.5), Client::Late(said) if said.contains("1.50 ms")));
+    }
+
+    #[test]
+    fn few_requests_have_no_99th_percentile() {
+        let few = |p50, max| [open_loop(&delays(199, p50, 9.0, max), 3), closed_loop(&delays(199, p50, 9.0, max))];
+        for client in few(0.02, 30.0) {
+            assert!(
+                matches!(&client, Client::Unclear(said) if said.contains("not judged") && !said.contains("p99")),
+                "{client:?}"
+            );
+        }
+        assert!(few(2.0, 30.0).iter().all(|client| matches!(client, Client::Late(_))));
+        let kept = Delays { queued: 500, ..delays(10, 2.0, 9.0, 30.0) };
+        let said = open_loop(&kept, 8);
+        assert!(matches!(&said, Client::Unclear(said) if said.contains("8 of 10 requests that found a free slot")));
+        assert!(few(0.02, 0.9).iter().all(|client| matches!(client, Client::KeptUp(_))));
+    }
+
+    #[test]
+    fn a_wait_is_said_to_be_that_of_the_limit_that_was_set() {
+        let of = |phase: Value| limits(Some(&phase));
+        assert_eq!(of(json!({"concurrency": 3, "prefill_concurrency": 1})), "--concurrency and --prefill-concurrency");
+        assert_eq!(of(json!({"prefill_concurrency": 1})), "--prefill-concurrency");
+        assert_eq!(of(json!({"concurrency": 3})), "--concurrency");
     }
 }

@@ -118,6 +118,8 @@ pub struct PhaseCounters {
     pub queued: AtomicU64,
     /// Of `started`: beyond a limit.
     pub over_limit: AtomicU64,
+    /// Of `started`: [`LATE`](crate::record::LATE) or more after a planned time, whoever caused the wait.
+    pub late: AtomicU64,
     /// Sessions of several turns that were started.
     pub sessions: AtomicU64,
     /// Of `sessions`: their last turn was sent, or they ended before.
@@ -179,8 +181,40 @@ pub struct Issued {
     pub cancelled: AtomicBool,
     /// More requests failed than a phase allows, and the run was stopped.
     pub too_many_failed: AtomicBool,
+    /// Where gated phases wait.
+    pub gate: Gate,
+    /// Fewer requests left on time than a phase demands, and the run was stopped.
+    pub below_adherence: AtomicBool,
     /// The timing core has ended; nothing above changes any more.
     pub ended: AtomicBool,
+}
+
+/// Where a phase waits until whoever runs the plan lets it begin: the timing core waits, the other opens.
+#[derive(Debug, Default)]
+pub struct Gate {
+    waiting: AtomicBool,
+    open: AtomicBool,
+}
+
+impl Gate {
+    /// Lets every phase through that waits or will.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Whether a phase waits.
+    pub fn is_waited_at(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) && !self.open.load(Ordering::Acquire)
+    }
+
+    /// Whether a phase may begin; says that it waits if not.
+    pub(crate) fn lets_through(&self) -> bool {
+        let open = self.open.load(Ordering::Acquire);
+        if !open {
+            self.waiting.store(true, Ordering::Release);
+        }
+        open
+    }
 }
 
 /// Numbers drawn by all executors of a run where sessions have several turns; one account a phase.

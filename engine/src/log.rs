@@ -143,6 +143,9 @@ pub struct PhaseMark {
     /// More requests failed than allowed, and the run was stopped.
     #[serde(default)]
     pub too_many_failed: bool,
+    /// Fewer requests left on time than demanded, and the run was stopped.
+    #[serde(default)]
+    pub below_adherence: bool,
 }
 
 /// The last block: the run's own account of itself.

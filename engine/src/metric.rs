@@ -294,7 +294,7 @@ pub const OSL_MISMATCH_TOKENS: f64 = 50.0;
 /// Server and client token counts further apart than this are a discrepancy, per cent of the client's count.
 pub const USAGE_DIFF_PCT: f64 = 10.0;
 /// A scheduled request this late, nanoseconds, counts as late.
-pub const LATE: f64 = 1e6;
+pub const LATE: f64 = crate::record::LATE as f64;
 /// A replay whose 99th percentile of lag passes this, milliseconds, is called degraded.
 pub const REPLAY_DEGRADED_MS: f64 = 500.0;
 

@@ -28,6 +28,8 @@ pub struct Plan {
     pub endpoint: endpoint::Kind,
     /// Where in an answer its output stands, if not where the protocol has it.
     pub response_field: Option<Arc<endpoint::ResponseField>>,
+    /// How requests that take several exchanges go on.
+    pub follow_ups: endpoint::FollowUps,
     /// The bodies.
     pub requests: Arc<Requests>,
     /// What is kept of each response beside its record.
@@ -51,6 +53,8 @@ pub struct Phase {
     pub warmup: bool,
     /// Begins as soon as the phase before it has sent everything, while that one's last requests are in flight.
     pub seamless: bool,
+    /// Begins, once the phases before it have drained, only when [`Issued::gate`](crate::credit::Issued) lets it.
+    pub gated: bool,
     /// When requests are due.
     pub schedule: schedule::Spec,
     /// At most this many sessions at a time; a session counts from its first turn to the end of its last. Where every
@@ -71,6 +75,9 @@ pub struct Phase {
     /// The run is stopped when more than this part of the phase's requests have failed: looked at once as many have ended
     /// as the larger of its concurrency and ten.
     pub failed_threshold: Option<f64>,
+    /// The run is stopped when less than this part of the phase's arrivals started on time: looked at once 200 have been
+    /// started or dropped and a second has passed. Of a phase with a schedule only.
+    pub least_adherence: Option<f64>,
     /// Requests cut on purpose.
     pub cancellation: Option<Cancellation>,
 }
@@ -82,6 +89,7 @@ impl Default for Phase {
             name: "profiling".to_owned(),
             warmup: false,
             seamless: false,
+            gated: false,
             schedule: schedule::Spec::ClosedLoop,
             concurrency: None,
             prefill: None,
@@ -91,6 +99,7 @@ impl Default for Phase {
             duration: None,
             grace: None,
             failed_threshold: None,
+            least_adherence: None,
             cancellation: None,
         }
     }
@@ -258,6 +267,20 @@ pub struct Target {
     pub headers: Vec<(String, String)>,
 }
 
+/// What stands in a body where every session has a marker of its own, of the same length: `[rid:`, twelve hexadecimal
+/// digits, `]`.
+pub const MARKER: &str = "[rid:------------]";
+
+/// Writes `marker` over every [`MARKER`] of a body.
+pub fn put_marker(body: &mut [u8], marker: &[u8; MARKER.len()]) {
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(body.get(from..).unwrap_or_default(), MARKER.as_bytes()) {
+        let (start, end) = (from + at, from + at + MARKER.len());
+        body[start..end].copy_from_slice(marker);
+        from = end;
+    }
+}
+
 /// What is kept of each response beside its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capture {
@@ -279,6 +302,7 @@ pub struct Requests {
     sessions: Vec<(u32, u32)>,
     /// What is known of each request beside its body; empty where every session has one turn.
     turns: Vec<Turn>,
+    marked: bool,
 }
 
 /// One turn among the others of its session.
@@ -356,6 +380,11 @@ impl Requests {
         }
     }
 
+    /// Whether bodies have [`MARKER`] in them.
+    pub fn is_marked(&self) -> bool {
+        self.marked
+    }
+
     /// Whether every session has one turn.
     pub fn is_single_turn(&self) -> bool {
         self.turns.is_empty()
@@ -377,6 +406,7 @@ pub struct RequestsBuilder {
     spans: Vec<(u64, u32)>,
     sessions: Vec<(u32, u32)>,
     turns: Vec<Turn>,
+    marked: bool,
 }
 
 impl RequestsBuilder {
@@ -386,7 +416,12 @@ impl RequestsBuilder {
     /// The file cannot be made.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let file = BufWriter::with_capacity(1 << 18, tempfile::tempfile_in(dir)?);
-        Ok(Self { file, len: 0, spans: Vec::new(), sessions: Vec::new(), turns: Vec::new() })
+        Ok(Self { file, len: 0, spans: Vec::new(), sessions: Vec::new(), turns: Vec::new(), marked: false })
+    }
+
+    /// Says that bodies have [`MARKER`] in them, to be overwritten each time one is sent.
+    pub fn set_marked(&mut self) {
+        self.marked = true;
     }
 
     /// Appends a session of one turn; the index of its request is the number of requests before it.
@@ -429,7 +464,7 @@ impl RequestsBuilder {
         if self.sessions.len() == self.spans.len() {
             self.turns = Vec::new();
         }
-        Ok(Requests { map, spans: self.spans, sessions: self.sessions, turns: self.turns })
+        Ok(Requests { map, spans: self.spans, sessions: self.sessions, turns: self.turns, marked: self.marked })
     }
 }
 
@@ -450,6 +485,14 @@ mod tests {
         requests.reorder(&[2, 0, 1]);
         assert_eq!([0, 1, 2].map(|n| requests.session(n)), [(2, 1), (0, 1), (1, 1)]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn every_marker_of_a_body_is_overwritten_and_nothing_else() {
+        let mut body = format!("{MARKER}a{MARKER}{MARKER}[rid:-----------][rid:").into_bytes();
+        put_marker(&mut body, b"[rid:0123456789ab]");
+        let marked = "[rid:0123456789ab]a[rid:0123456789ab][rid:0123456789ab][rid:-----------][rid:";
+        assert_eq!(String::from_utf8(body).unwrap(), marked);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`Instant`]s, [`Instant::UNSET`] where the event did not happen. As far as they exist:
 //! `due ≤ start ≤ sent ≤ first_byte ≤ first_token ≤ last_token ≤ done`.
 
-use crate::clock::Instant;
+use crate::clock::{Instant, MILLI, Nanos};
 use bytemuck::{Pod, Zeroable};
 
 /// "The server did not say" in a token count.
@@ -87,7 +87,7 @@ pub mod flag {
     pub const RETRIED: u16 = 1;
     /// Went out on a connection that had served before.
     pub const REUSED: u16 = 1 << 1;
-    /// Found no free slot under the concurrency limit at its due time and waited for one.
+    /// Found no free slot, of a session or of a prefill, at its due time and waited for one.
     pub const QUEUED: u16 = 1 << 2;
     /// The payload ring was full: text and chunk times of this request are missing.
     pub const PAYLOAD_LOST: u16 = 1 << 3;
@@ -100,6 +100,9 @@ pub mod flag {
     /// Every bit that has a meaning.
     pub const ALL: u16 = RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT;
 }
+
+/// A request with a planned time that starts this long after it or later is late, nanoseconds.
+pub const LATE: Nanos = MILLI;
 
 /// One request, measured. Plain old data, 200 bytes, no padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -378,6 +381,17 @@ pub fn request_id(run_key: u64, phase: u8, seq: u64) -> uuid::Uuid {
 /// The `X-Correlation-ID` of session `session` of `phase`, derived likewise.
 pub fn correlation_id(run_key: u64, phase: u8, session: u64) -> uuid::Uuid {
     derived_id(run_key, 2 * u64::from(phase) + 1, session)
+}
+
+/// What tells session `session` of `phase` from every other for a server's cache: `[rid:`, twelve hexadecimal digits of the
+/// session's id, `]`.
+pub fn marker(run_key: u64, phase: u8, session: u64) -> [u8; 18] {
+    let id = correlation_id(run_key, phase, session).as_u128();
+    let mut marker = *b"[rid:------------]";
+    for (k, digit) in marker[5..17].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(id >> (124 - 4 * k)) as usize & 15];
+    }
+    marker
 }
 
 fn derived_id(run_key: u64, stream: u64, n: u64) -> uuid::Uuid {

@@ -52,6 +52,10 @@ const WAITING: u64 = ORDERS as u64;
 /// The fewest ended requests of which the part that failed is looked at.
 const JUDGED: u64 = 10;
 
+/// The fewest arrivals of which the part that left on time is looked at, and how long after the phase's start: whatever
+/// shakes a start-up is over then.
+const JUDGED_ARRIVALS: (u64, Nanos) = (200, SECOND);
+
 /// The most credits a closed loop's executor holds beyond its free slots: [`POLL_OTHERS`] at a million a second.
 const STOCK: u64 = 1024;
 
@@ -289,6 +293,9 @@ impl Timing {
             self.state = State::Before(plan.phases.len());
             return if self.draining.is_empty() { self.finish() } else { Next::at(now.after(self.poll)) };
         };
+        if phase.gated && !self.issued.gate.lets_through() {
+            return Next::at(now.after(self.poll));
+        }
         self.stop_at = phase.duration.map_or(Instant::NEVER, |d| now.after(d));
         self.claims.phase(n).before.store(self.sampled, Ordering::Release);
         self.tell_all(Order::Phase { phase: n as u8, start: now, stop_at: self.stop_at });
@@ -623,18 +630,32 @@ impl Timing {
         }
     }
 
-    /// Ends the run if more of the phase's requests have failed than may.
+    /// Ends the run if more of the phase's requests have failed than may, or too few left on time.
     fn judge(&mut self, n: usize, now: Instant) {
-        if self.given_up || !self.too_many_failed(n) {
+        let (failed, late) = (self.too_many_failed(n), self.is_below_adherence(n, now));
+        if self.given_up || !(failed || late) {
             return;
         }
         self.given_up = true;
-        self.issued.too_many_failed.store(true, Ordering::Release);
-        match self.draining.iter_mut().find(|d| d.mark.phase as usize == n) {
-            Some(draining) => draining.mark.too_many_failed = true,
-            None => self.mark.too_many_failed = true,
-        }
+        self.issued.too_many_failed.store(failed, Ordering::Release);
+        self.issued.below_adherence.store(late, Ordering::Release);
+        let draining = self.draining.iter_mut().map(|d| &mut d.mark).find(|mark| mark.phase as usize == n);
+        let mark = draining.unwrap_or(&mut self.mark);
+        (mark.too_many_failed, mark.below_adherence) = (failed, late);
         self.cut_short(true, now);
+    }
+
+    /// Whether fewer of the phase's arrivals left on time than must. What still waits has no time yet at which it left.
+    fn is_below_adherence(&self, n: usize, now: Instant) -> bool {
+        let Some(least) = self.plan.phases[n].least_adherence else { return false };
+        let draining = self.draining.iter().map(|d| &d.mark).find(|mark| mark.phase as usize == n);
+        let begun = draining.unwrap_or(&self.mark).start;
+        // The smaller counter first, so that it is a part of the larger one.
+        let late = self.sum(n, |c| &c.late);
+        let started = self.sum(n, |c| &c.started);
+        let arrivals = started + self.sum(n, |c| &c.dropped);
+        let (fewest, after) = JUDGED_ARRIVALS;
+        arrivals >= fewest && now >= begun.after(after) && ((started - late) as f64) < least * arrivals as f64
     }
 
     /// Whether more of the phase's requests have failed than may.

@@ -245,6 +245,7 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
         requests: requests.finish().unwrap().into(),
         capture: Capture { text: true, gaps: true, raw: false },
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: Some(60 * SECOND),
         preconnect: false,
         run_key: 1,

@@ -5,7 +5,7 @@ use maser_engine::clock::{Anchor, MILLI, Nanos};
 use maser_engine::credit::StopSignal;
 use maser_engine::endpoint::{Kind, Options};
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
-use maser_engine::net::probe::Io;
+use maser_engine::net::probe::{Driver, Io};
 use maser_engine::plan::{
     Balance, Cancellation, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
 };
@@ -49,6 +49,7 @@ fn plan(kind: Kind, requests: Requests, phase: Phase) -> Plan {
         requests: requests.into(),
         capture: Capture { text: false, gaps: false, raw: false },
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: None,
         preconnect: true,
         run_key: 7,
@@ -72,14 +73,14 @@ fn run(config: &Config, servers: usize, mut plan: Plan) -> (Vec<Vec<Value>>, Vec
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         });
         let stop = stop_servers.clone();
-        threads.push(std::thread::spawn(move || server.run(Io::Epoll, false, None, stop)));
+        threads.push(std::thread::spawn(move || server.run(Driver::Epoll, false, None, stop)));
     }
     let path = dir.path().join("log");
     let preamble = preamble(&plan);
     let mut file = std::fs::File::create_new(&path).unwrap();
     file.write_all(&preamble).unwrap();
     let log_file = LogFile { file, at: preamble.len() as u64 };
-    let topology = Topology::choose(&Cores::Count(1), Spin::Never, Io::Epoll, 1, Some(1)).unwrap();
+    let topology = Topology::choose(&Cores::Count(1), Spin::Never, Io::Runtime(Driver::Epoll), 1, Some(1)).unwrap();
     run::start(Arc::new(plan), &topology, log_file, Arc::default(), 1000).unwrap().join().unwrap();
     stop_servers.raise();
     let mut truth = Vec::new();
@@ -185,6 +186,7 @@ fn copy(plan: &Plan) -> Plan {
         balance: plan.balance.clone(),
         requests: plan.requests.clone(),
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         ..*plan
     }
 }

@@ -10,7 +10,7 @@ use maser_engine::plan::{
     Balance, Cancellation, Capture, History, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampler,
     Sampling, Target, Turn,
 };
-use maser_engine::record::{Outcome, Record, correlation_id, flag, request_id};
+use maser_engine::record::{LATE, Outcome, Record, correlation_id, flag, request_id};
 use maser_engine::schedule::{LimitCurve, Ramp, RampStrategy, SessionStart, Sessions, Spec, UserCentric};
 use maser_engine::sim::{self, Account, Attempt, Dice, Ending, Manners, Setup};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -152,6 +152,7 @@ fn plan(dice: &mut Dice) -> Plan {
         requests: requests.into(),
         capture: Capture { text: false, gaps: false, raw: false },
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: dice.pick(&[None, Some(5 * MILLI), Some(30 * MILLI), Some(longest)]),
         preconnect: dice.chance(500),
         run_key: dice.bits(),
@@ -222,6 +223,7 @@ impl<'a> Run<'a> {
             self.history_is_what_was_said(phase, turns).map_err(|e| format!("{name}: {e}"))?;
         }
         self.who_is_ready_first_goes_first()?;
+        self.only_limits_delay()?;
         self.ticks_are_used_once()?;
         self.cuts_are_those_drawn()?;
         self.connections_are_shared_as_asked()
@@ -268,7 +270,11 @@ impl<'a> Run<'a> {
         ensure!(mark.over_limit == flagged(flag::OVER_LIMIT), "{} records over the limit", flagged(flag::OVER_LIMIT));
         let late = self.phase(mark.phase).late;
         ensure!(mark.dropped == 0 || late == LatePolicy::Drop, "dropped against the policy");
-        ensure!(mark.queued == 0 || late == LatePolicy::Queue, "queued against the policy");
+        // A session under way waits for its turn's slot whatever becomes of arrivals without one.
+        let turns_wait = self.phase(mark.phase).prefill.is_some() && !self.is_of_ticks(mark.phase);
+        ensure!(mark.queued == 0 || late == LatePolicy::Queue || turns_wait, "queued against the policy");
+        let tardy = self.records(mark.phase).filter(|r| r.has(flag::SCHEDULED) && r.slip() >= LATE).count() as u64;
+        ensure!(sum(|c| &c.late) == tardy, "{tardy} records are late, {} were counted", sum(|c| &c.late));
         ensure!(mark.over_limit == 0 || late == LatePolicy::Send, "beyond the limit against the policy");
         Ok(())
     }
@@ -460,6 +466,30 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn is_of_ticks(&self, phase: u8) -> bool {
+        matches!(self.phase(phase).schedule, Spec::Constant(_) | Spec::Poisson(_))
+    }
+
+    /// Where no thread is late, only what waited for a slot starts late, and it is marked so.
+    fn only_limits_delay(&self) -> Checked {
+        if !self.is_punctual() {
+            return Ok(());
+        }
+        for (r, _) in self.account.records.iter().filter(|(r, _)| !r.has(flag::QUEUED)) {
+            let mark = &self.log.phases[r.phase as usize];
+            // At the end of a phase ticks are issued late for those that came to nothing.
+            let makes_up = self.is_of_ticks(r.phase) && self.phase(r.phase).requests.is_some() && mark.unused > 0;
+            let makes_up = makes_up && r.seq + mark.unused >= mark.sent;
+            // Where every session has one turn, a closed loop waits for credits too.
+            let is_stocked = self.setup.plan.requests.is_single_turn() && !r.has(flag::SCHEDULED);
+            if makes_up || is_stocked {
+                continue;
+            }
+            ensure!(r.slip() <= 200 * MICRO, "nothing kept it, and it started {} ns late: {r:?}", r.slip());
+        }
+        Ok(())
+    }
+
     fn ticks_are_used_once(&self) -> Checked {
         for mark in &self.log.phases {
             let spec = &self.phase(mark.phase).schedule;
@@ -641,6 +671,7 @@ fn prompt(phase: Phase, turns: &[u64], executors: usize) -> Setup {
         requests: requests.into(),
         capture: Capture { text: false, gaps: false, raw: false },
         response_field: None,
+        follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: None,
         preconnect: false,
         run_key: 1,
@@ -732,8 +763,39 @@ fn a_run_of_failures_is_given_up() {
         assert!((10..200).contains(&account.records.len()), "{} records", account.records.len());
         assert!(account.records.iter().all(|(r, _)| r.phase == 0), "the next phase began");
         let well = checked_run(&prompt(phase, &[turns], executors));
-        assert!(well.is_ok_and(|a| !a.issued.too_many_failed.load(Ordering::Relaxed) && a.records.len() == 1000));
+        let well = well.unwrap();
+        assert!(!well.issued.too_many_failed.load(Ordering::Relaxed) && well.records.len() == 1000);
     }
+}
+
+#[test]
+fn a_run_that_keeps_too_few_of_its_times_is_given_up() {
+    // Ten slots of 20 ms serve 500 a second of the 1,000 planned.
+    let of = |late, least| {
+        let limit = Some(LimitCurve::constant(10));
+        let schedule = Spec::Constant(1000.0);
+        let phase = Phase { concurrency: limit, schedule, late, requests: Some(3000), ..Phase::default() };
+        Phase { least_adherence: Some(least), ..phase }
+    };
+    for (turns, late, executors) in
+        [(1, LatePolicy::Queue, 1), (1, LatePolicy::Queue, 2), (1, LatePolicy::Drop, 1), (3, LatePolicy::Queue, 1)]
+    {
+        let run = |least| {
+            let mut slow = prompt(of(late, least), &[turns], executors);
+            slow.manners.gap = 0;
+            slow.manners.first_byte = 40 * MILLI;
+            sim::run(&slow).unwrap()
+        };
+        let account = run(0.9);
+        assert!(account.issued.below_adherence.load(Ordering::Relaxed), "{turns} turns, {late:?}");
+        let begun = account.records.iter().map(|(r, _)| r.due).min().unwrap();
+        let last = account.records.iter().map(|(r, _)| r.start).max().unwrap();
+        // Not before its second, and soon after it.
+        assert!((900 * MILLI..1100 * MILLI).contains(&last.since(begun)), "{}", last.since(begun));
+        assert!(!run(0.001).issued.below_adherence.load(Ordering::Relaxed), "{turns} turns, {late:?}");
+    }
+    let prompt = prompt(Phase { concurrency: None, ..of(LatePolicy::Queue, 1.0) }, &[1], 1);
+    assert!(checked_run(&prompt).is_ok_and(|a| !a.issued.below_adherence.load(Ordering::Relaxed)));
 }
 
 #[test]

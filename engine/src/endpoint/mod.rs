@@ -9,6 +9,7 @@ mod chat_embeddings;
 mod completions;
 mod content;
 mod embeddings;
+mod follow;
 mod found;
 mod huggingface_generate;
 mod image_edit;
@@ -30,6 +31,7 @@ mod video_generation;
 
 pub use crate::wire::json::Unreadable;
 pub use crate::wire::sse::is_done;
+pub use follow::{Follow, FollowUps};
 pub use path::ResponseField;
 pub use reply::Reply;
 pub use usage::Usage;
@@ -129,6 +131,9 @@ struct Facts {
     reply: fn(&mut Reply, &Reading<'_>),
     /// Writes the collected answer.
     message: fn(&Reply, &mut Vec<u8>) -> bool,
+    /// Whether an answer may ask for more before its request is done: then `next` says for what.
+    follows_up: bool,
+    next: follow::Next,
 }
 
 type Write = fn(&Options, &Conversation, usize, &mut Vec<u8>) -> Result<Splice, Unfit>;
@@ -153,6 +158,8 @@ impl Facts {
         read: found::read,
         reply: reply::plain,
         message: reply::no_message,
+        follows_up: false,
+        next: follow::nothing,
     };
 }
 
@@ -348,6 +355,19 @@ impl Kind {
             )));
         }
         (facts.body)(options, conversation, k, out)
+    }
+
+    /// Whether a request may take several exchanges, see [`next`](Self::next).
+    pub fn follows_up(self) -> bool {
+        self.facts().follows_up
+    }
+
+    /// What a request goes on with, given the whole body of an answer; `None` if it is done, well or badly.
+    ///
+    /// # Errors
+    /// The answer asks for more and does not say where that is to be had.
+    pub fn next(self, body: &[u8], how: &FollowUps) -> Result<Option<Follow>, Unfit> {
+        (self.facts().next)(body, how)
     }
 
     /// Reads one JSON payload: the data of an event, or a whole response body.

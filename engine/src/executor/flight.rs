@@ -2,7 +2,7 @@
 
 use crate::clock::{Instant, Nanos};
 use crate::credit::Credit;
-use crate::endpoint::{self, Reading, Reply, ResponseField, Unreadable, Usage};
+use crate::endpoint::{self, Follow, Reading, Reply, ResponseField, Unreadable, Usage};
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part, put_piece};
@@ -35,12 +35,38 @@ pub(super) struct Flight {
     /// Slot of its session, or [`NONE`].
     pub(super) session: u32,
     pub(super) answer: Answer,
+    /// Which of its exchanges is under way.
+    pub(super) exchange: Exchange,
     /// Neighbours in the list of timeouts.
     pub(super) earlier: u32,
     pub(super) later: u32,
 }
 
 impl Flight {
+    /// Whether the kernel has all of what is being sent.
+    pub(super) fn is_sent(&self) -> bool {
+        match self.exchange {
+            Exchange::Follow(_, sent) => sent,
+            _ => self.record.send_end.is_set(),
+        }
+    }
+
+    /// Ready for another attempt at the exchange under way. What the dead connection carried of a first one is forgotten:
+    /// times and counts are those of the attempt that counts.
+    pub(super) fn retry(&mut self) {
+        (self.retried, self.conn) = (true, None);
+        let record = &mut self.record;
+        record.flags |= flag::RETRIED;
+        if let Exchange::Follow(follow, sent) = &mut self.exchange {
+            *sent = false;
+            return self.answer.begin_exchange(follow.is_file);
+        }
+        record.flags &= !flag::REUSED;
+        (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
+        (record.bytes_sent, record.local_port) = (0, 0);
+        self.answer.reset();
+    }
+
     pub(super) fn new(field: Option<Arc<ResponseField>>) -> Self {
         Self {
             generation: 0,
@@ -53,9 +79,27 @@ impl Flight {
             cut_after: None,
             session: NONE,
             answer: Answer::new(field),
+            exchange: Exchange::First,
             earlier: NONE,
             later: NONE,
         }
+    }
+}
+
+/// Which exchange of a request is under way. Nearly all have one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Exchange {
+    /// The request itself.
+    First,
+    /// None yet: its time will come.
+    Paused(Box<Follow>),
+    /// A GET that follows the request, and whether the last of it has been handed to the kernel.
+    Follow(Box<Follow>, bool),
+}
+
+impl Exchange {
+    pub(super) fn is_first(&self) -> bool {
+        *self == Self::First
     }
 }
 
@@ -97,6 +141,8 @@ pub(super) struct Answer {
     /// When the last piece in `raw` came.
     raw_at: Instant,
     json: bool,
+    /// It is a file, of which no byte is kept.
+    is_file: bool,
 }
 
 /// What few answers have.
@@ -166,25 +212,44 @@ impl Answer {
             raw: Vec::new(),
             raw_at: Instant::UNSET,
             json: false,
+            is_file: false,
         }
     }
 
     /// Ready for another response; buffers keep their room.
     pub(super) fn reset(&mut self) {
-        self.reader.reset();
-        self.events.reset();
-        self.is_stream = false;
+        self.begin_exchange(false);
         self.failure = None;
-        self.raw_at = Instant::UNSET;
-        self.json = false;
-        let Self { body, text, reasoning, gaps, error, reason, raw, .. } = self;
-        for buffer in [body, text, reasoning, gaps, error, reason, raw] {
+        let Self { text, reasoning, gaps, error, .. } = self;
+        for buffer in [text, reasoning, gaps, error] {
             buffer.clear();
         }
         self.extras.clear();
         if self.keeps_reply {
             self.reply.clear();
         }
+    }
+
+    /// Ready for another response to the same request: what counts of those before it stays. Of several answers the last
+    /// one that is no file is kept as it came.
+    pub(super) fn begin_exchange(&mut self, is_file: bool) {
+        self.reader.reset();
+        self.events.reset();
+        self.is_stream = false;
+        self.is_file = is_file;
+        self.body.clear();
+        self.reason.clear();
+        if !is_file {
+            self.raw.clear();
+            self.raw_at = Instant::UNSET;
+            self.json = false;
+        }
+    }
+
+    /// The body of an answer that may ask for more: whole, no stream, no failure.
+    pub(super) fn asks(&self, status: u16) -> Option<&[u8]> {
+        let may = (200..300).contains(&status) && !self.is_stream && !self.is_file && self.failure.is_none();
+        may.then_some(&self.body)
     }
 
     /// Whether any byte of the response has come.
@@ -219,6 +284,7 @@ impl Answer {
             raw,
             raw_at,
             json,
+            is_file,
         } = self;
         let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
         let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
@@ -234,12 +300,12 @@ impl Answer {
                     if *is_stream {
                         fold.record.flags |= flag::STREAMED;
                     }
-                    *json = head.json;
+                    *json = if *is_file { *json } else { head.json };
                     reason.extend_from_slice(head.reason.as_bytes());
                 }
                 Ok(Step::Body(piece)) => {
                     has_body = true;
-                    if capture.raw && raw.len() + piece.len() <= RAW_LIMIT {
+                    if capture.raw && !*is_file && raw.len() + piece.len() <= RAW_LIMIT {
                         let before = if raw_at.is_set() { *raw_at } else { fold.record.start };
                         put_piece(raw, at.since(before), piece);
                         *raw_at = at;
@@ -249,6 +315,8 @@ impl Answer {
                         events.feed(piece, &mut |event| fold.event(event));
                     } else if *is_stream {
                         fold.fail(Outcome::Malformed, b"an event is larger than 64 MiB");
+                    } else if *is_file && (200..300).contains(&fold.record.status) {
+                        continue;
                     } else if body.len() + piece.len() <= BODY_LIMIT {
                         body.extend_from_slice(piece);
                     } else {
@@ -295,6 +363,7 @@ impl Answer {
             extras,
             reply,
             keeps_reply,
+            is_file,
             ..
         } = self;
         let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
@@ -305,7 +374,7 @@ impl Answer {
         }
         if *is_stream {
             events.finish(&mut |event| fold.event(event));
-        } else {
+        } else if !*is_file {
             fold.payload(body);
         }
         fold.gather_choices();
@@ -317,6 +386,12 @@ impl Answer {
             }
             None => Outcome::Ok,
         }
+    }
+
+    /// The answer is none that makes sense, and why.
+    pub(super) fn set_malformed(&mut self, text: &str) {
+        self.failure = Some(Outcome::Malformed);
+        self.set_error(text);
     }
 
     /// Puts an error text in place of what was there.

@@ -5,6 +5,7 @@
 //! closed loop the request that follows a finished one is sent from within the event that finished it.
 
 mod flight;
+mod follow;
 mod pool;
 mod release;
 mod session;
@@ -16,11 +17,11 @@ mod timers;
 use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Wire};
-use crate::plan::{Plan, Reuse, Sampler};
+use crate::plan::{Plan, Reuse, Sampler, put_marker};
 use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
-use flight::{Advance, Flight, NONE};
+use flight::{Advance, Exchange, Flight, NONE};
 use pool::{Pool, State};
 use session::Sessions;
 use shard::{Mode, Shard};
@@ -75,6 +76,8 @@ pub struct Executor<W> {
     body: Vec<u8>,
     payload: Vec<u8>,
     finishing: bool,
+    /// Whether a request may take several exchanges.
+    follows_up: bool,
 }
 
 impl<W: Wire> Executor<W> {
@@ -100,6 +103,7 @@ impl<W: Wire> Executor<W> {
             body: Vec::new(),
             payload: Vec::new(),
             finishing: false,
+            follows_up: plan.endpoint.follows_up(),
             plan,
         }
     }
@@ -208,24 +212,45 @@ impl<W: Wire> Executor<W> {
             let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
             let flight = &mut self.flights[slot as usize];
             if flight.live && flight.generation == generation {
-                flight.record.blocked = now.since(flight.record.start);
+                if flight.exchange.is_first() {
+                    flight.record.blocked = now.since(flight.record.start);
+                }
                 self.seat(slot, now);
             }
         }
+    }
+
+    /// Puts the request's body together in `self.body`; `false` if it goes as it lies in the arena.
+    fn compose(&mut self, slot: u32) -> bool {
+        let flight = &self.flights[slot as usize];
+        let (requests, request) = (&self.plan.requests, flight.credit.request);
+        if flight.session != NONE {
+            self.sessions.get(flight.session).body(requests, request, &mut self.body);
+        } else if requests.is_marked() {
+            self.body.clear();
+            self.body.extend_from_slice(requests.body(request));
+        } else {
+            return false;
+        }
+        if requests.is_marked() {
+            let marker = record::marker(self.plan.run_key, flight.record.phase, flight.record.session);
+            put_marker(&mut self.body, &marker);
+        }
+        true
     }
 
     fn send(&mut self, slot: u32, conn: ConnId) {
         let Some((served, idled, port)) = self.pool.get(conn).map(|c| (c.served, c.idled, c.local_port)) else {
             return;
         };
+        let is_composed = self.compose(slot);
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
-        let (Credit { seq, phase, request, .. }, session) = (flight.credit, flight.record.session);
-        let mut body = self.plan.requests.body(request);
-        if flight.session != NONE {
-            self.sessions.get(flight.session).body(&self.plan.requests, request, &mut self.body);
-            body = &self.body;
+        if !flight.exchange.is_first() {
+            return self.send_follow(slot, conn, idled);
         }
+        let (Credit { seq, phase, request, .. }, session) = (flight.credit, flight.record.session);
+        let body = if is_composed { &self.body } else { self.plan.requests.body(request) };
         let key = self.plan.run_key;
         let (request_id, session_id) =
             (record::request_id(key, phase, seq), record::correlation_id(key, phase, session));
@@ -273,14 +298,7 @@ impl<W: Wire> Executor<W> {
         let silent = !flight.answer.started();
         if silent && idled && !flight.retried {
             // The server had closed the idle connection; that is its right, and no failure of the request.
-            flight.retried = true;
-            flight.conn = None;
-            let record = &mut flight.record;
-            record.flags = (record.flags | flag::RETRIED) & !flag::REUSED;
-            // What the dead connection carried is forgotten: times and counts are those of the attempt that counts.
-            (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
-            (record.bytes_sent, record.local_port) = (0, 0);
-            flight.answer.reset();
+            flight.retry();
             self.pool.note_reuse(false);
             Progress::add(&self.ends.progress.retried, 1);
             return self.seat_fresh(slot, now);
@@ -299,6 +317,9 @@ impl<W: Wire> Executor<W> {
 
     /// The response is complete.
     fn complete(&mut self, slot: u32, now: Instant) {
+        if self.follows_up && self.follow_up(slot, now) {
+            return;
+        }
         let flight = &mut self.flights[slot as usize];
         let outcome = flight.answer.conclude(now, &mut flight.record, self.plan.endpoint, self.plan.capture);
         self.finish(slot, outcome, now);
@@ -319,15 +340,13 @@ impl<W: Wire> Executor<W> {
         self.payload.clear();
         flight.answer.payload(outcome, flight.record.chunks, &mut self.payload);
         if self.plan.capture.raw {
-            let (requests, request) = (&self.plan.requests, flight.record.request);
-            if flight.session == NONE {
-                put_part(&mut self.payload, part::SENT, requests.body(request));
-            } else {
-                // What the session says so far is what it said when this turn went: the answer joins it below.
-                self.sessions.get(flight.session).body(requests, request, &mut self.body);
-                put_part(&mut self.payload, part::SENT, &self.body);
-            }
+            let request = flight.record.request;
+            // What the session says so far is what it said when this turn went: the answer joins it below.
+            let body = if self.compose(slot) { &self.body } else { self.plan.requests.body(request) };
+            put_part(&mut self.payload, part::SENT, body);
         }
+        let flight = &mut self.flights[slot as usize];
+        let counters = self.ends.progress.phase(phase);
         flight.record.payload_len = self.payload.len() as u32;
         let mut pushed = self.ends.records.push(flight.record, &self.payload);
         if pushed == Err(Full::Payload) {
@@ -455,6 +474,7 @@ impl<W: Wire> Executor<W> {
                         self.abandon(flight, Outcome::Abandoned, &text, now);
                     }
                 }
+                Timer::Follow { flight, generation } => self.go_on(flight, generation, now),
             }
         }
     }
@@ -525,7 +545,9 @@ impl<W: Wire> Events for Executor<W> {
                 match flight {
                     Some(slot) => {
                         entry.state = State::Busy(slot);
-                        self.flights[slot as usize].record.connecting = took;
+                        if self.flights[slot as usize].exchange.is_first() {
+                            self.flights[slot as usize].record.connecting = took;
+                        }
                         self.send(slot, conn);
                     }
                     None => self.pool.set_idle(conn),
@@ -536,7 +558,9 @@ impl<W: Wire> Events for Executor<W> {
                 if let Some(slot) = flight {
                     let flight = &mut self.flights[slot as usize];
                     flight.conn = None;
-                    flight.record.connecting = took;
+                    if flight.exchange.is_first() {
+                        flight.record.connecting = took;
+                    }
                     let addr = &self.plan.targets[flight.record.target as usize].host;
                     flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
@@ -564,7 +588,7 @@ impl<W: Wire> Events for Executor<W> {
             }
             Advance::Done { reusable } => {
                 // An answer before the end of its request: the rest of the request would come before the next one.
-                let whole = flight.record.send_end.is_set();
+                let whole = flight.is_sent();
                 self.complete(slot, at);
                 self.retire(slot, conn, reusable && whole);
             }
@@ -579,8 +603,13 @@ impl<W: Wire> Events for Executor<W> {
 
     fn flushed(&mut self, conn: ConnId, at: Instant) -> Instant {
         if let Some(State::Busy(slot)) = self.pool.get(conn).map(|c| c.state) {
-            self.flights[slot as usize].record.send_end = at;
-            self.arm_cut(slot, at);
+            match &mut self.flights[slot as usize].exchange {
+                Exchange::Follow(_, sent) => *sent = true,
+                _ => {
+                    self.flights[slot as usize].record.send_end = at;
+                    self.arm_cut(slot, at);
+                }
+            }
         }
         self.next()
     }

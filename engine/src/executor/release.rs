@@ -1,13 +1,13 @@
 //! What starts next: credits, turns that are ready, sessions.
 
-use super::flight::{Flight, NONE};
+use super::flight::{Exchange, Flight, NONE};
 use super::shard::{Mode, Need, Release, Taken};
 use super::timers::Timer;
 use super::{Executor, Wire};
 use crate::clock::Instant;
 use crate::credit::{Claims, Credit, Progress};
 use crate::plan::History;
-use crate::record::{Outcome, Record, UNKNOWN, flag};
+use crate::record::{LATE, Outcome, Record, UNKNOWN, flag};
 
 /// What lets a turn go.
 #[derive(Debug, Clone, Copy)]
@@ -114,10 +114,12 @@ impl<W: Wire> Executor<W> {
                 }
                 shard.occupy(Need::Turn);
                 let mut flags = if shard.mode == Mode::Starts { flag::SCHEDULED } else { 0 };
+                let due = self.sessions.get(session).due;
                 if over_limit {
                     flags |= flag::OVER_LIMIT;
+                } else if shard.kept_turn(due) {
+                    flags |= flag::QUEUED;
                 }
-                let due = self.sessions.get(session).due;
                 self.resume(session, Permit { due, flags, credited: false }, now)
             }
             (Mode::Loop, None) => {
@@ -137,7 +139,11 @@ impl<W: Wire> Executor<W> {
                 idle
             }
             (Mode::Ticks, Some(session)) => match self.take(now, Need::Turn) {
-                Ok(release) => self.resume(session, release.into(), now),
+                Ok(mut release) => {
+                    let ready = self.sessions.get(session).due;
+                    release.queued |= self.shards[self.current].kept_tick(release.due, ready);
+                    self.resume(session, release.into(), now)
+                }
                 Err(disposed) => disposed,
             },
             (Mode::Ticks, None) => match self.take(now, Need::Session) {
@@ -280,6 +286,9 @@ impl<W: Wire> Executor<W> {
             let queued = permit.flags & flag::QUEUED != 0;
             Progress::add(if queued { &counters.queued } else { &counters.over_limit }, 1);
         }
+        if permit.flags & flag::SCHEDULED != 0 && now.since(permit.due) >= LATE {
+            Progress::add(&counters.late, 1);
+        }
         self.targets.begin(of.target);
         self.seat(slot, now);
     }
@@ -303,6 +312,7 @@ impl<W: Wire> Executor<W> {
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
         flight.answer.keeps_reply = of.keeps_reply;
         flight.answer.reset();
+        flight.exchange = Exchange::First;
         flight.record = Record {
             seq,
             due: if permit.due.is_set() { permit.due } else { start },

@@ -258,7 +258,7 @@ impl Shard {
         }
         self.waiting.pop_front();
         self.occupy(need);
-        let due = if scheduled { credit.due } else { self.freed_at };
+        let due = if scheduled { credit.due } else { self.freed_at() };
         Taken::Go(Release { credit, due, queued: found_full && self.late == LatePolicy::Queue, over_limit: !free })
     }
 
@@ -282,9 +282,21 @@ impl Shard {
         self.prefill.is_limited()
     }
 
-    /// When a slot was last freed.
+    /// When a slot was last freed, or added by a limit that changes.
     pub(super) fn freed_at(&self) -> Instant {
-        self.freed_at
+        self.freed_at.max(self.full_until(Need::Session))
+    }
+
+    /// Whether the limit, not the client, kept a turn that was due at `due` until now.
+    pub(super) fn kept_turn(&self, due: Instant) -> bool {
+        due < self.full_until(Need::Turn)
+    }
+
+    /// Whether a tick due at `due` found neither a turn nor a free slot for a session, and goes to a turn that was ready
+    /// only at `ready`.
+    pub(super) fn kept_tick(&self, due: Instant, ready: Instant) -> bool {
+        let full = || !self.sessions.is_free() || due < self.sessions.full_until();
+        self.late == LatePolicy::Queue && due < ready && full()
     }
 
     /// A session has ended at `now`.

@@ -1,5 +1,6 @@
 //! Which target a session goes to, and what a request to it looks like.
 
+use crate::endpoint::Follow;
 use crate::plan::{Balance, Plan};
 use crate::wire::http1::Head;
 use std::net::SocketAddr;
@@ -53,6 +54,41 @@ impl Targets {
 
     pub(super) fn head(&mut self, target: u16) -> &mut Head {
         &mut self.heads[target as usize]
+    }
+
+    /// The head of a GET that follows a request to the target: what is asked for goes below the request's path, before its
+    /// query, unless it is a whole path or an address of the same server.
+    ///
+    /// # Errors
+    /// It is at another server.
+    pub(super) fn follow(plan: &Plan, target: u16, follow: &Follow) -> Result<Head, String> {
+        let target = &plan.targets[target as usize];
+        let asked = follow.path.as_str();
+        let path = match asked.split_once("://") {
+            Some((_, rest)) if asked.starts_with("http") => {
+                let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                if !host.eq_ignore_ascii_case(&target.host) {
+                    return Err(format!(
+                        "the answer points to {asked}, which is at another server than {}",
+                        target.host
+                    ));
+                }
+                if path.is_empty() { "/".to_owned() } else { path.to_owned() }
+            }
+            _ if asked.starts_with('/') => asked.to_owned(),
+            _ => match target.path.split_once('?') {
+                Some((path, query)) => format!("{}/{asked}?{query}", path.trim_end_matches('/')),
+                None => format!("{}/{asked}", target.path.trim_end_matches('/')),
+            },
+        };
+        if !path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(format!("the answer points to {asked:?}, which is no address"));
+        }
+        let of_body = |name: &str| name.eq_ignore_ascii_case("content-type");
+        let of_json = |name: &str| follow.is_file && name.eq_ignore_ascii_case("accept");
+        let headers: Vec<_> =
+            target.headers.iter().filter(|(name, _)| !of_body(name) && !of_json(name)).cloned().collect();
+        Ok(Head::new("GET", &path, &target.host, &target.correlation_header, &headers))
     }
 
     /// The next of the target's addresses.

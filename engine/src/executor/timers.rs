@@ -4,13 +4,15 @@ use crate::clock::Instant;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What is to be done. Both name a tenant of a slot, which may have moved out meanwhile.
+/// What is to be done. Each names a tenant of a slot, which may have moved out meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// The next turn of a session.
     Turn { session: u32, generation: u32 },
     /// A request is cut on purpose.
     Cut { flight: u32, generation: u32 },
+    /// A request goes on with its next exchange.
+    Follow { flight: u32, generation: u32 },
 }
 
 /// Timers by their times. Bounded by the live sessions and the requests in flight.

@@ -13,7 +13,7 @@ const GPU: &str = "Power and energy of GPUs are not read.";
 const RTT: &str = "The round trip of the network is not measured apart from the requests.";
 const USAGE: &str = "This counter is not read from the server's usage object.";
 const MEDIA: &str = "The request table does not say how many images or seconds of audio a request carries.";
-const VIDEO: &str = "Answers of video endpoints are not read.";
+const VIDEO: &str = "The server's account of its work on a video is not kept.";
 
 const fn absent(tag: &'static str, reason: &'static str) -> Absent {
     Absent { tag, reason }

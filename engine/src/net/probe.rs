@@ -7,6 +7,13 @@ use std::fmt;
 pub enum Io {
     /// An io_uring of our own: multishot receives, shared buffers; kernel 6.1 and later.
     Direct,
+    /// The runtime, on this.
+    Runtime(Driver),
+}
+
+/// What the runtime goes by. The server's sockets are always the runtime's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
     /// io_uring, with these set-up flags.
     Uring(RingFlags),
     /// Readiness through epoll.
@@ -24,8 +31,16 @@ pub enum RingFlags {
 
 impl fmt::Display for Io {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("io_uring (direct, multishot)"),
+            Self::Runtime(driver) => driver.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Direct => "io_uring (direct, multishot)",
             Self::Uring(RingFlags::Cooperative) => "io_uring (single issuer, cooperative)",
             Self::Uring(RingFlags::Plain) => "io_uring",
             Self::Epoll => "epoll",
@@ -48,20 +63,17 @@ pub fn ring_builder(flags: RingFlags) -> io_uring::Builder {
 
 /// The best I/O this process may use now, by trying: seccomp, the sysctl and RLIMIT_MEMLOCK all show here.
 pub fn best() -> Io {
-    if super::direct::refusal().is_none() {
-        return Io::Direct;
-    }
-    best_of_runtime()
+    if super::direct::refusal().is_none() { Io::Direct } else { Io::Runtime(best_driver()) }
 }
 
-/// The best that the runtime may use, which has the server's sockets.
-pub fn best_of_runtime() -> Io {
+/// The best that the runtime may use.
+pub fn best_driver() -> Driver {
     for flags in [RingFlags::Cooperative, RingFlags::Plain] {
         if ring_builder(flags).build(RING_ENTRIES).is_ok() {
-            return Io::Uring(flags);
+            return Driver::Uring(flags);
         }
     }
-    Io::Epoll
+    Driver::Epoll
 }
 
 /// Why io_uring cannot be had, as a sentence part; `None` if it can.

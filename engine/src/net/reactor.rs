@@ -4,7 +4,7 @@
 //! spins, giving the sockets a chance at every round; no timer of the runtime is involved (its wheel is a millisecond
 //! coarse). Where the thread has a core of its own it may spin all the time.
 
-use super::probe::{Io, RING_ENTRIES, ring_builder};
+use super::probe::{Driver, RING_ENTRIES, ring_builder};
 use super::{Next, Part};
 use crate::clock::{self, Instant, MICRO, Nanos};
 use monoio::net::TcpStream;
@@ -119,7 +119,7 @@ impl Kick {
 /// # Errors
 /// The runtime could not be set up.
 pub fn run(
-    io: Io,
+    driver: Driver,
     spin: bool,
     bell: Option<Arc<Doorbell>>,
     build: impl FnOnce(&Kick) -> io::Result<Vec<SharedPart>>,
@@ -127,14 +127,13 @@ pub fn run(
     let kick = Kick::default();
     let parts = build(&kick)?;
     clock::sharpen_sleeps();
-    match io {
-        Io::Direct => Err(io::Error::other("the direct ring has a loop of its own")),
-        Io::Uring(flags) => RuntimeBuilder::<IoUringDriver>::new()
+    match driver {
+        Driver::Uring(flags) => RuntimeBuilder::<IoUringDriver>::new()
             .with_entries(RING_ENTRIES)
             .uring_builder(ring_builder(flags))
             .build()?
             .block_on(drive(parts, kick, spin, bell)),
-        Io::Epoll => RuntimeBuilder::<LegacyDriver>::new()
+        Driver::Epoll => RuntimeBuilder::<LegacyDriver>::new()
             .with_entries(RING_ENTRIES)
             .build()?
             .block_on(drive(parts, kick, spin, bell)),

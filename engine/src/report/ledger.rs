@@ -2,13 +2,12 @@
 
 use crate::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
 use crate::log::{Log, PhaseMark};
-use crate::record::{Record, flag};
+use crate::record::{LATE, Record, flag};
 use serde::Serialize;
 use std::borrow::Borrow;
 
-/// An arrival that starts this long after its time or later is late. The metric table counts late requests by the same
-/// bound.
-pub const TOLERANCE: Nanos = MILLI;
+/// An arrival that starts this long after its time or later is late.
+pub const TOLERANCE: Nanos = LATE;
 
 /// Upper edges of the histogram of slip, nanoseconds; what is at or above the last is in a bucket of its own.
 pub const EDGES: [Nanos; 12] = [
@@ -46,6 +45,30 @@ pub struct Stretch {
     pub arrivals: u64,
     /// The largest slip among them, nanoseconds.
     pub worst_ns: Nanos,
+}
+
+/// How long slots stayed empty where nothing has a planned time: from when a slot was free, or a session's think time over,
+/// until the next request started. Requests that a limit kept back are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Refill {
+    /// Requests.
+    pub count: u64,
+    /// The median (nearest rank), nanoseconds.
+    pub p50_ns: Nanos,
+    /// The 99th percentile (nearest rank), nanoseconds.
+    pub p99_ns: Nanos,
+    /// The longest, nanoseconds.
+    pub max_ns: Nanos,
+}
+
+impl Refill {
+    fn of(mut waits: Vec<Nanos>) -> Option<Self> {
+        let count = waits.len();
+        let rank = |percent: usize| (count * percent).div_ceil(100).saturating_sub(1);
+        let max_ns = *waits.iter().max()?;
+        let mut at = |percent| *waits.select_nth_unstable(rank(percent)).1;
+        Some(Self { count: count as u64, p50_ns: at(50), p99_ns: at(99), max_ns })
+    }
 }
 
 /// What the timing core and the executors counted of a phase, for what leaves no record.
@@ -98,6 +121,8 @@ pub struct Ledger {
     pub sent: u64,
     /// Of those, with a slip of [`TOLERANCE`] or more.
     pub late: u64,
+    /// Of those late, that waited for a free slot: it was the limit that kept them, not the client.
+    pub late_queued: u64,
     /// Of those sent, that found no free slot at their time and waited for one.
     pub queued: u64,
     /// Of those sent, that went beyond a limit.
@@ -122,6 +147,8 @@ pub struct Ledger {
     pub adherence_percent: Option<f64>,
     /// The late stretch that lasted longest.
     pub longest_late: Option<Stretch>,
+    /// What there is instead of slip where nothing has a planned time; `None` if all requests have one.
+    pub refill: Option<Refill>,
     /// All of it in a sentence.
     pub verdict: String,
 }
@@ -153,6 +180,7 @@ impl Ledger {
             offered,
             sent: tally.sent,
             late: tally.late,
+            late_queued: tally.late_queued,
             queued: tally.queued,
             over_limit: counts.over_limit,
             backlog: tally.backlog,
@@ -165,19 +193,20 @@ impl Ledger {
             tolerance_ns: TOLERANCE,
             adherence_percent: adherence,
             longest_late: longest_late(&mut tally.times, start),
+            refill: Refill::of(tally.waits),
             verdict: String::new(),
         };
         ledger.verdict = ledger.sentence(planned);
         ledger
     }
 
-    /// One account for each phase that a log knows of and that has begun.
-    pub fn of_log(log: &Log) -> Vec<Self> {
+    /// One account for each phase that a log knows of and that has begun, beside the phase's index.
+    pub fn of_log(log: &Log) -> Vec<(usize, Self)> {
         let of_phase = |(n, info): (usize, &crate::log::PhaseInfo)| {
             let own = || log.records().map(|(r, _)| r).filter(move |r| usize::from(r.phase) == n);
             let mark = log.phases.iter().find(|m| usize::from(m.phase) == n);
             let start = mark.map(|m| m.start).or_else(|| own().map(|r| r.due).min())?;
-            Some(Self::new((&info.name, info.warmup), start, mark.map(Counts::of), own()))
+            Some((n, Self::new((&info.name, info.warmup), start, mark.map(Counts::of), own())))
         };
         log.header.phases.iter().enumerate().filter_map(of_phase).collect()
     }
@@ -185,8 +214,13 @@ impl Ledger {
     fn sentence(&self, planned: u64) -> String {
         let mut troubles = Vec::new();
         if let Some(worst) = self.longest_late {
+            let kept = match self.late_queued {
+                0 => String::new(),
+                n if n == self.late => " (all of them for want of a free slot)".to_owned(),
+                n => format!(" ({n} of them for want of a free slot)"),
+            };
             troubles.push(format!(
-                "{} were late, the longest stretch of it for {} from {} on, by {} at worst",
+                "{} were late{kept}, the longest stretch of it for {} from {} on, by {} at worst",
                 self.late,
                 span(worst.span_ns),
                 span(worst.from_ns),
@@ -236,22 +270,27 @@ fn span(ns: Nanos) -> String {
 struct Tally {
     sent: u64,
     late: u64,
+    late_queued: u64,
     queued: u64,
     backlog: u64,
     slip: [u64; EDGES.len() + 1],
     /// Due and start of every scheduled request.
     times: Vec<(Instant, Instant)>,
+    /// Slip of all others that waited for no slot.
+    waits: Vec<Nanos>,
 }
 
 impl Tally {
     fn add(&mut self, record: &Record, sent_end: Instant) {
         self.sent += 1;
-        self.queued += u64::from(record.has(flag::QUEUED));
+        let (slip, queued) = (record.slip(), record.has(flag::QUEUED));
+        self.queued += u64::from(queued);
         if !record.has(flag::SCHEDULED) {
+            self.waits.extend((!queued).then_some(slip));
             return;
         }
-        let slip = record.slip();
         self.late += u64::from(slip >= TOLERANCE);
+        self.late_queued += u64::from(slip >= TOLERANCE && queued);
         // A phase has issued its last up to the lookahead before it is due, so being on time is looked at too.
         let after_the_last = sent_end.is_set() && record.start > sent_end;
         self.backlog += u64::from(after_the_last && slip >= TOLERANCE && record.due <= sent_end);
@@ -364,6 +403,23 @@ mod tests {
         let ledger = ledger(counts(5), &records);
         assert!(!ledger.scheduled && ledger.adherence_percent.is_none() && ledger.late == 0);
         assert_eq!(ledger.verdict, "5 of 5 requests were sent as slots came free.");
+    }
+
+    #[test]
+    fn what_a_limit_kept_is_told_from_what_the_client_kept() {
+        let mut records: Vec<Record> = (0..4).map(|k| record(k * MILLI, 3 * MILLI)).collect();
+        records[..2].iter_mut().for_each(|r| r.flags |= flag::QUEUED);
+        let half = ledger(counts(4), &records);
+        assert_eq!((half.late, half.late_queued, half.refill), (4, 2, None));
+        assert!(half.verdict.contains("; 4 were late (2 of them for want of a free slot), the"), "{}", half.verdict);
+        records.iter_mut().for_each(|r| r.flags |= flag::QUEUED);
+        let all = ledger(counts(4), &records).verdict;
+        assert!(all.contains("; 4 were late (all of them for want of a free slot), the"), "{all}");
+        // In a closed loop what waited for a slot says nothing about the client.
+        let mut records: Vec<Record> = (1..=100).map(|k| Record { flags: 0, ..record(k * SECOND, k) }).collect();
+        records.push(Record { flags: flag::QUEUED, ..record(0, SECOND) });
+        let refill = ledger(counts(101), &records).refill;
+        assert_eq!(refill, Some(Refill { count: 100, p50_ns: 50, p99_ns: 99, max_ns: 100 }));
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod sweep;
 mod tokens;
 mod verify;
 
+pub use arrivals::Arrivals;
 pub use errors::{ErrorDetails, ErrorGroup};
+pub use ledger::Ledger;
 pub use parts::{PhaseReport, Slice, Slices};
 pub use section::{Entry, ServiceLevel};
 pub use statistics::{QUANTILES, Quantile};
@@ -74,6 +76,11 @@ pub struct Report {
     pub service_levels: Vec<ServiceLevel>,
     /// Whether the console shows the HTTP table.
     pub show_http_trace: bool,
+    /// What became of the arrivals of each phase, warm-up included, beside the phase's index; empty of a part of a run
+    /// ([`Report::window`]).
+    pub ledgers: Vec<(usize, Ledger)>,
+    /// The sends of each phase with a schedule as a process, beside the phase's index; empty of a part of a run.
+    pub arrivals: Vec<(usize, Arrivals)>,
     /// Output tokens of every record, in the order of the log.
     pub tokens: TokenColumns,
     /// Copied from the log: what the files repeat.
@@ -169,6 +176,8 @@ impl Report {
             acceptance: main.acceptance,
             service_levels,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
+            ledgers: if options.window.is_none() { Ledger::of_log(log) } else { Vec::new() },
+            arrivals: if options.window.is_none() { Arrivals::of_log(log) } else { Vec::new() },
             tokens,
             run: RunInfo {
                 header: log.header.clone(),
@@ -209,6 +218,16 @@ impl Report {
             notes.push("With so many chunks, curves over time spread each request's tokens evenly.".to_owned());
         }
         notes
+    }
+
+    /// The account of phase `phase`; `None` if it did not begin, and of a part of a run.
+    pub fn ledger(&self, phase: usize) -> Option<&Ledger> {
+        self.ledgers.iter().find(|(n, _)| *n == phase).map(|(_, ledger)| ledger)
+    }
+
+    /// How the sends of phase `phase` were spread; `None` in a closed loop, of few sends, and of a part of a run.
+    pub fn arrivals(&self, phase: usize) -> Option<&Arrivals> {
+        self.arrivals.iter().find(|(n, _)| *n == phase).map(|(_, arrivals)| arrivals)
     }
 
     /// The profiling result called `tag`.
@@ -344,6 +363,16 @@ fn incomplete_reason(log: &Log) -> Option<String> {
     };
     if was_cancelled(log) {
         return Some("The run was cancelled before all planned requests were done.".to_owned());
+    }
+    if log.phases.iter().any(|p| p.too_many_failed) {
+        return Some(
+            "The run was stopped because more requests failed than --failed-request-threshold allows.".to_owned(),
+        );
+    }
+    if log.phases.iter().any(|p| p.below_adherence) {
+        return Some(
+            "The run was stopped because fewer requests left on time than --abort-below-adherence demands.".to_owned(),
+        );
     }
     (end.lost > 0).then(|| format!("{} records were lost because the ring to the collector was full.", end.lost))
 }

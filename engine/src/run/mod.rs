@@ -9,7 +9,7 @@ use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Claims, Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
 use crate::net::direct::{self, DirectWire};
-use crate::net::probe::Io;
+use crate::net::probe::{Driver, Io};
 use crate::net::reactor::{self, Doorbell, SharedPart};
 use crate::net::socket::SocketWire;
 use crate::net::{Events, Part, Wire};
@@ -224,13 +224,13 @@ fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared:
                 let wire = || ring.wire();
                 seat_parts(parts, wire, DirectWire::tell, shared)
             }),
-            io => reactor::run(io, thread.spin, bell, |kick| {
+            Io::Runtime(driver) => reactor::run(driver, thread.spin, bell, |kick| {
                 let wire = || SocketWire::new(kick, crate::net::socket::READ_BUFFER);
                 seat_parts(parts, wire, SocketWire::tell, shared)
             }),
         };
     }
-    let on_ring = thread.collector && !thread.timing && shared.io != Io::Epoll;
+    let on_ring = thread.collector && !thread.timing && shared.io != Io::Runtime(Driver::Epoll);
     let mut boxed: Vec<Box<dyn Part>> = Vec::new();
     for part in parts {
         match part {

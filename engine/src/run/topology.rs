@@ -216,10 +216,11 @@ fn pick(cores: &Cores, available: &[usize], quota: Option<usize>) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::probe::Driver;
 
     fn lay_out(n: usize) -> Topology {
         let cores: Vec<usize> = (0..n).collect();
-        Topology::lay_out(&cores, false, Spin::Auto, Io::Epoll, 99, None).unwrap()
+        Topology::lay_out(&cores, false, Spin::Auto, Io::Runtime(Driver::Epoll), 99, None).unwrap()
     }
 
     #[test]

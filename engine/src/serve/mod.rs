@@ -36,7 +36,7 @@ pub use words::token;
 
 use crate::clock::{Anchor, Nanos};
 use crate::credit::StopSignal;
-use crate::net::probe::{Io, raise_connection_limit};
+use crate::net::probe::{Driver, raise_connection_limit};
 use crate::net::reactor::{self, SharedPart};
 use crate::net::socket::{READ_BUFFER, SocketWire};
 use crate::net::{Events, Next, Part};
@@ -282,16 +282,16 @@ impl Server {
     ///
     /// # Errors
     /// The runtime could not be set up, nothing could be accepted any more, or the log could not be written.
-    pub fn run(self, io: Io, spin: bool, core: Option<usize>, stop: Arc<StopSignal>) -> io::Result<Counts> {
+    pub fn run(self, driver: Driver, spin: bool, core: Option<usize>, stop: Arc<StopSignal>) -> io::Result<Counts> {
         if let Some(id) = core {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
         // Readiness wants a descriptor that does not block, a ring one that does.
-        self.listener.set_nonblocking(io == Io::Epoll)?;
+        self.listener.set_nonblocking(driver == Driver::Epoll)?;
         let limit = raise_connection_limit();
         let door = self.listener.try_clone()?;
         let mut kept = None;
-        let ran = reactor::run(io, spin, None, |kick| {
+        let ran = reactor::run(driver, spin, None, |kick| {
             let wire = SocketWire::new(kick, READ_BUFFER);
             let truth = self.log.map(Truth::new);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);

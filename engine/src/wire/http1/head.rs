@@ -19,7 +19,8 @@ pub struct Head {
     request_id_at: Option<usize>,
     correlation_at: Option<usize>,
     affinity_at: Option<usize>,
-    /// First column of the length; everything after it is rewritten if the columns do not suffice.
+    /// First column of the length; everything after it is rewritten if the columns do not suffice. A head without columns
+    /// has no length.
     length_at: usize,
     length_columns: usize,
 }
@@ -27,7 +28,7 @@ pub struct Head {
 impl Head {
     /// Lays out the head. `fixed` are all other headers in order (name, value).
     ///
-    /// Reserves room for `X-Request-ID`, for a correlation header of the given name and `X-Session-Affinity` (both carry
+    /// A GET has no body and no length of one. Reserves room for `X-Request-ID`, for a correlation header of the given name and `X-Session-Affinity` (both carry
     /// the correlation id), and for `Content-Length`, right-aligned: spaces in front of a value are legal. A fixed header
     /// called `Host`, `X-Request-ID` or like the correlation header stands in for the reserved one; one called
     /// `X-Session-Affinity` or `Content-Length` gives way to it. Names match in any case. Line breaks in names and values
@@ -52,12 +53,15 @@ impl Head {
             }
         }
         let affinity_at = Some(put_blank(&mut bytes, AFFINITY));
-        bytes.extend_from_slice(LENGTH.as_bytes());
-        bytes.extend_from_slice(b": ");
+        let length_columns = if method == "GET" { 0 } else { LENGTH_COLUMNS };
+        if length_columns > 0 {
+            bytes.extend_from_slice(LENGTH.as_bytes());
+            bytes.extend_from_slice(b": ");
+        }
         let length_at = bytes.len();
-        bytes.extend_from_slice(&[b' '; LENGTH_COLUMNS]);
-        bytes.extend_from_slice(b"\r\n\r\n");
-        Self { bytes, request_id_at, correlation_at, affinity_at, length_at, length_columns: LENGTH_COLUMNS }
+        bytes.resize(length_at + length_columns, b' ');
+        bytes.extend_from_slice(if length_columns > 0 { b"\r\n\r\n".as_slice() } else { b"\r\n" });
+        Self { bytes, request_id_at, correlation_at, affinity_at, length_at, length_columns }
     }
 
     /// The bytes of the head for one request; valid until the next call.
@@ -65,7 +69,9 @@ impl Head {
         self.patch_id(self.request_id_at, request_id);
         self.patch_id(self.correlation_at, correlation_id);
         self.patch_id(self.affinity_at, correlation_id);
-        self.patch_length(content_length);
+        if self.length_columns > 0 {
+            self.patch_length(content_length);
+        }
         &self.bytes
     }
 
