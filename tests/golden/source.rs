@@ -293,7 +293,7 @@ pub(crate) fn decimal(text: &str) -> u32 {
 }
 
 fn builtin() -> &'static Tokenizer {
-    static BUILTIN: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::builtin());
+    static BUILTIN: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::builtin);
     &BUILTIN
 }
 

@@ -1,6 +1,6 @@
 //! The summary of a run, JSON and CSV.
 
-use crate::compare::{compare, keys};
+use crate::compare::compare;
 use crate::source::{export, log_of, log_of_trace, read};
 use maser::export::console;
 use serde_json::Value;
