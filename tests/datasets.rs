@@ -158,7 +158,7 @@ fn datasets_are_looked_at_and_written_anew() {
 }
 
 #[test]
-fn a_compiled_dataset_and_a_cached_one_send_the_same_bytes() {
+fn a_compiled_dataset_sends_the_same_bytes() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
     let rows: String =
         (0..5).map(|k| format!("{{\"input_length\":{},\"output_length\":4,\"hash_ids\":[{k}]}}\n", 30 + k)).collect();
@@ -172,8 +172,77 @@ fn a_compiled_dataset_and_a_cached_one_send_the_same_bytes() {
     let direct = sent(&["--input-file", "trace.jsonl"]);
     assert_eq!(direct.len(), 5);
     assert_eq!(sent(&["--input-file", "out.maserds"]), direct);
+}
+
+/// The finished bodies in a cache.
+fn kept(cache: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(cache) else { return Vec::new() };
+    entries.map(|e| e.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "maserrq")).collect()
+}
+
+#[test]
+fn bodies_are_kept_and_sent_again_until_something_changes() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let cache = dir.path().join("cache");
+    let rows: String = (0..5)
+        .map(|k| format!("{{\"timestamp\":{},\"input_length\":{},\"output_length\":4}}\n", (k * 3) % 5, 30 + k))
+        .collect();
+    std::fs::write(dir.path().join("trace.jsonl"), rows).unwrap();
+    let common = ["--input-file", "trace.jsonl", "--request-count", "5", "--artifact-dir", "run"];
+    let sent = |arguments: &[&str]| profile(dir.path(), &server, &[&common, arguments].concat());
+    let seeded = ["--random-seed", "7"];
+    let with_cache = ["--random-seed", "7", "--dataset-cache", "cache"];
+    let direct = sent(&seeded);
     for _ in 0..2 {
-        assert_eq!(sent(&["--input-file", "trace.jsonl", "--dataset-cache", "cache"]), direct);
-        assert_eq!(std::fs::read_dir(dir.path().join("cache")).unwrap().count(), 1);
+        assert_eq!(sent(&with_cache), direct);
+        assert_eq!(kept(&cache).len(), 1);
+    }
+    // The kept bytes are what is sent.
+    let file = kept(&cache).remove(0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(10).position(|w| w == b"mock-model").unwrap();
+    bytes[at] = b'M';
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(sent(&with_cache).iter().any(|body| body.contains("\"Mock-model\"")));
+    // A cut one is made anew.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(sent(&with_cache), direct);
+    // Whatever shows in the bodies, or in their order, has bodies of its own.
+    let others: [&[&str]; 3] = [&["--streaming"], &["--extra-inputs", "top_p:0.9"], &["--fixed-schedule"]];
+    for (k, other) in others.into_iter().enumerate() {
+        let without = sent(&[&seeded[..], other].concat());
+        for _ in 0..2 {
+            assert_eq!(sent(&[&with_cache[..], other].concat()), without, "{other:?}");
+        }
+        assert_eq!(kept(&cache).len(), 2 + k, "{other:?}");
+    }
+    std::fs::write(dir.path().join("trace.jsonl"), "{\"input_length\":9,\"output_length\":4}\n").unwrap();
+    let changed = sent(&with_cache);
+    assert_eq!((changed.len(), kept(&cache).len()), (5, 5));
+    assert!(changed[0].len() < direct[0].len());
+}
+
+#[test]
+fn bodies_of_this_run_alone_are_not_kept() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let url = format!("http://127.0.0.1:{}", server.port);
+    std::fs::write(dir.path().join("made.jsonl"), "{\"input_length\":9,\"output_length\":4}\n").unwrap();
+    std::fs::write(dir.path().join("given.jsonl"), "{\"text\":\"x\"}\n").unwrap();
+    std::fs::write(dir.path().join("media.jsonl"), "{\"text\":\"x\",\"image\":\"a.gif\"}\n").unwrap();
+    std::fs::write(dir.path().join("a.gif"), "GIF89a").unwrap();
+    for (file, said, count) in [
+        ("made.jsonl", "--dataset-cache has no effect without --random-seed", 0),
+        ("media.jsonl", "--dataset-cache has no effect: rows name files of images", 0),
+        ("given.jsonl", "", 1),
+    ] {
+        let arguments = ["profile", "-m", "x", "-u", &url, "--use-server-token-count", "--request-count", "1"];
+        let cached = ["--input-file", file, "--dataset-cache", "cache", "--artifact-dir", "run"];
+        let ran = maser(dir.path(), &[&arguments[..], &cached].concat());
+        let err = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{err}");
+        assert!(err.contains(said), "{err}");
+        assert_eq!(kept(&dir.path().join("cache")).len(), count, "{file}");
     }
 }

@@ -640,7 +640,8 @@ fn an_interrupt_stops_the_profilers_too() {
     running.interrupt();
     let (code, rest) = running.end();
     assert!(rest.contains(" has stopped profiling itself\n"), "{rest}");
-    assert_eq!(code, Some(0), "{rest}");
+    // On a busy machine the interrupt may come before the first answer: then there are no results, and 1 says so.
+    assert!(code == Some(0) || (code == Some(1) && rest.contains("no request was finished")), "{code:?} {rest}");
     assert!(bench.log().end.is_some_and(|end| end.was_cancelled));
 }
 

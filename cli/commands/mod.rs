@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod bodies;
 mod cache_bust;
 mod control;
 pub(crate) mod dataset;

@@ -1,113 +1,20 @@
 //! From settings to a plan: builds every request body, lays out the phases, resolves the server's address.
 
-use super::{Failure, cache_bust};
-use crate::config::{
-    Arrival, FixedSchedule, Input, IpVersion, Loop, PhaseConfig, PhaseKind, ProfileConfig, Replay, Url,
-};
+use super::Failure;
+use super::bodies::Bodies;
+use crate::config::{Arrival, FixedSchedule, Input, IpVersion, PhaseConfig, PhaseKind, ProfileConfig, Url};
 use crate::refusal::Refusal;
-use crate::values::{CacheBust, ExportLevel};
+use crate::values::ExportLevel;
 use maser_datasets::file::Format;
-use maser_datasets::tokens::Tokenizer;
-use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
-use maser_engine::endpoint::{self, Kind, Unfit};
-use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{self, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Target, Turn};
+use maser_engine::plan::{self, Capture, Phase, Plan, Requests, Reuse, Target};
 use maser_engine::schedule::{self, Gaps, LimitCurve, Ramp, RateCurve, Tied, UserCentric};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the first look at the server may take.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-
-/// Rows of the request table in one block of the log.
-const TABLE_BLOCK: usize = 4096;
-
-/// One row of the request table, owned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
-    conversation: String,
-    turn: u32,
-    input_tokens: Option<u32>,
-    max_tokens: Option<u32>,
-    keeps_reply: bool,
-    resets: bool,
-    due: Option<Nanos>,
-}
-
-/// The bodies of a run and what is known of each.
-#[derive(Debug)]
-pub(super) struct Bodies {
-    pub(super) requests: Arc<Requests>,
-    rows: Vec<Row>,
-    pub(super) summary: Summary,
-}
-
-impl Bodies {
-    /// Each conversation's id and bodies, in the order of the dataset.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
-        let mut first = 0;
-        self.rows.chunk_by(|_, next| next.turn > 0).map(move |turns| {
-            let bodies = (first..first + turns.len()).map(|k| self.requests.body(k as u32)).collect();
-            first += turns.len();
-            (turns.first().map_or("", |turn| turn.conversation.as_str()), bodies)
-        })
-    }
-
-    /// Appends the request table to the log.
-    pub(super) fn put_table(&self, out: &mut Vec<u8>) {
-        for rows in self.rows.chunks(TABLE_BLOCK) {
-            let mut body = Vec::new();
-            for row in rows {
-                let info = RequestInfo {
-                    conversation: &row.conversation,
-                    turn: row.turn,
-                    input_tokens: row.input_tokens,
-                    max_tokens: row.max_tokens,
-                    keeps_reply: row.keeps_reply,
-                    resets: row.resets,
-                };
-                log::put_request(&mut body, &info);
-            }
-            log::put_block(out, log::Kind::Requests, rows.len() as u32, &body);
-        }
-    }
-}
-
-/// Puts the sessions in the order of their planned times; those at the same time keep the file's order.
-fn sort_by_due(requests: &mut Requests, rows: &[Row]) {
-    let mut order: Vec<u32> = (0..requests.sessions() as u32).collect();
-    order.sort_by_key(|&k| rows[requests.session(k as usize).0 as usize].due);
-    requests.reorder(&order);
-}
-
-/// The tokenizer the settings name, if the run needs one: to make prompts, or to count what the server is not trusted
-/// to.
-pub(super) fn tokenizer(config: &ProfileConfig) -> Result<Option<Tokenizer>, Failure> {
-    let trace = matches!(&config.input, Input::File { .. });
-    if trace && config.use_server_token_count && !makes_prompts(config) {
-        return Ok(None);
-    }
-    let tokenizer =
-        Tokenizer::open_found(&config.tokenizer.found).and_then(|tokenizer| match config.tokenizer.chat_template {
-            true => tokenizer.with_chat_template(),
-            false => Ok(tokenizer),
-        });
-    tokenizer.map(Some).map_err(|e| Refusal::new(e.0).into())
-}
-
-/// Whether prompts are made and not given.
-fn makes_prompts(config: &ProfileConfig) -> bool {
-    match &config.input {
-        Input::Synthetic { .. } => true,
-        Input::File { path, format, .. } => match format {
-            Some(format) => format.needs_tokenizer(),
-            None => Format::detect(path).is_ok_and(Format::needs_tokenizer),
-        },
-    }
-}
 
 /// Settles what only the input file can tell, before anything is built from it.
 pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
@@ -131,180 +38,6 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
     }
     config.settle_file(format, timed)?;
     Ok(())
-}
-
-fn spec(config: &ProfileConfig, seed: u64) -> Spec {
-    let spec = match &config.input {
-        Input::Synthetic(made) => Spec::Synthetic(Box::new(synthetic::Options { seed, ..made.options.clone() })),
-        Input::File { path, .. } => {
-            let mut options = config.input.file_options(&config.window, seed).unwrap_or_default();
-            let is_baseten = |format: Format| format == Format::BasetenTrace;
-            // Its pauses are what is left of the gaps between recorded times, so its reader has to know.
-            if config.replay.open == Loop::Closed
-                && options.format.map_or_else(|| Format::detect(path).is_ok_and(is_baseten), is_baseten)
-            {
-                options.replay.open_loop = Some(false);
-            }
-            Spec::File(Box::new(options))
-        }
-    };
-    match config.system_prompt.clone() {
-        Some(text) => Spec::WithSystem { text, of: Box::new(spec) },
-        None => spec,
-    }
-}
-
-/// Builds every request body into the arena, which lies in `dir`.
-pub(super) fn bodies(
-    config: &ProfileConfig,
-    seed: u64,
-    tokenizer: Option<&Tokenizer>,
-    dir: &Path,
-) -> Result<Bodies, Failure> {
-    let full = |e: std::io::Error| Failure::Failed(format!("cannot write request bodies under {}: {e}", dir.display()));
-    let mut builder = RequestsBuilder::new(dir).map_err(full)?;
-    if config.cache_bust != CacheBust::None {
-        builder.set_marked();
-    }
-    let options = options(config);
-    let (mut rows, mut body, mut failed) = (Vec::new(), Vec::new(), None);
-    let kind = config.endpoint.kind;
-    let place = (config.cache_bust, config.replay.open == Loop::Strict);
-    let built = spec(config, seed).build(tokenizer, &mut |mut conversation| {
-        cache_bust::mark(&mut conversation, place, tokenizer).map_err(|unfit| Error(unfit.0))?;
-        let how = (&config.replay, !config.tokenizer.chat_template);
-        match add(&conversation, kind, &options, &mut builder, &mut rows, &mut body, how) {
-            Ok(()) => Ok(()),
-            Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
-            Err(Unbuilt::Full(e)) => {
-                let sentence = Error(e.to_string());
-                failed = Some(e);
-                Err(sentence)
-            }
-        }
-    });
-    if let Some(e) = failed {
-        return Err(full(e));
-    }
-    let summary = built.map_err(|e| Refusal::new(e.0))?;
-    if rows.is_empty() {
-        return Err(Refusal::new("--input-file: no row is left to send after the filters").into());
-    }
-    let mut requests = builder.finish().map_err(full)?;
-    if config.fixed_schedule == FixedSchedule::Yes {
-        sort_by_due(&mut requests, &rows);
-    }
-    Ok(Bodies { requests: Arc::new(requests), rows, summary })
-}
-
-/// Why a conversation did not become requests.
-enum Unbuilt {
-    /// The endpoint cannot carry it.
-    Unfit(Unfit),
-    /// The arena cannot be written.
-    Full(std::io::Error),
-}
-
-impl From<std::io::Error> for Unbuilt {
-    fn from(e: std::io::Error) -> Self {
-        Self::Full(e)
-    }
-}
-
-fn add(
-    conversation: &Conversation,
-    kind: Kind,
-    options: &endpoint::Options,
-    builder: &mut RequestsBuilder,
-    rows: &mut Vec<Row>,
-    body: &mut Vec<u8>,
-    (replay, joins): (&Replay, bool),
-) -> Result<(), Unbuilt> {
-    for (k, turn) in conversation.turns.iter().enumerate() {
-        if k == 0 || replay.open == Loop::Strict {
-            builder.begin_session();
-        }
-        body.clear();
-        let splice = kind.body(options, conversation, k, body).map_err(Unbuilt::Unfit)?;
-        let history = match conversation.context {
-            Context::DeltasWithoutResponses => History::OwnAndReply,
-            Context::DeltasWithResponses => History::Own,
-            Context::MessageArray => History::None,
-        };
-        let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
-        let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
-        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
-        let alone = replay.open == Loop::Strict;
-        let has_later = k + 1 < conversation.turns.len();
-        rows.push(Row {
-            conversation: conversation.session_id.clone(),
-            turn: k as u32,
-            // Where there is no text, there is no count of it.
-            input_tokens: input_tokens(conversation, k, alone, joins).filter(|n| *n > 0 && kind.tokenizes_input()),
-            max_tokens: turn.max_tokens,
-            keeps_reply: history == History::OwnAndReply && splice.is_some() && has_later && !alone,
-            resets: turn.reset_context,
-            due: turn.timestamp_ns,
-        });
-    }
-    Ok(())
-}
-
-/// When the trace has turn `k` sent. In a closed loop a later turn goes when the one before it has been answered and its
-/// delay has passed: its timestamp alone does not tell that delay, for the answer lies in between.
-fn planned(conversation: &Conversation, k: usize, replay: &Replay) -> Result<Option<Nanos>, Unfit> {
-    let turn = &conversation.turns[k];
-    match (replay.open, turn.timestamp_ns, turn.delay_ns) {
-        (Loop::Closed, Some(_), None) if k > 0 => Err(Unfit(format!(
-            "--no-open-loop-replay: turn {} of session {} has a timestamp and no delay, and so no pause after the answer \
-             before it",
-            k + 1,
-            conversation.session_id
-        ))),
-        (Loop::Closed, ..) if k > 0 => Ok(None),
-        (_, at, _) => Ok(at),
-    }
-}
-
-/// Input tokens of turn `k`, without the server's answers before it. `alone`: the turn is a session of its own, and carries
-/// nothing of the turns before it. `joins`: the texts of an input are counted joined with one space, as the reference counts
-/// them; it is a token of its own before a text that begins with white space, and part of the first word else.
-fn input_tokens(conversation: &Conversation, k: usize, alone: bool, joins: bool) -> Option<u32> {
-    let all = conversation.input_tokens(k)?;
-    if conversation.context == Context::MessageArray || k == 0 {
-        return Some(all);
-    }
-    let turns = conversation.turns.get(..=k)?;
-    if alone {
-        let before = conversation.input_tokens(k - 1).filter(|_| !turns[k].reset_context).unwrap_or(0);
-        let head = conversation.head_tokens.unwrap_or(0);
-        return Some(if turns[k].reset_context { all } else { all - before.min(all) + head });
-    }
-    let first = turns.iter().rposition(|turn| turn.reset_context).unwrap_or(0);
-    let begins_with_space = |turn: &&maser_datasets::Turn| {
-        turn.all_texts().next().is_some_and(|text| text.starts_with(char::is_whitespace))
-    };
-    let joints = if joins { turns[first + 1..].iter().filter(begins_with_space).count() } else { 0 };
-    Some(all.saturating_add(joints as u32))
-}
-
-/// A delay of the input as it is waited for.
-fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
-    let faster = (delay as f64 / replay.speedup).round() as Nanos;
-    replay.turn_delay_cap.map_or(faster, |cap| faster.min(cap))
-}
-
-/// The options of request bodies.
-pub(super) fn options(config: &ProfileConfig) -> endpoint::Options {
-    endpoint::Options {
-        model: config.model.clone(),
-        streaming: config.endpoint.streaming,
-        use_legacy_max_tokens: config.endpoint.use_legacy_max_tokens,
-        per_chunk_usage: config.endpoint.per_chunk_usage,
-        use_server_token_count: config.use_server_token_count,
-        extra: config.endpoint.extra.clone(),
-        template: config.endpoint.template.clone(),
-    }
 }
 
 /// The plan of the run. `times` are those of a fixed schedule.
@@ -465,19 +198,19 @@ fn cap_pauses(requests: &mut Requests, offsets: &mut [Nanos], cap: Nanos) {
 
 /// Planned times from the schedule's zero: the first row's time, or the start offset, or the trace's own zero.
 fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusal> {
-    let first = bodies.rows.iter().filter_map(|r| r.due).min().unwrap_or(0);
+    let requests = &bodies.requests;
+    let first = (0..requests.len() as u32).filter_map(|k| requests.planned(k)).min().unwrap_or(0);
     let zero = if config.window.auto_offset() { first } else { config.window.start_ns.unwrap_or(0) };
-    let offset = |row: &Row| {
-        row.due.map(|due| due.saturating_sub(zero)).ok_or_else(|| {
+    let offset = |k: usize| {
+        let first = requests.session(k).0;
+        requests.planned(first).map(|due| due.saturating_sub(zero)).ok_or_else(|| {
             Refusal::new(format!(
                 "--fixed-schedule: the row of session {} has no timestamp to send it at",
-                row.conversation
+                bodies.conversation(first)
             ))
         })
     };
-    let first = |k: usize| bodies.requests.session(k).0 as usize;
-    let firsts = (0..bodies.requests.sessions()).map(|k| offset(&bodies.rows[first(k)]));
-    firsts.collect()
+    (0..requests.sessions()).map(offset).collect()
 }
 
 fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
@@ -538,6 +271,7 @@ fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use maser_engine::clock::MILLI;
+    use maser_engine::plan::{RequestsBuilder, Turn};
 
     #[test]
     fn a_pause_is_one_in_which_no_turn_is_due() {

@@ -1,5 +1,6 @@
 //! `maser profile`: one benchmark, from the command line to the files.
 
+use super::bodies::{self, Bodies};
 use super::control::{self, Profilers};
 use super::mock::Mock;
 use super::prepare::{self, Times};
@@ -137,8 +138,7 @@ fn prepare(
     dir: &Path,
 ) -> Result<Prepared, Failure> {
     let (run_key, seed) = keys(config);
-    let tokenizer = prepare::tokenizer(config)?;
-    let mut bodies = prepare::bodies(config, seed, tokenizer.as_ref(), dir)?;
+    let mut bodies = bodies::bodies(config, seed, dir)?;
     config.set_scheduled_requests(bodies.summary.requests);
     notes(config, &bodies);
     let times = Times::of(config, &mut bodies, seed)?;
@@ -299,7 +299,7 @@ fn note(config: &ProfileConfig, remark: std::fmt::Arguments<'_>) {
     }
 }
 
-fn notes(config: &ProfileConfig, bodies: &prepare::Bodies) {
+fn notes(config: &ProfileConfig, bodies: &Bodies) {
     for remark in &config.notes {
         note(config, format_args!("{remark}"));
     }
@@ -361,10 +361,9 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
 }
 
 /// Creates the log with its preamble: header and request table.
-fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::Result<LogFile> {
+fn begin_log(dir: &Path, header: &Header, bodies: &Bodies) -> std::io::Result<LogFile> {
     let mut preamble = log::MAGIC.to_vec();
     log::put_json(&mut preamble, Block::Header, header);
-    bodies.put_table(&mut preamble);
     let path = dir.join(log::FILE_NAME);
     // A new file and not the old one emptied: whoever has that one mapped, reads on.
     match std::fs::remove_file(&path) {
@@ -373,9 +372,11 @@ fn begin_log(dir: &Path, header: &Header, bodies: &prepare::Bodies) -> std::io::
     }
     let mut file = File::create_new(path)?;
     file.write_all(&preamble)?;
-    Ok(LogFile { file, at: preamble.len() as u64 })
+    let table = bodies.requests.table();
+    file.write_all(table)?;
+    Ok(LogFile { file, at: (preamble.len() + table.len()) as u64 })
 }
 
-fn write_inputs(dir: &Path, bodies: &prepare::Bodies) -> Result<Written, String> {
+fn write_inputs(dir: &Path, bodies: &Bodies) -> Result<Written, String> {
     inputs::write(dir, bodies.sessions())
 }

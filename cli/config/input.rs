@@ -82,7 +82,6 @@ impl Input {
             replay: trace.replay.clone(),
             entries: *entries,
             batch: file::Batch::default(),
-            cache: trace.cache.clone(),
             seed,
         })
     }
@@ -95,7 +94,7 @@ pub(crate) struct Trace {
     pub(crate) synthesis: file::Synthesis,
     /// No turn waits.
     pub(crate) ignore_delays: bool,
-    /// Where finished datasets are kept.
+    /// Where finished request bodies are kept.
     pub(crate) cache: Option<PathBuf>,
     /// What only a `baseten_trace` has.
     pub(crate) replay: file::Replay,

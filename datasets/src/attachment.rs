@@ -28,19 +28,20 @@ pub(crate) fn is_ready(content: &str) -> bool {
 }
 
 /// Reads and encodes the files that a turn's media name. A relative path is one from the working directory, or else from
-/// the directory of `file`, which has the row.
-pub(crate) fn embed(turn: &mut Turn, file: &Path) -> Result<(), Error> {
+/// the directory of `file`, which has the row. Returns how many files were read.
+pub(crate) fn embed(turn: &mut Turn, file: &Path) -> Result<u64, Error> {
     if turn.images.is_empty() && turn.audios.is_empty() && turn.videos.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
-    all(&mut turn.images, Kind::Image, file)?;
-    all(&mut turn.audios, Kind::Audio, file)?;
-    all(&mut turn.videos, Kind::Video, file)?;
+    let read = all(&mut turn.images, Kind::Image, file)?
+        + all(&mut turn.audios, Kind::Audio, file)?
+        + all(&mut turn.videos, Kind::Video, file)?;
     turn.audio_seconds = turn.audios.iter().flat_map(|audio| &audio.contents).next().and_then(|clip| seconds(clip));
-    Ok(())
+    Ok(read)
 }
 
-fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<(), Error> {
+fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<u64, Error> {
+    let mut read = 0;
     for content in media.iter_mut().flat_map(|m| &mut m.contents).filter(|content| !is_ready(content)) {
         let path = find(content, file);
         let failed = |why: String| {
@@ -61,8 +62,9 @@ fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<(), Error> {
             _ => failed(e.to_string()),
         })?;
         *content = encode(&bytes, kind).map_err(|why| failed(why.into()))?;
+        read += 1;
     }
-    Ok(())
+    Ok(read)
 }
 
 fn find(content: &str, file: &Path) -> PathBuf {

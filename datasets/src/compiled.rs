@@ -19,13 +19,12 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use crate::file::Options;
 use crate::intake::{Draft, Emit, Prompt, Step};
 use crate::jsonl::Place;
 use crate::tokens::Tokenizer;
-use crate::{Context, Conversation, Error, Media, Sink, Summary, Turn, source};
+use crate::{Context, Conversation, Error, Media, Summary, Turn, source};
 
 const MAGIC: [u8; 8] = *b"MASERDS\x01";
 const NONE: u64 = u64::MAX;
@@ -42,8 +41,6 @@ pub(crate) struct Head {
     pub(crate) is_trace: bool,
     /// Name of the tokenizer that counted; none where nothing was counted.
     pub(crate) tokenizer: Option<String>,
-    /// Says from what it was made, for the cache.
-    key: String,
     turns: u64,
     sessions: u64,
 }
@@ -110,29 +107,14 @@ fn media(mediums: Vec<Medium>) -> Vec<Media> {
 /// # Errors
 /// A sentence: from the dataset, or that `out` cannot be written.
 pub fn compile(options: &Options, tokenizer: Option<&Tokenizer>, out: &Path) -> Result<Summary, Error> {
-    into(options, tokenizer, out, String::new(), &mut |_| Ok(()))
-}
-
-/// The same, every conversation handed on to `sink` too.
-fn into(
-    options: &Options,
-    tokenizer: Option<&Tokenizer>,
-    out: &Path,
-    key: String,
-    sink: Sink<'_>,
-) -> Result<Summary, Error> {
     let failed = |e: io::Error| Error(format!("{}: cannot be written: {e}", out.display()));
     let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut writer = Writer::new(dir).map_err(failed)?;
-    let summary = options.build_uncached(tokenizer, &mut |conversation| {
-        writer.put(&conversation).map_err(failed)?;
-        sink(conversation)
-    })?;
+    let summary = options.build(tokenizer, &mut |conversation| writer.put(&conversation).map_err(failed))?;
     let head = Head {
-        format: summary.kind.to_owned(),
+        format: summary.kind.clone().into_owned(),
         is_trace: summary.is_trace,
         tokenizer: tokenizer.map(|tokenizer| tokenizer.name().to_owned()),
-        key,
         turns: summary.requests,
         sessions: summary.conversations,
     };
@@ -460,53 +442,6 @@ pub(crate) fn read(path: &Path, emit: Emit<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Builds a dataset from `dir`, where it was compiled before from the same file, options, tokenizer and version of this
-/// program; else from the file, and keeps it there.
-pub(crate) fn cached(
-    options: &Options,
-    tokenizer: Option<&Tokenizer>,
-    dir: &Path,
-    sink: Sink<'_>,
-) -> Result<Summary, Error> {
-    let key = key(options, tokenizer)?;
-    let path = dir.join(format!("{key}.maserds"));
-    // A cache that is cut or from elsewhere is made anew.
-    let Some(compiled) = Compiled::open(&path).ok().filter(|compiled| compiled.head.key == key) else {
-        std::fs::create_dir_all(dir).map_err(|e| Error(format!("--dataset-cache {}: {e}", dir.display())))?;
-        return into(options, tokenizer, &path, key, sink);
-    };
-    let format = options.known_format()?;
-    let mut summary = Summary { kind: format.name(), is_trace: format.is_trace(), ..Summary::default() };
-    for index in 0..compiled.sessions() {
-        let conversation = compiled.conversation(index)?;
-        summary.add(&conversation);
-        sink(conversation)?;
-    }
-    Ok(summary)
-}
-
-/// What the conversations depend on: content of the file, options, tokenizer, version.
-fn key(options: &Options, tokenizer: Option<&Tokenizer>) -> Result<String, Error> {
-    let mut digest = Sha256::new();
-    let files = if options.path.is_dir() { source::files(&options.path, true)? } else { vec![options.path.clone()] };
-    let mut buffer = vec![0; 1 << 18];
-    for path in files {
-        digest.update(path.strip_prefix(&options.path).unwrap_or(&path).as_os_str().as_encoded_bytes());
-        let mut file = File::open(&path).map_err(|e| source::failed(&path, &e))?;
-        loop {
-            match file.read(&mut buffer).map_err(|e| source::failed(&path, &e))? {
-                0 => break,
-                read => digest.update(&buffer[..read]),
-            }
-        }
-    }
-    // Whatever an option of the reader is called, it changes how the options print.
-    let said = Options { path: PathBuf::new(), cache: None, ..options.clone() };
-    let name = tokenizer.map(Tokenizer::name);
-    digest.update(format!("{said:?} {name:?} {}", env!("CARGO_PKG_VERSION")));
-    Ok(digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -550,7 +485,7 @@ mod tests {
         assert!(compiled.conversation(3).is_err());
         // As an input file it is told by its first bytes.
         let (again, conversations) = built(&Options { path: out, ..Options::default() });
-        assert_eq!((again.kind, conversations), ("compiled", all));
+        assert_eq!((&*again.kind, conversations), ("compiled", all));
     }
 
     #[test]
@@ -577,27 +512,5 @@ mod tests {
             std::fs::write(&bad, &flipped).unwrap();
             all(&bad);
         }
-    }
-
-    #[test]
-    fn a_cache_is_used_until_something_changes() {
-        let (dir, options) = source();
-        let cache = dir.path().join("cache");
-        let options = Options { cache: Some(cache.clone()), ..options };
-        let plain = Options { cache: None, ..options.clone() };
-        let files = || std::fs::read_dir(&cache).unwrap().count();
-        let first = built(&options);
-        assert_eq!((files(), &first), (1, &built(&plain)));
-        assert_eq!(built(&options), first);
-        assert_eq!(files(), 1);
-        built(&Options { ignore_trace_delays: true, ..options.clone() });
-        assert_eq!(files(), 2);
-        std::fs::write(&options.path, "{\"text\":\"new\"}").unwrap();
-        assert_eq!(built(&options).1.len(), 1);
-        // A damaged one is made anew.
-        for entry in std::fs::read_dir(&cache).unwrap() {
-            std::fs::write(entry.unwrap().path(), "x").unwrap();
-        }
-        assert_eq!(built(&options).1.len(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! Datasets read from a file or a directory: the options, and the path of its rows to conversations.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -55,9 +56,6 @@ pub struct Options {
     pub entries: Option<u64>,
     /// `random_pool`: contents of each medium in a request.
     pub batch: Batch,
-    /// Directory in which the finished dataset is kept and looked for, so that the next run with the same file and options
-    /// need not make it again.
-    pub cache: Option<PathBuf>,
     /// The run's root seed.
     pub seed: u64,
 }
@@ -174,16 +172,8 @@ impl Summary {
 }
 
 impl Options {
-    /// Builds the dataset, from the cache where there is one.
-    pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
-        match &self.cache {
-            Some(dir) if self.known_format()? != Format::Compiled => compiled::cached(self, tokenizer, dir, sink),
-            _ => self.build_uncached(tokenizer, sink),
-        }
-    }
-
     /// Reads the file. A session without an id is called `session_000000` and so on by its place among those taken.
-    pub(crate) fn build_uncached(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
+    pub(crate) fn build(&self, tokenizer: Option<&Tokenizer>, sink: Sink<'_>) -> Result<Summary, Error> {
         let format = self.known_format()?;
         self.check(format)?;
         let compiled_from_trace = self.check_compiled(format, tokenizer)?;
@@ -223,6 +213,19 @@ impl Options {
             )));
         }
         Ok(head.is_trace)
+    }
+
+    /// Whether another seed may give other conversations.
+    ///
+    /// # Errors
+    /// A sentence: the file's format cannot be told.
+    pub fn depends_on_seed(&self) -> Result<bool, Error> {
+        let format = self.known_format()?;
+        Ok(format.makes_prompts()
+            || format == Format::RandomPool
+            || self.osl.as_ref().is_some_and(|osl| !osl.is_fixed())
+            || self.replay.session_sample_ratio.is_some()
+            || self.synthesis.given().is_some())
     }
 
     /// The format given, or the one found out.
@@ -317,7 +320,7 @@ impl Options {
         }
     }
 
-    fn nothing_left(&self, skipped: &BTreeMap<&'static str, u64>) -> Error {
+    fn nothing_left(&self, skipped: &BTreeMap<Cow<'static, str>, u64>) -> Error {
         if skipped.is_empty() {
             return empty(&self.path);
         }
@@ -365,11 +368,12 @@ impl<'o, 's> Output<'o, 's> {
         };
         for result in parallel::map(&mut self.caches, drafts, |cache, draft| finish.conversation(draft, cache)) {
             match result? {
-                Ok((conversation, inexact)) => {
+                Ok(Finished { conversation, inexact, attached }) => {
                     self.inexact += inexact;
+                    self.summary.attached += attached;
                     self.hand_over(conversation)?;
                 }
-                Err(reason) => *self.summary.rows_skipped.entry(reason).or_default() += 1,
+                Err(reason) => *self.summary.rows_skipped.entry(reason.into()).or_default() += 1,
             }
         }
         self.check = self.prompts.as_ref().map_or(Check::Count, |prompts| prompts.check_after(self.inexact == 0));
@@ -396,13 +400,14 @@ impl<'o, 's> Output<'o, 's> {
     fn add_to(self, summary: &mut Summary) {
         summary.conversations = self.summary.conversations;
         summary.requests = self.summary.requests;
+        summary.attached = self.summary.attached;
         summary.first_timestamp_ns = self.summary.first_timestamp_ns;
         summary.last_timestamp_ns = self.summary.last_timestamp_ns;
         for (reason, rows) in self.summary.rows_skipped {
             *summary.rows_skipped.entry(reason).or_default() += rows;
         }
         if self.inexact > 0 {
-            summary.rows_adjusted.insert(INEXACT, self.inexact);
+            summary.rows_adjusted.insert(INEXACT.into(), self.inexact);
         }
     }
 }
@@ -416,19 +421,25 @@ struct Finish<'a> {
     format: Format,
 }
 
+/// A conversation as it goes to the sink.
+struct Finished {
+    conversation: Conversation,
+    /// Prompts that are not as long as asked.
+    inexact: u64,
+    /// Files of media that were read for it.
+    attached: u64,
+}
+
 impl Finish<'_> {
-    /// The conversation of a draft and the number of its prompts that are not as long as asked, or why it is left out.
-    fn conversation(
-        &self,
-        draft: Draft,
-        cache: &mut Cache,
-    ) -> Result<Result<(Conversation, u64), &'static str>, Error> {
+    /// The conversation of a draft, or why it is left out.
+    fn conversation(&self, draft: Draft, cache: &mut Cache) -> Result<Result<Finished, &'static str>, Error> {
         let Draft { path, session_id, context, system, steps } = draft;
-        let mut inexact = 0;
+        let (mut inexact, mut attached) = (0, 0);
         let mut turns = Vec::with_capacity(steps.len());
-        for step in steps {
+        for mut step in steps {
             let place = step.place;
-            match self.turn(step, &path, cache).map_err(|e| place.error(&path, e))? {
+            attached += attachment::embed(&mut step.turn, &path).map_err(|e| place.error(&path, e))?;
+            match self.turn(step, cache).map_err(|e| place.error(&path, e))? {
                 Ok((turn, exact)) => {
                     inexact += u64::from(!exact);
                     turns.push(turn);
@@ -437,12 +448,12 @@ impl Finish<'_> {
             }
         }
         let session_id = session_id.unwrap_or_default();
-        Ok(Ok((Conversation { session_id, turns, context, system, ..Conversation::default() }, inexact)))
+        let conversation = Conversation { session_id, turns, context, system, ..Conversation::default() };
+        Ok(Ok(Finished { conversation, inexact, attached }))
     }
 
-    fn turn(&self, step: Step, path: &Path, cache: &mut Cache) -> Result<Result<(Turn, bool), &'static str>, Error> {
+    fn turn(&self, step: Step, cache: &mut Cache) -> Result<Result<(Turn, bool), &'static str>, Error> {
         let Step { place, mut turn, prompt } = step;
-        attachment::embed(&mut turn, path)?;
         match (prompt, self.prompts) {
             (Prompt::Synthetic { length, hash_ids }, Some(prompts)) => {
                 let made = prompts.prompt(place.number(), length, &hash_ids, self.check, cache)?;

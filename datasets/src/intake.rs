@@ -151,7 +151,7 @@ impl<'o> Intake<'o> {
             outputs: Stream::new(options.seed, "composer.turn.max_tokens"),
             synthesizer: Synthesizer::new(options.synthesis, census.shared, block_size, options.seed)?,
             sessions: Sessions { rows: census.rows, ..Sessions::default() },
-            summary: Summary { kind: format.name(), is_trace: format.is_trace(), ..Summary::default() },
+            summary: Summary { kind: format.name().into(), is_trace: format.is_trace(), ..Summary::default() },
         })
     }
 
@@ -159,16 +159,16 @@ impl<'o> Intake<'o> {
     pub(crate) fn take(&mut self, mut draft: Draft) -> Result<(), Error> {
         let steps = std::mem::take(&mut draft.steps);
         if steps.is_empty() {
-            *self.summary.rows_skipped.entry(NO_TURN).or_default() += 1;
+            *self.summary.rows_skipped.entry(NO_TURN.into()).or_default() += 1;
         }
         for mut step in steps {
             if let Some(reason) = self.skip(&draft.path, &step)? {
-                *self.summary.rows_skipped.entry(reason).or_default() += 1;
+                *self.summary.rows_skipped.entry(reason.into()).or_default() += 1;
                 continue;
             }
             self.synthesizer.apply(&mut step).map_err(|e| step.place.error(&draft.path, e))?;
             if self.too_long(&step) {
-                *self.summary.rows_skipped.entry(ABOVE_MAX_ISL).or_default() += 1;
+                *self.summary.rows_skipped.entry(ABOVE_MAX_ISL.into()).or_default() += 1;
                 continue;
             }
             self.settle_time(&mut step.turn);
@@ -220,7 +220,7 @@ impl<'o> Intake<'o> {
             let zero = self.options.start_offset_ns.unwrap_or(0);
             turn.timestamp_ns = Some(zero.saturating_add((at.saturating_sub(zero) as f64 / speedup).round() as u64));
         }
-        let mut adjusted = |reason| *self.summary.rows_adjusted.entry(reason).or_default() += 1;
+        let mut adjusted = |reason: &'static str| *self.summary.rows_adjusted.entry(reason.into()).or_default() += 1;
         if self.options.ignore_trace_delays && turn.delay_ns.take().is_some_and(|delay| delay > 0) {
             adjusted(DELAY_DROPPED);
         }
@@ -233,7 +233,7 @@ impl<'o> Intake<'o> {
     }
 
     fn settle_output(&mut self, turn: &mut Turn) {
-        let mut adjusted = |reason| *self.summary.rows_adjusted.entry(reason).or_default() += 1;
+        let mut adjusted = |reason: &'static str| *self.summary.rows_adjusted.entry(reason.into()).or_default() += 1;
         if turn.max_tokens == Some(0) {
             turn.max_tokens = Some(1);
             adjusted(OSL_RAISED);

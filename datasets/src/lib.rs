@@ -18,6 +18,7 @@ pub mod error;
 pub mod file;
 mod format;
 mod hub;
+pub mod identity;
 mod inputs_json;
 mod intake;
 mod jsonl;
@@ -47,6 +48,7 @@ mod table;
 pub mod texts;
 pub mod tokens;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub use error::Error;
@@ -201,24 +203,26 @@ pub enum Spec {
 }
 
 /// What a build came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// `synthetic`, or the name of the file's format.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Conversations given to the sink.
     pub conversations: u64,
     /// Turns of all of them.
     pub requests: u64,
     /// Rows that a filter left out, by reason.
-    pub rows_skipped: BTreeMap<&'static str, u64>,
+    pub rows_skipped: BTreeMap<Cow<'static, str>, u64>,
     /// Rows that were taken otherwise than they stand, by reason.
-    pub rows_adjusted: BTreeMap<&'static str, u64>,
+    pub rows_adjusted: BTreeMap<Cow<'static, str>, u64>,
     /// The earliest timestamp among the rows taken, in file order or not.
     pub first_timestamp_ns: Option<u64>,
     /// The latest timestamp among the rows taken.
     pub last_timestamp_ns: Option<u64>,
     /// Whether the format is a recorded trace.
     pub is_trace: bool,
+    /// Files of media that rows name and that were read.
+    pub attached: u64,
 }
 
 impl Spec {

@@ -3,6 +3,7 @@
 //!
 //! Prompts of a trace are not made for it: lengths and block ids are read as they stand, filters and synthesis applied.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
@@ -29,9 +30,9 @@ pub struct Stats {
     /// Sessions.
     pub sessions: u64,
     /// Rows left out, by reason.
-    pub rows_skipped: BTreeMap<&'static str, u64>,
+    pub rows_skipped: BTreeMap<Cow<'static, str>, u64>,
     /// Rows changed, by reason.
-    pub rows_adjusted: BTreeMap<&'static str, u64>,
+    pub rows_adjusted: BTreeMap<Cow<'static, str>, u64>,
     /// When requests are due; none without timestamps.
     pub arrivals: Option<Arrivals>,
     /// Tokens of the prompts.
@@ -240,8 +241,8 @@ impl Sums {
         self,
         format: Format,
         block_size: u32,
-        rows_skipped: BTreeMap<&'static str, u64>,
-        rows_adjusted: BTreeMap<&'static str, u64>,
+        rows_skipped: BTreeMap<Cow<'static, str>, u64>,
+        rows_adjusted: BTreeMap<Cow<'static, str>, u64>,
     ) -> Stats {
         let unique = self.seen.len() as u64;
         let share = |n: u64| n as f64 / self.references as f64;

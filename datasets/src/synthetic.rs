@@ -118,7 +118,7 @@ impl Options {
         self.check(tokenizer)?;
         let shop = Workshop::open(self, tokenizer, Texts::new(self.source, tokenizer)?, workers)?;
         let mut plans = plan::Plans::new(self, &shop);
-        let mut summary = Summary { kind: "synthetic", ..Summary::default() };
+        let mut summary = Summary { kind: "synthetic".into(), ..Summary::default() };
         loop {
             let (mut batch, mut weight) = (Vec::new(), 0);
             while weight < BATCH_WEIGHT

@@ -1,5 +1,6 @@
 //! Files as they are met: formats told apart, rows read, filters applied, wrong ones refused in one sentence.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use maser_datasets::file::{Batch, Format, Options, Replay, Synthesis};
@@ -44,7 +45,7 @@ fn single_turn_rows_become_conversations() {
         {\"texts\":[\"one\",{\"name\":\"query\",\"contents\":[\"two\",\"three\"]}],\"timestamp\":7.215,\"role\":\"system\",\"model\":\"m\"}\r\n\
         {\"session_id\":\"s\",\"text\":\"t\",\"delay\":2.5}";
     let (summary, all) = from_bytes(rows, Options::default()).unwrap();
-    assert_eq!((summary.kind, summary.is_trace, summary.requests), ("single_turn", false, 3));
+    assert_eq!((&*summary.kind, summary.is_trace, summary.requests), ("single_turn", false, 3));
     assert_eq!((summary.first_timestamp_ns, summary.last_timestamp_ns), (Some(7_215_000), Some(7_215_000)));
     let ids: Vec<&str> = all.iter().map(|c| c.session_id.as_str()).collect();
     assert_eq!(ids, ["session_000000", "session_000001", "s"]);
@@ -136,8 +137,8 @@ fn mooncake_rows_of_every_kind_are_read() {
     );
     let (summary, all) =
         from_bytes(rows, Options { format: Some(Format::MooncakeTrace), ..Options::default() }).unwrap();
-    assert_eq!((summary.kind, summary.is_trace), ("mooncake_trace", true));
-    assert_eq!(summary.rows_adjusted.into_iter().collect::<Vec<_>>(), [("output_length 0 raised to 1", 1)]);
+    assert_eq!((&*summary.kind, summary.is_trace), ("mooncake_trace", true));
+    assert_eq!(summary.rows_adjusted, BTreeMap::from([("output_length 0 raised to 1".into(), 1)]));
     let turns: Vec<_> = all.iter().map(|c| &c.turns[0]).collect();
     assert_eq!(turns.iter().map(|t| t.input_tokens).collect::<Vec<_>>(), [Some(64), Some(2), Some(3), Some(1)]);
     assert_eq!((turns[0].timestamp_ns, turns[0].texts.len()), (Some(7_215_000), 1));

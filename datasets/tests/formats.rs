@@ -99,7 +99,7 @@ fn multi_turn_conversations_are_deltas_and_may_have_a_system_prompt() {
     );
     let options = Options { inter_turn_delay_cap_ns: Some(2_000_000_000), ..Options::default() };
     let (summary, all) = rows(file, options).unwrap();
-    assert_eq!((summary.kind, summary.requests), ("multi_turn", 5));
+    assert_eq!((&*summary.kind, summary.requests), ("multi_turn", 5));
     assert_eq!((all[0].system.as_deref(), texts(&all[0])), (Some("Be brief."), vec!["one".into(), "two".into()]));
     assert_eq!(all[0].turns[1].delay_ns, Some(2_000_000_000));
     assert_eq!(summary.rows_adjusted["delay lowered to --inter-turn-delay-cap-seconds"], 1);
@@ -161,7 +161,7 @@ fn a_random_pool_is_drawn_by_rows_or_by_contents() {
     ]);
     let options = Options { path: pools.path().into(), entries: Some(40), seed: 1, ..Options::default() };
     let (summary, all) = build(&options).unwrap();
-    assert_eq!((summary.kind, summary.requests), ("random_pool", 40));
+    assert_eq!((&*summary.kind, summary.requests), ("random_pool", 40));
     let mut seen: Vec<Vec<(String, Vec<String>)>> =
         all.iter().map(|c| c.turns[0].texts.iter().map(|t| (t.name.clone(), t.contents.clone())).collect()).collect();
     seen.sort();
@@ -209,7 +209,7 @@ fn bailian_chats_are_put_together_by_their_roots() {
         "{\"chat_id\":8,\"parent_chat_id\":1,\"timestamp\":3,\"input_length\":10,\"output_length\":4,\"turn\":2}\n",
     );
     let (summary, all) = rows(file, Options::default()).unwrap();
-    assert_eq!((summary.kind, summary.is_trace, summary.conversations), ("bailian_trace", true, 2));
+    assert_eq!((&*summary.kind, summary.is_trace, summary.conversations), ("bailian_trace", true, 2));
     assert_eq!(all.iter().map(|c| c.session_id.as_str()).collect::<Vec<_>>(), ["5", "8"]);
     assert_eq!(times(&all[0]), [Some(500_000_000), Some(1_114_000_000), Some(2_250_000_000)]);
     let [first, second, third] = [0, 1, 2].map(|k| texts(&all[0])[k].clone());
@@ -224,7 +224,7 @@ fn bailian_chats_are_put_together_by_their_roots() {
 #[test]
 fn the_azure_importer_is_the_converted_trace_row_by_row() {
     let (summary, all) = build(&Options { path: data("azure_code_head.csv"), ..Options::default() }).unwrap();
-    assert_eq!((summary.kind, summary.is_trace, summary.requests), ("azure_trace", true, 60));
+    assert_eq!((&*summary.kind, summary.is_trace, summary.requests), ("azure_trace", true, 60));
     let converted = std::fs::read_to_string(data("splitwise_code_head.csv")).unwrap();
     for (row, conversation) in converted.lines().skip(1).zip(&all) {
         let [at, input, output] = row.split(',').collect::<Vec<_>>()[..] else { panic!("{row}") };
@@ -245,7 +245,7 @@ fn csv_rows_that_cannot_be_read_name_line_and_column() {
     assert_eq!(summary.rows_adjusted["output_length 0 raised to 1"], 1);
     let burst = "\u{feff}Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\r\n5,ChatGPT,12,18,30,x\r\n45.25,GPT-4,7,0,7,y";
     let (summary, all) = rows(burst, Options::default()).unwrap();
-    assert_eq!((summary.kind, summary.requests), ("burst_gpt_trace", 2));
+    assert_eq!((&*summary.kind, summary.requests), ("burst_gpt_trace", 2));
     assert_eq!(all.iter().flat_map(times).collect::<Vec<_>>(), [Some(5_000_000_000), Some(45_250_000_000)]);
     assert_eq!(all[0].turns[0].input_tokens, Some(12));
     for (file, format, sentence) in [
@@ -320,7 +320,7 @@ fn sharegpt_pairs_become_turns_with_the_answers_lengths() {
 fn question_files_give_all_turns_or_the_first() {
     let path = data("mt_bench_head.jsonl");
     let (summary, all) = build(&Options { path: path.clone(), ..Options::default() }).unwrap();
-    assert_eq!((summary.kind, summary.conversations, summary.requests), ("mt_bench", 8, 16));
+    assert_eq!((&*summary.kind, summary.conversations, summary.requests), ("mt_bench", 8, 16));
     assert_eq!(all[0].session_id, "question_81");
     assert!(texts(&all[0])[1].starts_with("Rewrite your previous response"));
     let (_, firsts) = build(&Options { path, ..of(Format::SpecBench) }).unwrap();
@@ -335,7 +335,7 @@ fn speed_bench_takes_a_category() {
         "{\"question_id\":\"q2\",\"category\":\"Low Entropy\",\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"l\"}]}\n",
     );
     let (summary, all) = rows(file, Options::default()).unwrap();
-    assert_eq!((summary.kind, all.len()), ("speed_bench_qualitative", 2));
+    assert_eq!((&*summary.kind, all.len()), ("speed_bench_qualitative", 2));
     assert_eq!((all[1].system.as_deref(), all[1].turns[0].role.as_deref()), (None, Some("system")));
     let named = |name: &str| rows(file, of(Format::from_name(name).unwrap())).unwrap().1;
     assert_eq!(named("speed-bench-coding")[0].session_id, "q1");
@@ -357,7 +357,7 @@ fn sagemaker_captures_come_by_time() {
     let early = capture("early", "2024-05-01T14:00:00+02:00", base64);
     let files = dir(&[("2024/05/a.jsonl", &late), ("2024/06/b.jsonl", &early), ("2024/notes.txt", "x")]);
     let (summary, all) = build(&Options { path: files.path().into(), ..Options::default() }).unwrap();
-    assert_eq!((summary.kind, summary.is_trace), ("sagemaker_data_capture", true));
+    assert_eq!((&*summary.kind, summary.is_trace), ("sagemaker_data_capture", true));
     let seen: Vec<_> = all.iter().map(|c| (c.session_id.as_str(), times(c)[0], c.turns[0].max_tokens)).collect();
     assert_eq!(seen, [("early", Some(0), Some(8)), ("late", Some(1_500_000_000), Some(7))]);
     assert_eq!(all[1].turns[0].messages.as_ref().unwrap()[0]["content"], "hi");
@@ -388,7 +388,7 @@ fn whole_bodies_are_taken_as_they_stand() {
     let body =
         r#"{"model":"m","messages":[{"role":"user","content":"é\n"}],"stream":true,"temperature":0.30000000000000004}"#;
     let (summary, all) = rows(body, Options { osl: Some(Lengths::fixed(5)), ..of(Format::RawPayload) }).unwrap();
-    assert_eq!((summary.kind, all[0].context), ("raw_payload", Context::MessageArray));
+    assert_eq!((&*summary.kind, all[0].context), ("raw_payload", Context::MessageArray));
     assert_eq!(all[0].turns[0].payload.as_ref().unwrap().to_string(), body);
     assert_eq!(all[0].turns[0].max_tokens, None);
     let two = format!("{body}\n{body}\n");
@@ -399,7 +399,7 @@ fn whole_bodies_are_taken_as_they_stand() {
     let inputs =
         format!("{{\n  \"data\": [\n    {{\"session_id\": \"s\", \"payloads\": [{body}, {{\"input\": 1}}]}}\n  ]\n}}");
     let (summary, all) = rows(&inputs, Options::default()).unwrap();
-    assert_eq!((summary.kind, summary.requests), ("inputs_json", 2));
+    assert_eq!((&*summary.kind, summary.requests), ("inputs_json", 2));
     assert_eq!(all[0].turns[0].payload.as_ref().unwrap().to_string(), body);
     for (file, sentence) in [
         ("{\"data\":[{\"session_id\":\"s\",\"payloads\":[]}]}", "rows.jsonl: entry 1: `payloads` must hold"),
@@ -549,7 +549,7 @@ mod tables {
             .map(|path| build(&Options { path, ..Options::default() }).unwrap());
         assert_eq!(built[0], built[1]);
         let (summary, all) = &built[0];
-        assert_eq!((summary.kind, summary.requests), ("baseten_trace", 4));
+        assert_eq!((&*summary.kind, summary.requests), ("baseten_trace", 4));
         assert_eq!(all.iter().map(texts).collect::<Vec<_>>(), [vec!["a"], vec!["b", "c", "d"]]);
         assert_eq!(times(&all[1]), [Some(1_000_000_000), Some(2_500_000_000), Some(9_000_000_000)]);
         assert_eq!((all[0].session_id.as_str(), all[1].session_id.as_str()), ("session_000000", "s"));

@@ -331,21 +331,7 @@ impl Log {
 
     /// A row of the request table.
     pub fn request(&self, index: u32) -> Option<RequestInfo<'_>> {
-        let at = *self.requests.get(index as usize)?;
-        let word = |k: usize| {
-            let bytes = self.map.get(at + 4 * k..at + 4 * k + 4)?;
-            Some(u32::from_le_bytes(bytes.try_into().ok()?))
-        };
-        let known = |n: u32| (n != UNKNOWN).then_some(n);
-        let id = self.map.get(at + 16..at + 16 + word(3)? as usize)?;
-        Some(RequestInfo {
-            conversation: std::str::from_utf8(id).unwrap_or(""),
-            turn: word(2)? & !(KEEPS_REPLY | RESETS),
-            input_tokens: known(word(0)?),
-            max_tokens: known(word(1)?),
-            keeps_reply: word(2)? & KEEPS_REPLY != 0,
-            resets: word(2)? & RESETS != 0,
-        })
+        request_at(&self.map, *self.requests.get(index as usize)?)
     }
 
     /// Whether the answer of any request is part of a later one's input.
@@ -515,6 +501,39 @@ fn block_at(map: &[u8], at: usize) -> Option<Block> {
     crc.update(&head[..16]);
     crc.update(body);
     (crc.finalize() == word(16)).then_some(Block { kind, count: word(8), from: at + HEAD, to: at + HEAD + body.len() })
+}
+
+/// The rows of the request table in `blocks`, as [`put_block`] made them; ends where a block is not whole.
+pub fn requests_in(blocks: &[u8]) -> impl Iterator<Item = RequestInfo<'_>> {
+    let mut at = 0;
+    let blocks_in = std::iter::from_fn(move || {
+        let block = block_at(blocks, at)?;
+        at = block.to;
+        Some(block)
+    });
+    blocks_in.filter(|block| block.kind == Kind::Requests).flat_map(move |block| {
+        let mut rows = Vec::new();
+        request_rows(&blocks[block.from..block.to], &block, &mut rows);
+        rows.into_iter().filter_map(move |at| request_at(blocks, at))
+    })
+}
+
+/// The row of a request table that begins at byte `at`.
+fn request_at(bytes: &[u8], at: usize) -> Option<RequestInfo<'_>> {
+    let word = |k: usize| {
+        let bytes = bytes.get(at + 4 * k..at + 4 * k + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let known = |n: u32| (n != UNKNOWN).then_some(n);
+    let id = bytes.get(at + 16..at + 16 + word(3)? as usize)?;
+    Some(RequestInfo {
+        conversation: std::str::from_utf8(id).unwrap_or(""),
+        turn: word(2)? & !(KEEPS_REPLY | RESETS),
+        input_tokens: known(word(0)?),
+        max_tokens: known(word(1)?),
+        keeps_reply: word(2)? & KEEPS_REPLY != 0,
+        resets: word(2)? & RESETS != 0,
+    })
 }
 
 fn request_rows(body: &[u8], block: &Block, rows: &mut Vec<usize>) {

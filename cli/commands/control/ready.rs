@@ -2,7 +2,7 @@
 
 use super::http::{Answer, Ask};
 use super::{Failure, news, sleep_until};
-use crate::commands::prepare;
+use crate::commands::bodies;
 use crate::config::{ProfileConfig, Url, Wait};
 use crate::redact;
 use crate::refusal::Refusal;
@@ -67,7 +67,7 @@ fn body(config: &ProfileConfig) -> Result<Vec<u8>, Failure> {
         user_context: None,
         head_tokens: None,
     };
-    let mut options = prepare::options(config);
+    let mut options = bodies::options(config);
     // What is added to the load's bodies may ask for long answers.
     (options.streaming, options.extra) = (false, serde_json::Map::new());
     let mut body = Vec::new();

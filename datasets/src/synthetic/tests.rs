@@ -19,7 +19,7 @@ fn build(options: &Options, tokenizer: &Tokenizer) -> Vec<Conversation> {
             Ok(())
         })
         .unwrap();
-    assert_eq!((summary.kind, summary.is_trace), ("synthetic", false));
+    assert_eq!((&*summary.kind, summary.is_trace), ("synthetic", false));
     assert_eq!(summary.conversations, all.len() as u64);
     all
 }

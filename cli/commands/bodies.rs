@@ -1,0 +1,424 @@
+//! The request bodies of a run: built from the dataset, or taken from where an earlier run kept them.
+
+use super::{Failure, cache_bust};
+use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
+use crate::refusal::Refusal;
+use crate::values::CacheBust;
+use maser_datasets::file::Format;
+use maser_datasets::tokens::{Found, Tokenizer};
+use maser_datasets::{Context, Conversation, Error, Spec, Summary, identity, synthetic};
+use maser_engine::clock::{self, Nanos};
+use maser_engine::endpoint::{self, Kind, Unfit};
+use maser_engine::log::{self, RequestInfo};
+use maser_engine::plan::{History, Requests, RequestsBuilder, Turn};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The bodies of a run and what is known of each.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    pub(super) requests: Arc<Requests>,
+    pub(super) summary: Summary,
+}
+
+impl Bodies {
+    /// `marked`: the bodies hold a marker that is new every time a session is sent.
+    fn new(mut requests: Requests, summary: Summary, marked: bool) -> Self {
+        if marked {
+            requests.set_marked();
+        }
+        Self { requests: Arc::new(requests), summary }
+    }
+
+    /// Each conversation's id and bodies, in the order of the dataset.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
+        let mut rows = log::requests_in(self.requests.table()).zip(0..).peekable();
+        std::iter::from_fn(move || {
+            let (first, k) = rows.next()?;
+            let mut bodies = vec![self.requests.body(k)];
+            while let Some((_, k)) = rows.next_if(|(row, _)| row.turn > 0) {
+                bodies.push(self.requests.body(k));
+            }
+            Some((first.conversation, bodies))
+        })
+    }
+
+    /// The id of the conversation that request `index` belongs to.
+    pub(super) fn conversation(&self, index: u32) -> &str {
+        log::requests_in(self.requests.table()).nth(index as usize).map_or("", |row| row.conversation)
+    }
+}
+
+/// The bodies of the run: from the cache if they are there, else built, into an arena that lies in `dir` or is kept.
+pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
+    let spec = spec(config, seed);
+    let Some(cache) = Cache::of(config, &spec)? else {
+        return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?)?.finish(dir);
+    };
+    let key = match cache.find()? {
+        Ok(found) => return Ok(found),
+        Err(key) => key,
+    };
+    std::fs::create_dir_all(&cache.dir).map_err(full(&cache.dir))?;
+    let built = build(config, &spec, RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?)?;
+    if built.summary.attached > 0 {
+        config.notes.push(
+            "--dataset-cache has no effect: rows name files of images, audio or video, whose changes would not show"
+                .into(),
+        );
+        return built.finish(&cache.dir);
+    }
+    cache.keep(built, &key)
+}
+
+fn full(dir: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
+    |e| Failure::Failed(format!("cannot write request bodies under {}: {e}", dir.display()))
+}
+
+/// Bodies whose arena is not closed yet.
+struct Built {
+    builder: RequestsBuilder,
+    summary: Summary,
+    marked: bool,
+}
+
+impl Built {
+    fn finish(self, dir: &Path) -> Result<Bodies, Failure> {
+        let requests = self.builder.finish().map_err(full(dir))?;
+        Ok(Bodies::new(requests, self.summary, self.marked))
+    }
+}
+
+/// Whether bodies hold a marker that is new every time a session is sent.
+fn is_marked(config: &ProfileConfig) -> bool {
+    config.cache_bust != CacheBust::None
+}
+
+fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> Result<Built, Failure> {
+    let tokenizer = tokenizer(config)?;
+    let options = options(config);
+    let kind = config.endpoint.kind;
+    let how = (&config.replay, !config.tokenizer.chat_template);
+    let (mut body, mut failed) = (Vec::new(), None);
+    let place = (config.cache_bust, config.replay.open == Loop::Strict);
+    let built = spec.build(tokenizer.as_ref(), &mut |mut conversation| {
+        cache_bust::mark(&mut conversation, place, tokenizer.as_ref()).map_err(|unfit| Error(unfit.0))?;
+        match add(&conversation, kind, &options, &mut builder, &mut body, how) {
+            Ok(()) => Ok(()),
+            Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
+            Err(Unbuilt::Full(e)) => {
+                let sentence = Error(e.to_string());
+                failed = Some(e);
+                Err(sentence)
+            }
+        }
+    });
+    if let Some(e) = failed {
+        return Err(Failure::Failed(format!("cannot write request bodies: {e}")));
+    }
+    let summary = built.map_err(|e| Refusal::new(e.0))?;
+    if builder.is_empty() {
+        return Err(Refusal::new("--input-file: no row is left to send after the filters").into());
+    }
+    if config.fixed_schedule == FixedSchedule::Yes {
+        builder.sort_sessions();
+    }
+    Ok(Built { builder, summary, marked: is_marked(config) })
+}
+
+/// Where finished bodies are kept under what they were made of: the input's bytes, every setting that shows in them, and
+/// the version of this program.
+struct Cache {
+    dir: PathBuf,
+    input: PathBuf,
+    settings: String,
+    marked: bool,
+}
+
+/// Extensions of finished bodies, and of the files that say which of them a file as it was last seen has.
+const KEPT: &str = "maserrq";
+const SEEN: &str = "seen";
+
+impl Cache {
+    /// None where nothing is to be kept: not asked for, or the data are this run's only.
+    fn of(config: &mut ProfileConfig, spec: &Spec) -> Result<Option<Self>, Failure> {
+        let Input::File { path, trace, .. } = &config.input else { return Ok(None) };
+        let Some(dir) = trace.cache.clone() else { return Ok(None) };
+        let input = path.clone();
+        let of = match spec {
+            Spec::WithSystem { of, .. } => of,
+            other => other,
+        };
+        let seeded = match of {
+            Spec::File(options) => options.depends_on_seed().map_err(|e| Refusal::new(e.0))?,
+            _ => true,
+        };
+        if seeded && config.random_seed.is_none() {
+            config.notes.push(
+                "--dataset-cache has no effect without --random-seed: the data depend on the seed, which is new in each run"
+                    .into(),
+            );
+            return Ok(None);
+        }
+        let settings = settings(config, spec, seeded)?;
+        Ok(Some(Self { dir, input, settings, marked: is_marked(config) }))
+    }
+
+    /// The name of the file with the bodies, by the input's bytes; and of the one that leads there, by the input's stamps.
+    fn content_key(&self) -> Result<String, Failure> {
+        let content = identity::of_content(&self.input).map_err(|e| Refusal::new(e.0))?;
+        Ok(identity::of_texts(&[&self.settings, &content]))
+    }
+
+    fn seen(&self) -> Result<Option<PathBuf>, Failure> {
+        let stamps = identity::of_stamps(&self.input, clock::wall()).map_err(|e| Refusal::new(e.0))?;
+        let name = |stamps: String| identity::of_texts(&[&self.settings, &stamps]);
+        Ok(stamps.map(|stamps| self.dir.join(name(stamps)).with_extension(SEEN)))
+    }
+
+    fn kept(&self, key: &str) -> PathBuf {
+        self.dir.join(key).with_extension(KEPT)
+    }
+
+    /// Without reading the input, where it was seen before as it is now; or the key to keep it under. What is damaged is
+    /// made anew.
+    fn find(&self) -> Result<Result<Bodies, String>, Failure> {
+        let seen = self.seen()?;
+        let known = seen.as_ref().and_then(|seen| std::fs::read_to_string(seen).ok());
+        let is_key = |key: &String| key.len() == 32 && key.bytes().all(|b| b.is_ascii_hexdigit());
+        if let Some(found) = known.filter(is_key).and_then(|key| self.open(&key)) {
+            return Ok(Ok(found));
+        }
+        let key = self.content_key()?;
+        let Some(found) = self.open(&key) else { return Ok(Err(key)) };
+        self.remember(seen, &key);
+        Ok(Ok(found))
+    }
+
+    fn open(&self, key: &str) -> Option<Bodies> {
+        let requests = Requests::open(&self.kept(key)).ok()?;
+        let summary = serde_json::from_slice(requests.note()).ok()?;
+        (!requests.is_empty()).then(|| Bodies::new(requests, summary, self.marked))
+    }
+
+    /// Keeps the bodies, unless the input has changed since `key` was made: nobody knows then which bytes were read.
+    fn keep(&self, built: Built, key: &str) -> Result<Bodies, Failure> {
+        let seen = self.seen()?;
+        if self.content_key()? != key {
+            return built.finish(&self.dir);
+        }
+        let note = serde_json::to_vec(&built.summary).unwrap_or_default();
+        let requests = built.builder.finish_as(&self.kept(key), &note).map_err(full(&self.dir))?;
+        self.remember(seen, key);
+        Ok(Bodies::new(requests, built.summary, self.marked))
+    }
+
+    /// Where this cannot be written, the next run reads the input again, no more.
+    fn remember(&self, seen: Option<PathBuf>, key: &str) {
+        if let Some(seen) = seen {
+            let _ = std::fs::write(seen, key);
+        }
+    }
+}
+
+/// Everything that shows in the bodies beside the input's bytes: 32 hexadecimal digits.
+fn settings(config: &ProfileConfig, spec: &Spec, seeded: bool) -> Result<String, Failure> {
+    let tokens = match &config.tokenizer.found {
+        Found::BuiltIn(name) => (*name).to_owned(),
+        // Its chat template may lie beside it.
+        Found::File(path) => {
+            let beside = ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"];
+            let files = beside.iter().map(|name| path.with_file_name(name)).filter(|file| file.is_file());
+            let digests: Result<Vec<String>, Error> =
+                std::iter::once(path.clone()).chain(files).map(|file| digest(&file)).collect();
+            digests.map_err(|e| Refusal::new(e.0))?.concat()
+        }
+    };
+    let said = format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        without_place(spec.clone(), seeded),
+        options(config),
+        config.endpoint.kind,
+        config.replay,
+        config.fixed_schedule,
+        config.tokenizer.chat_template,
+        config.use_server_token_count,
+        config.cache_bust,
+    );
+    Ok(identity::of_texts(&[env!("CARGO_PKG_VERSION"), &tokens, &said]))
+}
+
+fn digest(file: &Path) -> Result<String, Error> {
+    match identity::of_stamps(file, clock::wall())? {
+        Some(stamps) => Ok(stamps),
+        None => identity::of_content(file),
+    }
+}
+
+/// The same but for where its file is, and for the seed where that makes no difference.
+fn without_place(spec: Spec, seeded: bool) -> Spec {
+    match spec {
+        Spec::File(mut options) => {
+            options.path = PathBuf::new();
+            options.seed = if seeded { options.seed } else { 0 };
+            Spec::File(options)
+        }
+        Spec::WithSystem { text, of } => Spec::WithSystem { text, of: Box::new(without_place(*of, seeded)) },
+        synthetic @ Spec::Synthetic(_) => synthetic,
+    }
+}
+
+/// The tokenizer the settings name, if the run needs one: to make prompts, or to count what the server is not trusted
+/// to.
+fn tokenizer(config: &ProfileConfig) -> Result<Option<Tokenizer>, Failure> {
+    let trace = matches!(&config.input, Input::File { .. });
+    if trace && config.use_server_token_count && !makes_prompts(config) {
+        return Ok(None);
+    }
+    let tokenizer =
+        Tokenizer::open_found(&config.tokenizer.found).and_then(|tokenizer| match config.tokenizer.chat_template {
+            true => tokenizer.with_chat_template(),
+            false => Ok(tokenizer),
+        });
+    tokenizer.map(Some).map_err(|e| Refusal::new(e.0).into())
+}
+
+/// Whether prompts are made and not given.
+fn makes_prompts(config: &ProfileConfig) -> bool {
+    match &config.input {
+        Input::Synthetic { .. } => true,
+        Input::File { path, format, .. } => match format {
+            Some(format) => format.needs_tokenizer(),
+            None => Format::detect(path).is_ok_and(Format::needs_tokenizer),
+        },
+    }
+}
+
+fn spec(config: &ProfileConfig, seed: u64) -> Spec {
+    let spec = match &config.input {
+        Input::Synthetic(made) => Spec::Synthetic(Box::new(synthetic::Options { seed, ..made.options.clone() })),
+        Input::File { path, .. } => {
+            let mut options = config.input.file_options(&config.window, seed).unwrap_or_default();
+            let is_baseten = |format: Format| format == Format::BasetenTrace;
+            // Its pauses are what is left of the gaps between recorded times, so its reader has to know.
+            if config.replay.open == Loop::Closed
+                && options.format.map_or_else(|| Format::detect(path).is_ok_and(is_baseten), is_baseten)
+            {
+                options.replay.open_loop = Some(false);
+            }
+            Spec::File(Box::new(options))
+        }
+    };
+    match config.system_prompt.clone() {
+        Some(text) => Spec::WithSystem { text, of: Box::new(spec) },
+        None => spec,
+    }
+}
+
+/// Why a conversation did not become requests.
+enum Unbuilt {
+    /// The endpoint cannot carry it.
+    Unfit(Unfit),
+    /// The arena cannot be written.
+    Full(std::io::Error),
+}
+
+impl From<std::io::Error> for Unbuilt {
+    fn from(e: std::io::Error) -> Self {
+        Self::Full(e)
+    }
+}
+
+fn add(
+    conversation: &Conversation,
+    kind: Kind,
+    options: &endpoint::Options,
+    builder: &mut RequestsBuilder,
+    body: &mut Vec<u8>,
+    (replay, joins): (&Replay, bool),
+) -> Result<(), Unbuilt> {
+    for (k, turn) in conversation.turns.iter().enumerate() {
+        if k == 0 || replay.open == Loop::Strict {
+            builder.begin_session();
+        }
+        body.clear();
+        let splice = kind.body(options, conversation, k, body).map_err(Unbuilt::Unfit)?;
+        let history = match conversation.context {
+            Context::DeltasWithoutResponses => History::OwnAndReply,
+            Context::DeltasWithResponses => History::Own,
+            Context::MessageArray => History::None,
+        };
+        let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
+        let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
+        builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
+        let alone = replay.open == Loop::Strict;
+        let has_later = k + 1 < conversation.turns.len();
+        builder.describe(&RequestInfo {
+            conversation: &conversation.session_id,
+            turn: k as u32,
+            // Where there is no text, there is no count of it.
+            input_tokens: input_tokens(conversation, k, alone, joins).filter(|n| *n > 0 && kind.tokenizes_input()),
+            max_tokens: turn.max_tokens,
+            keeps_reply: history == History::OwnAndReply && splice.is_some() && has_later && !alone,
+            resets: turn.reset_context,
+        });
+    }
+    Ok(())
+}
+
+/// When the trace has turn `k` sent. In a closed loop a later turn goes when the one before it has been answered and its
+/// delay has passed: its timestamp alone does not tell that delay, for the answer lies in between.
+fn planned(conversation: &Conversation, k: usize, replay: &Replay) -> Result<Option<Nanos>, Unfit> {
+    let turn = &conversation.turns[k];
+    match (replay.open, turn.timestamp_ns, turn.delay_ns) {
+        (Loop::Closed, Some(_), None) if k > 0 => Err(Unfit(format!(
+            "--no-open-loop-replay: turn {} of session {} has a timestamp and no delay, and so no pause after the answer \
+             before it",
+            k + 1,
+            conversation.session_id
+        ))),
+        (Loop::Closed, ..) if k > 0 => Ok(None),
+        (_, at, _) => Ok(at),
+    }
+}
+
+/// Input tokens of turn `k`, without the server's answers before it. `alone`: the turn is a session of its own, and carries
+/// nothing of the turns before it. `joins`: the texts of an input are counted joined with one space, as the reference counts
+/// them; it is a token of its own before a text that begins with white space, and part of the first word else.
+fn input_tokens(conversation: &Conversation, k: usize, alone: bool, joins: bool) -> Option<u32> {
+    let all = conversation.input_tokens(k)?;
+    if conversation.context == Context::MessageArray || k == 0 {
+        return Some(all);
+    }
+    let turns = conversation.turns.get(..=k)?;
+    if alone {
+        let before = conversation.input_tokens(k - 1).filter(|_| !turns[k].reset_context).unwrap_or(0);
+        let head = conversation.head_tokens.unwrap_or(0);
+        return Some(if turns[k].reset_context { all } else { all - before.min(all) + head });
+    }
+    let first = turns.iter().rposition(|turn| turn.reset_context).unwrap_or(0);
+    let begins_with_space = |turn: &&maser_datasets::Turn| {
+        turn.all_texts().next().is_some_and(|text| text.starts_with(char::is_whitespace))
+    };
+    let joints = if joins { turns[first + 1..].iter().filter(begins_with_space).count() } else { 0 };
+    Some(all.saturating_add(joints as u32))
+}
+
+/// A delay of the input as it is waited for.
+fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
+    let faster = (delay as f64 / replay.speedup).round() as Nanos;
+    replay.turn_delay_cap.map_or(faster, |cap| faster.min(cap))
+}
+
+/// The options of request bodies.
+pub(super) fn options(config: &ProfileConfig) -> endpoint::Options {
+    endpoint::Options {
+        model: config.model.clone(),
+        streaming: config.endpoint.streaming,
+        use_legacy_max_tokens: config.endpoint.use_legacy_max_tokens,
+        per_chunk_usage: config.endpoint.per_chunk_usage,
+        use_server_token_count: config.use_server_token_count,
+        extra: config.endpoint.extra.clone(),
+        template: config.endpoint.template.clone(),
+    }
+}
