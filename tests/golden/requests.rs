@@ -3,7 +3,9 @@
 use crate::compare::{ends_with_its_piece, is_ours, keys};
 use crate::source::{export, log_of, read, rows_of};
 use maser::export::inputs;
+use maser_engine::log::{Kind, MAGIC, put_block, put_json, put_record};
 use maser_engine::metric;
+use maser_engine::record::{part, put_part};
 use serde_json::Value;
 
 #[test]
@@ -232,4 +234,29 @@ fn request_bodies_are_laid_out_as_the_reference_does() {
     let dir = tempfile::tempdir().unwrap();
     let written = inputs::write(dir.path(), sessions).unwrap();
     assert_eq!(std::fs::read_to_string(written.path).unwrap(), text);
+}
+
+/// The reference has no run of a server that decodes speculatively: names and shape are those of its documentation.
+#[test]
+fn a_server_s_account_of_speculative_decoding_stands_in_its_request_s_line() {
+    let source = export(&log_of("rate_goodput", true));
+    let mut bytes = MAGIC.to_vec();
+    put_json(&mut bytes, Kind::Header, &source.log.header);
+    let account = br#"{"num_spec_steps": 5, "num_accepted_draft_tokens": 6, "num_draft_tokens": 15,
+        "acceptance_histogram": [2, 0, 3], "mean_acceptance_length": 2.2}"#;
+    let (mut record, _) = source.log.records().next().unwrap();
+    let mut parts = Vec::new();
+    put_part(&mut parts, part::SPECULATION, account);
+    record.payload_len = parts.len() as u32;
+    let mut body = Vec::new();
+    put_record(&mut body, &record, &parts);
+    put_block(&mut bytes, Kind::Records, 1, &body);
+    let lines = export(&bytes).text("profile_export.jsonl");
+    let line: Value = serde_json::from_str(&lines).unwrap();
+    let expected = serde_json::json!({
+        "num_spec_steps": 5, "num_accepted_draft_tokens": 6, "num_draft_tokens": 15, "mean_acceptance_length": 2.2,
+        "acceptance_histogram": {"0": 2, "2": 3}, "engine": "vllm", "completion_tokens": record.usage_completion
+    });
+    assert_eq!(line["spec_decode_acceptance"], expected);
+    assert_eq!(line["metrics"]["spec_decode_acceptance_length"]["value"], 2.2);
 }
