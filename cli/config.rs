@@ -27,7 +27,7 @@ pub(crate) use tokenizer::Tokenizer;
 
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::{Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Spin, Ui};
+use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Spin, Ui};
 use maser_engine::clock::Nanos;
 use maser_engine::schedule::Tied;
 use serde_json::{Map, Value};
@@ -54,6 +54,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) input: Input,
     /// In which order its conversations are.
     pub(crate) sampling: DatasetSampling,
+    /// Where a marker goes that keeps a server from knowing a conversation again.
+    pub(crate) cache_bust: CacheBust,
     /// The text of `--system-prompt`.
     pub(crate) system_prompt: Option<String>,
     /// What tokens are made and counted with.
@@ -184,6 +186,7 @@ impl ProfileConfig {
         let control = Control::resolve(&args.control, &endpoint, &mut notes)?;
         let input = Input::resolve(&args, &endpoint, &mut notes)?;
         let system_prompt = synthetic::system_prompt(&args, &endpoint)?;
+        let cache_bust = synthetic::cache_bust(&args, endpoint.kind)?;
         let (fixed_schedule, window) = replay::schedule(&args)?;
         let sampling = replay::sampling(&args, fixed_schedule)?;
         let tokenizer = Tokenizer::resolve(&args, &model, endpoint.kind, &mut notes)?;
@@ -217,6 +220,7 @@ impl ProfileConfig {
             replay,
             input,
             sampling,
+            cache_bust,
             system_prompt,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,

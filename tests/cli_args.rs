@@ -39,11 +39,6 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             "--ui dashboard: not supported yet by this version of maser, which has simple, none",
         ),
         (
-            &["profile", "-m", "x", "--endpoint-type", "video_generation"],
-            "--endpoint-type video_generation: not supported yet by this version of maser: a video takes several requests, one \
-             to submit it and some to ask for it",
-        ),
-        (
             &["profile", "-m", "x", "-u", "https://host"],
             "--url https://host: https is not supported yet by this version of maser, use http",
         ),

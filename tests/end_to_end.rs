@@ -1,6 +1,6 @@
 //! The program as its users run it: what it prints, the files it leaves behind, its exit codes.
 
-use maser_engine::clock::{MILLI, SECOND};
+use maser_engine::clock::{self, Instant, MILLI, SECOND};
 use maser_engine::log::{FILE_NAME, Log};
 use maser_engine::record::{Outcome, Record};
 use maser_engine::run::available_cores;
@@ -622,6 +622,149 @@ fn a_run_in_which_too_much_fails_is_stopped() {
     assert!(ran.errors().iter().any(|line| line.contains("--failed-request-threshold")), "{:?}", ran.errors());
     let log = bench.log();
     assert!((10..10_000).contains(&log.len()) && log.phases[0].too_many_failed, "{} records", log.len());
+}
+
+#[test]
+fn a_run_that_cannot_keep_its_times_is_stopped() {
+    let bench = Bench::new();
+    // Four slots of 20 ms serve 200 a second of the 1,000 planned.
+    let load =
+        ["--mock=ttft=20,itl=0,osl=1", "--request-rate", "1000", "--concurrency", "4", "--request-count", "50000"];
+    let ran = bench.profile(&[&load[..], &["--abort-below-adherence", "90"]].concat()).ends_with(1);
+    assert!(ran.errors().iter().any(|line| line.contains("--abort-below-adherence")), "{:?}", ran.errors());
+    assert!(ran.stdout.contains("INCOMPLETE RESULTS"), "{}", ran.stdout);
+    let (log, summary) = (bench.log(), bench.results().summary);
+    assert!(log.phases[0].below_adherence && (200..50_000).contains(&log.len()), "{} records", log.len());
+    assert!(summary["incomplete_reason"].as_str().is_some_and(|why| why.contains("--abort-below-adherence")));
+    assert!(
+        summary["maser"]["phases"][0]["ledger"]["adherence_percent"].as_f64().is_some_and(|percent| percent < 90.0)
+    );
+}
+
+/// A server in a process of its own, killed at the end.
+struct Server(Child, String);
+
+impl Server {
+    fn start(bench: &Bench, arguments: &[&str]) -> Self {
+        let mut child = bench.command("serve", &[&["--port", "0"], arguments].concat()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
+        Self(child, url)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Stops a run for at least this long; returns from when until when it certainly stood still.
+fn stop_for(running: &Running, span: u64) -> (Instant, Instant) {
+    let stat = format!("/proc/{}/stat", running.child.id());
+    let is_stopped = || std::fs::read_to_string(&stat).unwrap().rsplit(") ").next().unwrap().starts_with('T');
+    running.signal("STOP");
+    while !is_stopped() {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let from = clock::now();
+    while clock::now() < from.after(span) {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let to = clock::now();
+    running.signal("CONT");
+    (from, to)
+}
+
+/// Runs 100 requests a second of which a part is due while the process stands still; returns the phase's ledger and the
+/// records due in that time.
+fn run_that_is_stopped(bench: &Bench, more: &[&str]) -> (Value, Vec<Record>, Instant) {
+    let server = Server::start(bench, &["--ttft", "0", "--itl", "0", "--osl", "1"]);
+    let load = ["-m", "mock", "-u", &server.1, "--request-rate", "100", "--arrival-pattern", "constant", "--isl", "10"];
+    let mut running = bench.start(&[&load[..], &["--request-count", "150"], more].concat());
+    running.wait_for_records();
+    let (from, to) = stop_for(&running, 300 * MILLI);
+    running.end().ends_with(0);
+    let log = bench.log();
+    assert_eq!(log.end.as_ref().map(|end| end.lost), Some(0));
+    let stopped = log.records().map(|(record, _)| record).filter(|r| (from..to).contains(&r.due)).collect();
+    (bench.results().summary["maser"]["phases"][0]["ledger"].clone(), stopped, to)
+}
+
+#[test]
+fn a_process_that_was_stopped_has_every_late_slot_in_its_ledger() {
+    let bench = Bench::new();
+    let (ledger, stopped, to) = run_that_is_stopped(&bench, &[]);
+    let count = |key: &str| ledger[key].as_u64().unwrap();
+    assert!(stopped.len() >= 29, "{} were due", stopped.len());
+    assert!(stopped.iter().all(|r| r.start >= to), "nothing left while the process stood still");
+    let late = stopped.iter().filter(|r| to.since(r.due) >= MILLI).count() as u64;
+    assert!(count("late") >= late && count("late_queued") == 0, "{ledger}");
+    let worst = stopped.iter().map(Record::slip).max().unwrap();
+    assert!(worst >= 280 * MILLI);
+    let longest = &ledger["longest_late"];
+    assert!(
+        longest["arrivals"].as_u64().unwrap() >= late && longest["worst_ns"].as_u64().unwrap() >= worst,
+        "{ledger}"
+    );
+    let on_time = 100.0 * (150 - count("late")) as f64 / 150.0;
+    assert!((ledger["adherence_percent"].as_f64().unwrap() - on_time).abs() < 1e-9);
+    // Every slot was sent, once: no more than were due.
+    assert_eq!((count("offered"), count("sent"), count("dropped"), count("unsent")), (150, 150, 0, 0));
+    // The wait is in the response time, and in that alone.
+    let results = bench.results();
+    assert!(results.metric("response_time", "max").unwrap() >= 280.0);
+    assert!(stopped.iter().all(|r| r.done.since(r.start) < r.done.since(r.due)));
+    assert!(
+        results.metric("request_latency", "p50").unwrap() < results.metric("response_time", "max").unwrap() - 200.0
+    );
+}
+
+#[test]
+fn what_a_stopped_process_drops_is_in_its_ledger() {
+    let bench = Bench::new();
+    let (ledger, stopped, _) = run_that_is_stopped(&bench, &["--concurrency", "2", "--late-policy", "drop"]);
+    let count = |key: &str| ledger[key].as_u64().unwrap();
+    assert_eq!(count("offered"), 150);
+    assert_eq!(count("sent") + count("dropped"), 150);
+    // Two go when the process goes on; whatever found both slots taken then was dropped, not sent in a burst.
+    assert!(count("dropped") > 0 && (1..29).contains(&stopped.len()), "{} were sent: {ledger}", stopped.len());
+    assert!(ledger["verdict"].as_str().unwrap().contains(" were dropped because no slot was free"), "{ledger}");
+    let mut ends: Vec<_> = bench.log().records().flat_map(|(r, _)| [(r.start, 1), (r.done, -1)]).collect();
+    ends.sort_unstable();
+    let in_flight = ends.iter().scan(0, |n, (_, step)| {
+        *n += step;
+        Some(*n)
+    });
+    assert!(in_flight.max() <= Some(2));
+}
+
+#[test]
+fn every_phase_has_its_ledger_in_all_the_files() {
+    let bench = Bench::new();
+    let load = ["--request-rate", "500", "--request-count", "100", "--warmup-request-count", "30"];
+    let ran = bench.profile(&[&[AT_ONCE][..], &load].concat()).ends_with(0);
+    let whole = bench.results().summary["maser"]["phases"].clone();
+    let manifest = json(&bench.path("run/phase_manifest.json"));
+    for (k, (name, offered)) in [("warmup", 30), ("profiling", 100)].into_iter().enumerate() {
+        let own = json(&bench.path(&format!("run/phases/{name}/profile_export_aiperf.json")));
+        assert_eq!(own["maser"], whole[k]);
+        assert_eq!(manifest["phases"][k]["ledger"], whole[k]["ledger"]);
+        let (ledger, arrivals) = (&whole[k]["ledger"], &whole[k]["arrivals"]);
+        assert_eq!(
+            (&ledger["phase"], &ledger["offered"], &ledger["sent"]),
+            (&name.into(), &offered.into(), &offered.into())
+        );
+        let slips: u64 = ledger["slip"].as_array().unwrap().iter().map(|b| b["count"].as_u64().unwrap()).sum();
+        assert_eq!((slips, &arrivals["count"]), (offered, &offered.into()));
+        assert!(ran.stdout.contains(&format!("Ledger of {name}: ")), "{}", ran.stdout);
+    }
+    bench.run("report", &["run"]).ends_with(0);
+    assert_eq!(bench.results().summary["maser"]["phases"], whole, "the log has it all");
+    bench.run("report", &["run", "--to", "0.1"]).ends_with(0);
+    assert_eq!(bench.results().summary["maser"]["phases"].as_array().map(Vec::len), Some(0), "of whole phases only");
 }
 
 #[test]

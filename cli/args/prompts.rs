@@ -102,7 +102,8 @@ pub(crate) struct Prompts {
     #[arg(help_heading = "Prefix Prompt", long = "user-context-prompt-length", value_name = "TOKENS", value_parser = single(count32))]
     pub(crate) user_context: Option<u32>,
 
-    /// Where a marker keeps a server from knowing a conversation again: none [default: none]
+    /// Where a marker goes that differs each time a conversation is sent, so that no cache has it: none, system-prefix,
+    /// system-suffix, first-turn-prefix, first-turn-suffix [default: none]
     #[arg(help_heading = "Cache Bust", long, value_name = "WHERE", value_parser = choice::<CacheBust>)]
     pub(crate) cache_bust: Option<CacheBust>,
 

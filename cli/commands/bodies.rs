@@ -1,8 +1,9 @@
 //! The request bodies of a run: built from the dataset, or taken from where an earlier run kept them.
 
-use super::Failure;
+use super::{Failure, cache_bust};
 use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
 use crate::refusal::Refusal;
+use crate::values::CacheBust;
 use maser_datasets::file::Format;
 use maser_datasets::tokens::{Found, Tokenizer};
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, identity, synthetic};
@@ -21,6 +22,14 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
+    /// `marked`: the bodies hold a marker that is new every time a session is sent.
+    fn new(mut requests: Requests, summary: Summary, marked: bool) -> Self {
+        if marked {
+            requests.set_marked();
+        }
+        Self { requests: Arc::new(requests), summary }
+    }
+
     /// Each conversation's id and bodies, in the order of the dataset.
     pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
         let mut rows = log::requests_in(self.requests.table()).zip(0..).peekable();
@@ -44,14 +53,14 @@ impl Bodies {
 pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
     let spec = spec(config, seed);
     let Some(cache) = Cache::of(config, &spec)? else {
-        return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?)?.finish(dir);
+        return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?, dir)?.finish(dir);
     };
     let key = match cache.find()? {
         Ok(found) => return Ok(found),
         Err(key) => key,
     };
     std::fs::create_dir_all(&cache.dir).map_err(full(&cache.dir))?;
-    let built = build(config, &spec, RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?)?;
+    let built = build(config, &spec, RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?, &cache.dir)?;
     if built.summary.attached > 0 {
         config.notes.push(
             "--dataset-cache has no effect: rows name files of images, audio or video, whose changes would not show"
@@ -70,39 +79,42 @@ fn full(dir: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
 struct Built {
     builder: RequestsBuilder,
     summary: Summary,
+    marked: bool,
 }
 
 impl Built {
     fn finish(self, dir: &Path) -> Result<Bodies, Failure> {
         let requests = self.builder.finish().map_err(full(dir))?;
-        Ok(Bodies { requests: Arc::new(requests), summary: self.summary })
+        Ok(Bodies::new(requests, self.summary, self.marked))
     }
 }
 
-fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> Result<Built, Failure> {
+/// Whether bodies hold a marker that is new every time a session is sent.
+fn is_marked(config: &ProfileConfig) -> bool {
+    config.cache_bust != CacheBust::None
+}
+
+fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir: &Path) -> Result<Built, Failure> {
     let tokenizer = tokenizer(config)?;
     let options = options(config);
     let kind = config.endpoint.kind;
     let how = (&config.replay, !config.tokenizer.chat_template);
     let (mut body, mut failed) = (Vec::new(), None);
-    let built = spec.build(tokenizer.as_ref(), &mut |conversation| match add(
-        &conversation,
-        kind,
-        &options,
-        &mut builder,
-        &mut body,
-        how,
-    ) {
-        Ok(()) => Ok(()),
-        Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
-        Err(Unbuilt::Full(e)) => {
-            let sentence = Error(e.to_string());
-            failed = Some(e);
-            Err(sentence)
+    let place = (config.cache_bust, config.replay.open == Loop::Strict);
+    let built = spec.build(tokenizer.as_ref(), &mut |mut conversation| {
+        cache_bust::mark(&mut conversation, place, tokenizer.as_ref()).map_err(|unfit| Error(unfit.0))?;
+        match add(&conversation, kind, &options, &mut builder, &mut body, how) {
+            Ok(()) => Ok(()),
+            Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
+            Err(Unbuilt::Full(e)) => {
+                let sentence = Error(e.to_string());
+                failed = Some(e);
+                Err(sentence)
+            }
         }
     });
     if let Some(e) = failed {
-        return Err(Failure::Failed(format!("cannot write request bodies: {e}")));
+        return Err(full(dir)(e));
     }
     let summary = built.map_err(|e| Refusal::new(e.0))?;
     if builder.is_empty() {
@@ -111,7 +123,7 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder) -> R
     if config.fixed_schedule == FixedSchedule::Yes {
         builder.sort_sessions();
     }
-    Ok(Built { builder, summary })
+    Ok(Built { builder, summary, marked: is_marked(config) })
 }
 
 /// Where finished bodies are kept under what they were made of: the input's bytes, every setting that shows in them, and
@@ -120,6 +132,7 @@ struct Cache {
     dir: PathBuf,
     input: PathBuf,
     settings: String,
+    marked: bool,
 }
 
 /// Extensions of finished bodies, and of the files that say which of them a file as it was last seen has.
@@ -148,7 +161,7 @@ impl Cache {
             return Ok(None);
         }
         let settings = settings(config, spec, seeded)?;
-        Ok(Some(Self { dir, input, settings }))
+        Ok(Some(Self { dir, input, settings, marked: is_marked(config) }))
     }
 
     /// The name of the file with the bodies, by the input's bytes; and of the one that leads there, by the input's stamps.
@@ -185,7 +198,7 @@ impl Cache {
     fn open(&self, key: &str) -> Option<Bodies> {
         let requests = Requests::open(&self.kept(key)).ok()?;
         let summary = serde_json::from_slice(requests.note()).ok()?;
-        (!requests.is_empty()).then(|| Bodies { requests: Arc::new(requests), summary })
+        (!requests.is_empty()).then(|| Bodies::new(requests, summary, self.marked))
     }
 
     /// Keeps the bodies, unless the input has changed since `key` was made: nobody knows then which bytes were read.
@@ -197,7 +210,7 @@ impl Cache {
         let note = serde_json::to_vec(&built.summary).unwrap_or_default();
         let requests = built.builder.finish_as(&self.kept(key), &note).map_err(full(&self.dir))?;
         self.remember(seen, key);
-        Ok(Bodies { requests: Arc::new(requests), summary: built.summary })
+        Ok(Bodies::new(requests, built.summary, self.marked))
     }
 
     /// Where this cannot be written, the next run reads the input again, no more.
@@ -222,7 +235,7 @@ fn settings(config: &ProfileConfig, spec: &Spec, seeded: bool) -> Result<String,
         }
     };
     let said = format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         without_place(spec.clone(), seeded),
         options(config),
         config.endpoint.kind,
@@ -230,6 +243,7 @@ fn settings(config: &ProfileConfig, spec: &Spec, seeded: bool) -> Result<String,
         config.fixed_schedule,
         config.tokenizer.chat_template,
         config.use_server_token_count,
+        config.cache_bust,
     );
     Ok(identity::of_texts(&[env!("CARGO_PKG_VERSION"), &tokens, &said]))
 }

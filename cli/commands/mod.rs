@@ -1,6 +1,7 @@
 //! What the commands do.
 
 mod bodies;
+mod cache_bust;
 mod control;
 pub(crate) mod dataset;
 pub(crate) mod metrics;

@@ -10,7 +10,7 @@ use super::load::Cancellation;
 use super::series::RateSeries;
 use super::{Arrival, FixedSchedule, Input, PhaseConfig, PhaseKind, ProfileConfig};
 use crate::redact;
-use crate::values::{ExportLevel, name_of};
+use crate::values::{CacheBust, ExportLevel, name_of};
 use maser_datasets::file::Synthesis;
 use maser_engine::clock::{MILLI, Nanos, SECOND};
 use maser_engine::schedule::{Ramp, RampStrategy};
@@ -116,7 +116,11 @@ impl ProfileConfig {
 
     fn dataset(&self) -> Object {
         let dataset = self.source();
-        dataset.put_if(self.typed.sampling, "sampling", name_of(self.sampling))
+        dataset.put_if(self.typed.sampling, "sampling", name_of(self.sampling)).put_if(
+            self.cache_bust != CacheBust::None,
+            "cache_bust",
+            name_of(self.cache_bust),
+        )
     }
 
     fn source(&self) -> Object {

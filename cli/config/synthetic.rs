@@ -3,7 +3,7 @@
 use super::{Endpoint, media};
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::Lengths;
+use crate::values::{CacheBust, EndpointKind, Lengths, name_of};
 use maser_datasets::lengths::Shape;
 use maser_datasets::rankings;
 use maser_datasets::sequence::{Range, Sequence, pairs, ratios};
@@ -362,6 +362,20 @@ fn fits(options: &synthetic::Options, typed: &args::Prompts, endpoint: &Endpoint
         }
     }
     Ok(())
+}
+
+/// Where the marker goes. Only what holds conversations has a place for it.
+pub(super) fn cache_bust(args: &args::Profile, kind: EndpointKind) -> Result<CacheBust, Refusal> {
+    let place = args.prompts.cache_bust.unwrap_or_default();
+    let fits = matches!(kind, EndpointKind::Chat | EndpointKind::Responses | EndpointKind::Messages);
+    match place == CacheBust::None || fits {
+        true => Ok(place),
+        false => Err(Refusal::new(format!(
+            "--cache-bust {}: it is for chat, responses and messages; {} has no place for a marker",
+            name_of(place),
+            kind.name()
+        ))),
+    }
 }
 
 /// The text of `--system-prompt` or of its file.

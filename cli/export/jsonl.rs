@@ -2,8 +2,8 @@
 
 use super::trace::Trace;
 use maser_engine::log::Log;
-use maser_engine::metric::{self, Applies, METRICS, Metric, Sample, Value, flag};
-use maser_engine::record::{Outcome, Payload, Record, correlation_id, request_id};
+use maser_engine::metric::{self, Applies, METRICS, Metric, Sample, Speculation, Value, flag};
+use maser_engine::record::{Outcome, Payload, Record, UNKNOWN, correlation_id, request_id};
 use maser_engine::report::{ErrorDetails, Report};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -35,6 +35,8 @@ struct Line<'a> {
     metrics: Metrics<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_data: Option<Trace<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec_decode_acceptance: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
 }
@@ -116,6 +118,7 @@ impl<'a> Lines<'a> {
             metadata,
             trace_data: self.traces.then(|| Trace::of(&self.log.header, record, payload, metadata)),
             metrics: Metrics { lines: self, sample: self.report.sample(self.log, at, record, payload), payload },
+            spec_decode_acceptance: acceptance(record, payload),
             error,
         }
     }
@@ -153,6 +156,20 @@ impl<'a> Lines<'a> {
             root_correlation_id: correlation,
         }
     }
+}
+
+/// The server's account of a request's speculative decoding under its own names, with the histogram as a map of the numbers
+/// that occurred.
+fn acceptance(record: &Record, payload: &Payload<'_>) -> Option<Json> {
+    let account = Speculation::read(payload.speculation)?;
+    let mut object: serde_json::Map<String, Json> = serde_json::from_slice(payload.speculation).ok()?;
+    let histogram = account.steps_by_accepted().map(|(n, steps)| (n.to_string(), steps.into()));
+    object.insert("acceptance_histogram".to_owned(), Json::Object(histogram.collect()));
+    object.insert("engine".to_owned(), "vllm".into());
+    if record.usage_completion != UNKNOWN {
+        object.insert("completion_tokens".to_owned(), record.usage_completion.into());
+    }
+    Some(Json::Object(object))
 }
 
 /// What one request has of a metric of single requests, in the metric's own unit. A failed request has no latencies; its

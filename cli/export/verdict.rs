@@ -162,29 +162,31 @@ fn failures(report: &Report) -> String {
 }
 
 fn client(report: &Report) -> Option<Client> {
-    let queued = figure(report, "queued_request_count").is_some_and(|n| n > 0.0);
+    let queued = figure(report, "queued_request_count").unwrap_or(0.0) as u64;
     if let Some(slip) = report.metric("send_slip") {
         let (p50, p99) = (slip.summary.percentiles[P50]?, slip.summary.percentiles[P99]?);
-        let delays = Delays { count: slip.summary.count?, p50, p99, max: slip.summary.max? };
-        return Some(open_loop(&delays, figure(report, "late_request_count").unwrap_or(0.0) as u64, queued));
+        let delays = Delays { count: slip.summary.count?, queued, p50, p99, max: slip.summary.max? };
+        return Some(open_loop(&delays, figure(report, "late_request_count").unwrap_or(0.0) as u64));
     }
     // Where every request of a schedule waited for a slot, the limit asked for was the limit; in a closed loop those that
     // waited for none are to be told from the others.
-    if queued {
+    if queued > 0 {
         let ms = |ns: u64| ns as f64 / MILLI as f64;
         let refill = report.ledgers.iter().rev().find(|(_, ledger)| !ledger.warmup)?.1.refill?;
         let (p50, p99, max) = (ms(refill.p50_ns), ms(refill.p99_ns), ms(refill.max_ns));
-        return Some(closed_loop(&Delays { count: refill.count, p50, p99, max }));
+        return Some(closed_loop(&Delays { count: refill.count, queued, p50, p99, max }));
     }
     let entry = report.metric("credit_to_start_latency")?;
     let (p50, p99) = (entry.summary.percentiles[P50]?, entry.summary.percentiles[P99]?);
-    Some(closed_loop(&Delays { count: entry.summary.count?, p50, p99, max: entry.summary.max? }))
+    Some(closed_loop(&Delays { count: entry.summary.count?, queued, p50, p99, max: entry.summary.max? }))
 }
 
-/// How long the client took to start what nothing kept back, milliseconds.
+/// How long the client took to start what no limit kept back, milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Delays {
     count: u64,
+    /// How many others a limit did keep back.
+    queued: u64,
     p50: f64,
     p99: f64,
     max: f64,
@@ -196,9 +198,10 @@ impl Delays {
         self.count >= FEW
     }
 
-    /// The sentence for a sample that has none, with the half of it for evidence.
+    /// The sentence for a sample that has none, with the half of it for evidence; a few beside many that a limit kept are
+    /// none.
     fn without_tail(&self, said: &str) -> Client {
-        match (self.p50 > LATE_MS, self.max > LATE_MS) {
+        match (self.p50 > LATE_MS && self.queued < self.count, self.max > LATE_MS) {
             (true, _) => Client::Late(format!("Client: THE LIMIT; {said}.")),
             (false, false) => Client::KeptUp(format!("Client: not the limit; {said}.")),
             (false, true) => Client::Unclear(format!(
@@ -209,17 +212,18 @@ impl Delays {
 }
 
 /// Of the requests with a planned time that waited for no slot, `late` left late.
-fn open_loop(delays: &Delays, late: u64, queued: bool) -> Client {
+fn open_loop(delays: &Delays, late: u64) -> Client {
     let (n, worst) = (delays.count, span(delays.max));
     let p99 =
         if delays.has_tail() { format!("p99 {}", span(delays.p99)) } else { format!("median {}", span(delays.p50)) };
-    let said = match (late, queued) {
+    let which = if delays.queued > 0 { "requests that found a free slot" } else { "requests" };
+    let said = match (late, delays.queued) {
         (1.., _) => format!(
-            "{late} of {n} requests ({:.1}%) left more than {LATE_MS} ms after their time ({p99}, at most {worst})",
+            "{late} of {n} {which} ({:.1}%) left more than {LATE_MS} ms after their time ({p99}, at most {worst})",
             100.0 * late as f64 / n.max(1) as f64
         ),
-        (0, true) => format!("requests that found a free slot left within {worst} of their time ({p99})"),
-        (0, false) => format!("all requests left within {worst} of their time ({p99})"),
+        (0, 1..) => format!("{which} left within {worst} of their time ({p99})"),
+        (0, 0) => format!("all {which} left within {worst} of their time ({p99})"),
     };
     if !delays.has_tail() {
         return delays.without_tail(&said);
@@ -279,12 +283,12 @@ mod tests {
 
     /// `count` delays, the median and the rest.
     fn delays(count: u64, p50: f64, p99: f64, max: f64) -> Delays {
-        Delays { count, p50, p99, max }
+        Delays { count, queued: 0, p50, p99, max }
     }
 
     #[test]
     fn one_late_request_in_a_hundred_is_still_the_server_s_run() {
-        let said = |late| open_loop(&delays(1000, 0.01, 0.5, 3.0), late, false);
+        let said = |late| open_loop(&delays(1000, 0.01, 0.5, 3.0), late);
         assert!(matches!(said(0), Client::KeptUp(said) if said.contains("all requests left within 3.00 ms")));
         assert!(matches!(said(10), Client::KeptUp(said) if said.contains("10 of 1000 requests (1.0%)")));
         assert!(matches!(said(11), Client::Late(said) if said.contains("(p99 500 µs, at most 3.00 ms)")));
@@ -299,8 +303,7 @@ mod tests {
 
     #[test]
     fn few_requests_have_no_99th_percentile() {
-        let few =
-            |p50, max| [open_loop(&delays(199, p50, 9.0, max), 3, false), closed_loop(&delays(199, p50, 9.0, max))];
+        let few = |p50, max| [open_loop(&delays(199, p50, 9.0, max), 3), closed_loop(&delays(199, p50, 9.0, max))];
         for client in few(0.02, 30.0) {
             assert!(
                 matches!(&client, Client::Unclear(said) if said.contains("not judged") && !said.contains("p99")),
@@ -308,6 +311,9 @@ mod tests {
             );
         }
         assert!(few(2.0, 30.0).iter().all(|client| matches!(client, Client::Late(_))));
+        let kept = Delays { queued: 500, ..delays(10, 2.0, 9.0, 30.0) };
+        let said = open_loop(&kept, 8);
+        assert!(matches!(&said, Client::Unclear(said) if said.contains("8 of 10 requests that found a free slot")));
         assert!(few(0.02, 0.9).iter().all(|client| matches!(client, Client::KeptUp(_))));
     }
 

@@ -39,19 +39,28 @@ pub(crate) fn image_source(raw: &str) -> Parsed<ImageSource> {
 }
 
 /// `--cache-bust`: where a marker goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum CacheBust {
     /// Nowhere.
+    #[default]
     None,
+    /// Before the system prompt.
+    SystemPrefix,
+    /// After it.
+    SystemSuffix,
+    /// Before the first turn.
+    FirstTurnPrefix,
+    /// After it.
+    FirstTurnSuffix,
 }
 
 impl Choice for CacheBust {
     const NAMES: &'static [(&'static str, Option<Self>)] = &[
         ("none", Some(Self::None)),
-        ("system-prefix", None),
-        ("system-suffix", None),
-        ("first-turn-prefix", None),
-        ("first-turn-suffix", None),
+        ("system-prefix", Some(Self::SystemPrefix)),
+        ("system-suffix", Some(Self::SystemSuffix)),
+        ("first-turn-prefix", Some(Self::FirstTurnPrefix)),
+        ("first-turn-suffix", Some(Self::FirstTurnSuffix)),
         ("warmup-isolation-system", None),
         ("warmup-isolation-first-turn", None),
     ];

@@ -383,6 +383,17 @@ pub fn correlation_id(run_key: u64, phase: u8, session: u64) -> uuid::Uuid {
     derived_id(run_key, 2 * u64::from(phase) + 1, session)
 }
 
+/// What tells session `session` of `phase` from every other for a server's cache: `[rid:`, twelve hexadecimal digits of the
+/// session's id, `]`.
+pub fn marker(run_key: u64, phase: u8, session: u64) -> [u8; 18] {
+    let id = correlation_id(run_key, phase, session).as_u128();
+    let mut marker = *b"[rid:------------]";
+    for (k, digit) in marker[5..17].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(id >> (124 - 4 * k)) as usize & 15];
+    }
+    marker
+}
+
 fn derived_id(run_key: u64, stream: u64, n: u64) -> uuid::Uuid {
     let high = mix(run_key ^ mix(n.wrapping_add(stream << 56)));
     let low = mix(high ^ run_key.rotate_left(32) ^ n);

@@ -618,7 +618,12 @@ proptest! {
 
 #[test]
 fn every_row_of_the_table_has_a_value_somewhere_in_these_tests() {
-    let mut run = Run::new(vec![full(), failed(1, Outcome::Reset, 0, "reset")], 100.0);
+    let (mut record, _) = full();
+    record.units = 4;
+    let parts = [(part::TEXT, &b"12345678"[..]), (part::REASONING, b"123"), (part::GAPS, &gaps(&[4.0; 5]))];
+    let counted = [(part::TOKENS, &[6, 1, 1, 1, 1, 1][..]), (part::SPECULATION, SPECULATION)];
+    let whole = with_payload((record, Vec::new()), &[&parts[..], &counted[..]].concat());
+    let mut run = Run::new(vec![whole, failed(1, Outcome::Reset, 0, "reset")], 100.0);
     run.header.fixed_schedule = true;
     run.header.use_server_token_count = false;
     let log = run.log();
@@ -632,4 +637,144 @@ fn every_row_of_the_table_has_a_value_somewhere_in_these_tests() {
     let report = Report::build(&log, &options);
     let absent: Vec<_> = METRICS.iter().filter(|m| report.metric(m.tag).is_none()).map(|m| m.tag).collect();
     assert_eq!(absent, [""; 0]);
+}
+
+const SPECULATION: &[u8] = br#"{"num_spec_steps": 10, "num_accepted_draft_tokens": 12, "num_draft_tokens": 30,
+    "acceptance_histogram": [4, 2, 2, 2]}"#;
+
+#[test]
+fn what_the_server_counts_event_by_event_is_exact() {
+    let counted = with_payload(full(), &[(part::GAPS, &gaps(&[4.0; 5])), (part::TOKENS, &[6, 1, 1, 1, 1, 1])]);
+    let report = build(&Run::new(vec![counted], 100.0).log());
+    // 11 tokens in 6 events; 5 of them in the 20 ms after the first, which brought 6.
+    check(
+        &report,
+        &[
+            ("tokens_per_event", 11.0 / 6.0),
+            ("first_event_tokens", 6.0),
+            ("amortised_inter_token_latency", 4.0),
+            ("inter_token_latency", 2.0),
+        ],
+    );
+}
+
+#[test]
+fn speculative_decoding_by_hand() {
+    let other = br#"{"num_spec_steps": 2, "num_accepted_draft_tokens": 6, "num_draft_tokens": 6,
+        "acceptance_histogram": [0, 0, 0, 2]}"#;
+    let one = with_payload(stream(0, [0.0, 0.0, 1.0, 10.0, 10.0]), &[(part::SPECULATION, SPECULATION)]);
+    let two = with_payload(stream(1, [0.0, 0.0, 1.0, 10.0, 10.0]), &[(part::SPECULATION, other)]);
+    let broken = with_payload(stream(2, [0.0, 0.0, 1.0, 10.0, 10.0]), &[(part::SPECULATION, b"{\"num_spec")]);
+    let report = build(&Run::new(vec![one, two, broken], 100.0).log());
+    check(
+        &report,
+        &[
+            ("spec_decode_acceptance_length", (2.2 + 4.0) / 2.0),
+            ("spec_decode_draft_acceptance_rate", 70.0),
+            ("spec_decode_accepted_per_verified", (22.0 / 40.0 + 1.0) / 2.0),
+            ("total_spec_decode_steps", 12.0),
+            ("total_accepted_draft_tokens", 18.0),
+            ("total_draft_tokens", 36.0),
+            ("spec_decode_token_weighted_acceptance_length", 2.5),
+            ("spec_decode_overall_draft_acceptance_rate", 50.0),
+        ],
+    );
+    assert_eq!(report.metric("spec_decode_steps").unwrap().summary.count, Some(2));
+    assert_eq!(report.acceptance.into_iter().collect::<Vec<_>>(), [(0, 4), (1, 2), (2, 2), (3, 4)]);
+}
+
+#[test]
+fn results_that_are_no_text_have_a_count_and_a_rate() {
+    let of = |seq: u64, units: u32| {
+        let (record, payload) = stream(seq, [0.0, 0.0, 1.0, 10.0, 10.0]);
+        (Record { units, ..record }, payload)
+    };
+    let mut run = Run::new(vec![of(0, 3), of(1, 5)], 500.0);
+    run.header.endpoint = "embeddings".into();
+    check(&build(&run.log()), &[("results_per_request", 4.0), ("result_throughput", 16.0)]);
+    assert!(avg(&build(&Run::new(vec![of(0, 0)], 500.0).log()), "result_throughput").is_none());
+}
+
+/// The log of sessions of three turns: `turns` says of each row whether it keeps its reply and whether it forgets, `records`
+/// which session and row a record belongs to.
+fn sessions(turns: &[(bool, bool)], records: &[(u64, u32, Record, &[u8])]) -> Vec<Option<f64>> {
+    let mut out = MAGIC.to_vec();
+    put_json(&mut out, Kind::Header, &Header { use_server_token_count: false, ..header() });
+    let mut table = Vec::new();
+    for (turn, (keeps_reply, resets)) in (0..).zip(turns.iter().copied()) {
+        let info =
+            RequestInfo { conversation: "c", turn, input_tokens: Some(100), max_tokens: None, keeps_reply, resets };
+        put_request(&mut table, &info);
+    }
+    put_block(&mut out, Kind::Requests, turns.len() as u32, &table);
+    let mut body = Vec::new();
+    for (session, request, record, text) in records {
+        let (record, payload) = with_payload((*record, Vec::new()), &[(part::TEXT, text)]);
+        put_record(&mut body, &Record { session: *session, request: *request, ..record }, &payload);
+    }
+    put_block(&mut out, Kind::Records, records.len() as u32, &body);
+    let log = open(&out);
+    let words = |text: &str| text.split_whitespace().count() as u32 + u32::from(text.starts_with("  "));
+    let report = Report::build(&log, &Options { count_tokens: Some(&words), ..Options::default() });
+    let input = |(at, (record, payload)): (usize, (Record, maser_engine::record::Payload<'_>))| {
+        report.sample(&log, at, &record, &payload).input.map(f64::from)
+    };
+    log.records().enumerate().map(input).collect()
+}
+
+#[test]
+fn the_input_of_a_later_turn_holds_the_answers_before_it() {
+    let ok = stream(0, [0.0, 0.0, 1.0, 10.0, 10.0]).0;
+    let bad = failed(0, Outcome::Reset, 0, "reset").0;
+    let unseen = Record { flags: ok.flags | flag::PAYLOAD_LOST, ..ok };
+    let keeping = [(true, false), (true, false), (false, false)];
+    let of = |turns: &[(bool, bool)], records: &[(u64, u32, Record, &[u8])]| sessions(turns, records);
+    // Two sessions in turn; an answer that begins with a space costs one token more.
+    let two = [
+        (0, 0, ok, &b"a b"[..]),
+        (1, 0, ok, b" a b c"),
+        (0, 1, ok, b"d"),
+        (1, 1, ok, b"e"),
+        (0, 2, ok, b"f"),
+        (1, 2, ok, b"g"),
+    ];
+    let known = |all: &[u32]| all.iter().map(|n| Some(f64::from(*n))).collect::<Vec<_>>();
+    assert_eq!(of(&keeping, &two), known(&[100, 100, 102, 104, 103, 105]));
+    // A failed turn leaves no answer.
+    assert_eq!(of(&keeping, &[(0, 0, ok, b"a"), (0, 1, bad, b"x y"), (0, 2, ok, b"")]), known(&[100, 101, 101]));
+    // What is forgotten is not carried on.
+    let forgetting = [(true, false), (true, true), (false, false)];
+    assert_eq!(of(&forgetting, &[(0, 0, ok, b"a b"), (0, 1, ok, b"c"), (0, 2, ok, b"")]), known(&[100, 100, 101]));
+    // An answer that nobody kept leaves the lengths after it unknown.
+    let lost = of(&keeping, &[(0, 0, unseen, b""), (0, 1, ok, b"a"), (0, 2, ok, b"")]);
+    assert_eq!(lost, [Some(100.0), None, None]);
+    // Where no turn says that it keeps its answer, as in older logs, nothing is added.
+    assert_eq!(of(&[(false, false); 3], &[(0, 0, ok, b"a b"), (0, 1, ok, b"")]), known(&[100, 100]));
+}
+
+/// A killed run's log ends anywhere: the report has every record of the blocks that are whole, and says what is missing.
+#[test]
+fn a_log_cut_anywhere_is_reported_up_to_its_last_whole_block() {
+    let run = steady();
+    let bytes = run.bytes();
+    let whole = open(&bytes);
+    let (mut ends, mut records) = (Vec::new(), 0);
+    for block in whole.blocks() {
+        records += if block.kind == Kind::Records { block.count as usize } else { 0 };
+        ends.push(((block.offset + 20 + block.body) as usize, records));
+    }
+    for (k, (end, records)) in ends.iter().enumerate().skip(1) {
+        let next = ends.get(k + 1).map_or(bytes.len(), |(end, _)| *end);
+        for cut in [*end, (*end + next) / 2] {
+            let log = open(&bytes[..cut]);
+            let report = build(&log);
+            assert_eq!((report.valid as usize, log.len()), (*records, *records), "cut at {cut}");
+            let last = run.records[..*records].iter().map(|(r, _)| r.last_token).max();
+            let first = run.records[..*records].iter().map(|(r, _)| r.start).min();
+            let lasted = last.zip(first).map(|(last, first)| last.since(first) as f64 * 1e-9);
+            assert_eq!(avg(&report, "benchmark_duration"), lasted, "cut at {cut}");
+            assert_eq!(report.is_complete(), cut == bytes.len());
+            assert_eq!(report.notes().iter().any(|n| n.contains("killed")), cut < bytes.len());
+        }
+    }
 }

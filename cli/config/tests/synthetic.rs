@@ -143,7 +143,11 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "--rankings-passages-stddev 2 --endpoint-type nim_rankings",
             "--rankings-passages-stddev needs a mean to spread around",
         ),
-        ("--cache-bust system_prefix", "--cache-bust system_prefix: not supported yet"),
+        ("--cache-bust warmup_isolation_system", "--cache-bust warmup_isolation_system: not supported yet"),
+        (
+            "--cache-bust system_prefix --endpoint-type completions",
+            "--cache-bust system-prefix: it is for chat, responses and messages; completions has no place",
+        ),
         ("--image-width-mean 64 --endpoint-type completions", "--image-width-mean: completions takes no images"),
         ("--image-source-sampling shuffle_cycle", "--image-source-sampling: noise has no pictures"),
         ("--image-source /no/such", "--image-source /no/such: no such directory"),

@@ -17,7 +17,7 @@ mod timers;
 use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Wire};
-use crate::plan::{Plan, Reuse, Sampler};
+use crate::plan::{Plan, Reuse, Sampler, put_marker};
 use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
@@ -220,21 +220,37 @@ impl<W: Wire> Executor<W> {
         }
     }
 
+    /// Puts the request's body together in `self.body`; `false` if it goes as it lies in the arena.
+    fn compose(&mut self, slot: u32) -> bool {
+        let flight = &self.flights[slot as usize];
+        let (requests, request) = (&self.plan.requests, flight.credit.request);
+        if flight.session != NONE {
+            self.sessions.get(flight.session).body(requests, request, &mut self.body);
+        } else if requests.is_marked() {
+            self.body.clear();
+            self.body.extend_from_slice(requests.body(request));
+        } else {
+            return false;
+        }
+        if requests.is_marked() {
+            let marker = record::marker(self.plan.run_key, flight.record.phase, flight.record.session);
+            put_marker(&mut self.body, &marker);
+        }
+        true
+    }
+
     fn send(&mut self, slot: u32, conn: ConnId) {
         let Some((served, idled, port)) = self.pool.get(conn).map(|c| (c.served, c.idled, c.local_port)) else {
             return;
         };
+        let is_composed = self.compose(slot);
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
         if !flight.exchange.is_first() {
             return self.send_follow(slot, conn, idled);
         }
         let (Credit { seq, phase, request, .. }, session) = (flight.credit, flight.record.session);
-        let mut body = self.plan.requests.body(request);
-        if flight.session != NONE {
-            self.sessions.get(flight.session).body(&self.plan.requests, request, &mut self.body);
-            body = &self.body;
-        }
+        let body = if is_composed { &self.body } else { self.plan.requests.body(request) };
         let key = self.plan.run_key;
         let (request_id, session_id) =
             (record::request_id(key, phase, seq), record::correlation_id(key, phase, session));
@@ -324,15 +340,13 @@ impl<W: Wire> Executor<W> {
         self.payload.clear();
         flight.answer.payload(outcome, flight.record.chunks, &mut self.payload);
         if self.plan.capture.raw {
-            let (requests, request) = (&self.plan.requests, flight.record.request);
-            if flight.session == NONE {
-                put_part(&mut self.payload, part::SENT, requests.body(request));
-            } else {
-                // What the session says so far is what it said when this turn went: the answer joins it below.
-                self.sessions.get(flight.session).body(requests, request, &mut self.body);
-                put_part(&mut self.payload, part::SENT, &self.body);
-            }
+            let request = flight.record.request;
+            // What the session says so far is what it said when this turn went: the answer joins it below.
+            let body = if self.compose(slot) { &self.body } else { self.plan.requests.body(request) };
+            put_part(&mut self.payload, part::SENT, body);
         }
+        let flight = &mut self.flights[slot as usize];
+        let counters = self.ends.progress.phase(phase);
         flight.record.payload_len = self.payload.len() as u32;
         let mut pushed = self.ends.records.push(flight.record, &self.payload);
         if pushed == Err(Full::Payload) {

@@ -1060,7 +1060,7 @@ pub static METRICS: &[Metric] = &[
         Value::Valid(|s| Some(s.counted()?.0)),
         "Output tokens of the first response with content, as the server counts them with the event.",
     )
-    .at(Group::Client, 23)
+    .order(23)
     .with(OURS | STREAMING | TOKENS | INTEGER),
     Metric::new(
         "delivered_inter_token_latency",

@@ -149,9 +149,20 @@ pub struct Requests {
     sessions: Column<Session>,
     table: Column<u8>,
     note: Column<u8>,
+    marked: bool,
 }
 
 impl Requests {
+    /// Says that bodies have [`MARKER`](super::MARKER) in them, to be overwritten each time one is sent.
+    pub fn set_marked(&mut self) {
+        self.marked = true;
+    }
+
+    /// Whether bodies have [`MARKER`](super::MARKER) in them.
+    pub fn is_marked(&self) -> bool {
+        self.marked
+    }
+
     fn map(&self) -> &[u8] {
         self.map.as_deref().unwrap_or(&[])
     }
@@ -199,6 +210,7 @@ impl Requests {
             sessions: mapped(sessions),
             table: mapped(table),
             note: mapped(note),
+            marked: false,
         })
     }
 
@@ -410,6 +422,7 @@ impl RequestsBuilder {
             sessions: Column::Owned(self.sessions),
             table: Column::Owned(self.table),
             note: Column::Owned(Vec::new()),
+            marked: false,
         })
     }
 
