@@ -225,7 +225,7 @@ pub(crate) struct Trace {
     #[arg(help_heading = "Input", long)]
     pub(crate) ignore_trace_delays: bool,
 
-    /// Keep the finished dataset in this directory, and take it from there the next time
+    /// Keep the finished request bodies in this directory, and take them from there the next time
     #[arg(help_heading = "Only in maser", long, value_name = "DIR")]
     pub(crate) dataset_cache: Option<PathBuf>,
 
