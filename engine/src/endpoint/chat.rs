@@ -5,7 +5,7 @@
 //! Every element of `choices` counts as output (the reference reads the first alone); a session goes on with the first.
 
 use super::body::{Body, Report};
-use super::content::{self, Audio, Forms, put_message, put_messages};
+use super::content::{self, Audio, Forms, put_head, put_list};
 use super::reply::{Call, Reply, put_raw};
 use super::{Facts, Fragments, Options, Reading, Splice, Unfit, Unreadable, latest, put_json, usage};
 use crate::wire::json::Scanner;
@@ -71,23 +71,15 @@ pub(super) fn body(
     out: &mut Vec<u8>,
 ) -> Result<Splice, Unfit> {
     let (start, turn) = (out.len(), &conversation.turns[k]);
-    let (mut splice, mut put) = (Splice::NONE, Ok(()));
+    let mut spliced = Ok(Splice::NONE);
     let mut body = Body::begin(options, turn, Report::UsageOrEach, out);
     body.field("messages", |out| {
-        out.push(b'[');
-        let head = out.len();
         let (begins, is_first) = content::own_system(conversation, k);
         let system = conversation.system.as_deref();
-        put_head(system.filter(|_| !begins), conversation.user_context.as_deref(), out);
-        let at = out.len();
-        put = put_messages(&FORMS, turn, system.filter(|_| begins && is_first), out);
-        splice = Splice {
-            at: (at - start) as u32,
-            end: (out.len() - start) as u32,
-            head: (head - start) as u32,
-            ..Splice::NONE
+        let head = |out: &mut Vec<u8>| {
+            put_head(system.filter(|_| !begins), conversation.user_context.as_deref(), out);
         };
-        out.push(b']');
+        spliced = put_list(&FORMS, turn, start, head, system.filter(|_| begins && is_first), out);
     });
     body.model();
     body.put("stream", &options.streaming);
@@ -102,29 +94,12 @@ pub(super) fn body(
         body.put(name, &limit);
     }
     body.finish();
-    put.map(|()| splice)
-}
-
-/// The messages at the head of every request of a session.
-pub(super) fn put_head(system: Option<&str>, user_context: Option<&str>, out: &mut Vec<u8>) {
-    for (role, text) in [("system", system), ("user", user_context)] {
-        if let Some(text) = text {
-            let content = |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
-                put_json(out, text);
-                Ok(())
-            };
-            let _ = put_message(role, FORMS.tail, content, out);
-            out.push(b',');
-        }
-    }
+    spliced
 }
 
 pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
             b"choices" => read_choices(&mut scanner, reading),
@@ -134,16 +109,19 @@ pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), 
             // Vendors' wrappers of the same counts.
             b"usageMetadata" => reading.usage = reading.usage.or(usage::read(&mut scanner)),
             b"meta" => reading.usage = reading.usage.or(usage::read_meta(&mut scanner)),
-            // vLLM's older form of an error within a stream.
-            b"object" => {
-                if scanner.string() == Some(b"error") && reading.error.is_none() {
-                    reading.error = Some(json);
-                }
-            }
+            b"object" => read_object(&mut scanner, json, reading),
             _ => scanner.skip(),
         }
     }
     scanner.end()
+}
+
+/// An object that calls itself `error` is one: vLLM's older form of an error within a stream.
+#[inline]
+pub(super) fn read_object<'a>(scanner: &mut Scanner<'a>, json: &'a [u8], reading: &mut Reading<'a>) {
+    if scanner.string() == Some(b"error") && reading.error.is_none() {
+        reading.error = Some(json);
+    }
 }
 
 /// The server's account of its speculative decoding.

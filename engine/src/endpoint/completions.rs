@@ -31,21 +31,14 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
 
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
             b"choices" => read_choices(&mut scanner, reading),
             b"usage" => reading.usage = usage::read(&mut scanner).or(reading.usage),
             b"error" => reading.set_error(scanner.raw()),
             b"metrics" => chat::read_metrics(&mut scanner, reading),
-            b"object" => {
-                if scanner.string() == Some(b"error") && reading.error.is_none() {
-                    reading.error = Some(json);
-                }
-            }
+            b"object" => chat::read_object(&mut scanner, json, reading),
             _ => scanner.skip(),
         }
     }

@@ -1,6 +1,6 @@
 //! A turn as messages: what chat, Responses and Anthropic messages have in common.
 
-use super::{Unfit, put_json};
+use super::{Splice, Unfit, put_json};
 use maser_datasets::{Context, Conversation, Media, Turn};
 use serde_json::Value;
 
@@ -66,7 +66,7 @@ fn with_keys(media: &Media) -> impl Iterator<Item = (&str, Option<&str>)> {
 }
 
 /// Appends one message.
-pub(super) fn put_message<E>(
+fn put_message<E>(
     role: &str,
     tail: &[u8],
     content: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -82,7 +82,7 @@ pub(super) fn put_message<E>(
 }
 
 /// The turn's own messages, commas between them. `system` is set before the text of a first message of that role.
-pub(super) fn put_messages(forms: &Forms, turn: &Turn, system: Option<&str>, out: &mut Vec<u8>) -> Result<(), Unfit> {
+fn put_messages(forms: &Forms, turn: &Turn, system: Option<&str>, out: &mut Vec<u8>) -> Result<(), Unfit> {
     let Some(messages) = &turn.messages else {
         let role = turn.role.as_deref().unwrap_or("user");
         return put_message(role, forms.tail, |out| put_content(forms, turn, out), out);
@@ -98,6 +98,40 @@ pub(super) fn put_messages(forms: &Forms, turn: &Turn, system: Option<&str>, out
         }
     }
     Ok(())
+}
+
+/// Appends a request's list of messages, the session's head and then the turn's own, and says where the history goes,
+/// counted from `start`. `system` is as for [`put_messages`].
+pub(super) fn put_list(
+    forms: &Forms,
+    turn: &Turn,
+    start: usize,
+    put_head: impl FnOnce(&mut Vec<u8>),
+    system: Option<&str>,
+    out: &mut Vec<u8>,
+) -> Result<Splice, Unfit> {
+    out.push(b'[');
+    let head = out.len();
+    put_head(out);
+    let at = out.len();
+    put_messages(forms, turn, system, out)?;
+    let [head, at, end] = [head, at, out.len()].map(|place| (place - start) as u32);
+    out.push(b']');
+    Ok(Splice { at, end, head, ..Splice::NONE })
+}
+
+/// Appends the messages at the head of every request of a session, a comma after each.
+pub(super) fn put_head(system: Option<&str>, user_context: Option<&str>, out: &mut Vec<u8>) {
+    for (role, text) in [("system", system), ("user", user_context)] {
+        if let Some(text) = text {
+            let content = |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
+                put_json(out, text);
+                Ok(())
+            };
+            let _ = put_message(role, b"", content, out);
+            out.push(b',');
+        }
+    }
 }
 
 /// The message with `system` set before its own text.

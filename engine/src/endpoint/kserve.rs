@@ -86,10 +86,7 @@ fn generate(options: &Options, conversation: &Conversation, k: usize, out: &mut 
 /// The texts of every output tensor of text; a tensor of numbers is a unit.
 fn read_infer<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
             b"outputs" => {
@@ -138,10 +135,7 @@ fn read_tensor<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
 /// without `exclude_input_in_output` and its like) are counted as they come.
 fn read_generate<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
             b"text_output" => {

@@ -4,7 +4,7 @@
 //! `usage` counts wherever it stands.
 
 use super::body::{Body, Report};
-use super::content::{self, Forms, put_message, put_messages};
+use super::content::{self, Forms, put_head, put_list};
 use super::reply::{Call, Reply, put_raw};
 use super::{Auth, Facts, Options, Reading, Splice, Unfit, Unreadable, latest, put_json, usage};
 use crate::wire::json::Scanner;
@@ -61,29 +61,12 @@ const FORMS: Forms = Forms {
 /// Field order: `model`, `messages`, `max_tokens`, `stream` (if one is asked for), `system`, `tools`, extras.
 fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
     let (start, turn) = (out.len(), &conversation.turns[k]);
-    let (mut splice, mut put) = (Splice::NONE, Ok(()));
+    let mut spliced = Ok(Splice::NONE);
     let mut body = Body::begin(options, turn, Report::Nothing, out);
     body.model();
     body.field("messages", |out| {
-        out.push(b'[');
-        let head = out.len();
-        if let Some(context) = &conversation.user_context {
-            let content = |out: &mut Vec<u8>| -> Result<(), std::convert::Infallible> {
-                put_json(out, context);
-                Ok(())
-            };
-            let _ = put_message("user", FORMS.tail, content, out);
-            out.push(b',');
-        }
-        let at = out.len();
-        put = put_messages(&FORMS, turn, None, out);
-        splice = Splice {
-            at: (at - start) as u32,
-            end: (out.len() - start) as u32,
-            head: (head - start) as u32,
-            ..Splice::NONE
-        };
-        out.push(b']');
+        let head = |out: &mut Vec<u8>| put_head(None, conversation.user_context.as_deref(), out);
+        spliced = put_list(&FORMS, turn, start, head, None, out);
     });
     body.put("max_tokens", &turn.max_tokens.unwrap_or(MAX_TOKENS));
     if options.streaming {
@@ -97,7 +80,7 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
         body.put("tools", tools);
     }
     body.finish();
-    put.map(|()| splice)
+    spliced
 }
 
 /// The session's text as it is; as the first block where there are others.
@@ -115,10 +98,7 @@ fn system(text: Option<&str>, blocks: Option<&Value>) -> Option<Value> {
 
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     let mut is_plain = true;
     while let Some(key) = scanner.next_key() {
         match key {

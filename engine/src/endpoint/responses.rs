@@ -4,7 +4,7 @@
 //! delta came. Events are told by their `type`, wherever it stands among the members.
 
 use super::body::{Body, Report, is_true};
-use super::content::{Forms, put_messages};
+use super::content::{Forms, put_list};
 use super::reply::{Reply, put_raw};
 use super::{Facts, Options, Reading, Splice, Unfit, Unreadable, chat, latest, put_json, usage};
 use crate::wire::json::Scanner;
@@ -61,30 +61,26 @@ fn stays_behind(kind: &[u8]) -> bool {
 fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
     let (start, turn) = (out.len(), &conversation.turns[k]);
     let report = if options.use_server_token_count { Report::Usage } else { Report::Nothing };
-    let (mut splice, mut put) = (Splice::NONE, Ok(()));
+    let mut spliced = Ok(Splice::NONE);
     let mut body = Body::begin(options, turn, report, out);
     body.field("input", |out| {
-        out.push(b'[');
-        let head = out.len();
-        if let Some(context) = &conversation.user_context {
-            out.extend_from_slice(b"{\"type\":\"message\",\"role\":\"user\",\"content\":");
-            put_json(out, context);
-            out.extend_from_slice(b"},");
-        }
-        let at = out.len();
-        put = put_messages(&FORMS, turn, None, out);
-        splice = Splice {
-            at: (at - start) as u32,
-            end: (out.len() - start) as u32,
-            head: (head - start) as u32,
-            ..Splice::NONE
+        let head = |out: &mut Vec<u8>| {
+            if let Some(context) = &conversation.user_context {
+                out.extend_from_slice(b"{\"type\":\"message\",\"role\":\"user\",\"content\":");
+                put_json(out, context);
+                out.extend_from_slice(b"},");
+            }
         };
-        out.push(b']');
+        spliced = put_list(&FORMS, turn, start, head, None, out);
     });
     body.model();
     body.put("stream", &options.streaming);
     let stored = turn.extra.get("store").or_else(|| options.extra.get("store"));
-    if conversation.context == Context::DeltasWithoutResponses && stored.is_some_and(is_stored) && splice.is_some() {
+    if let Ok(splice) = &mut spliced
+        && conversation.context == Context::DeltasWithoutResponses
+        && stored.is_some_and(is_stored)
+        && splice.is_some()
+    {
         splice.chain = (body.len() - start) as u32;
     }
     if let Some(system) = &conversation.system {
@@ -97,7 +93,7 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
         body.put("tools", tools);
     }
     body.finish();
-    put.map(|()| splice)
+    spliced
 }
 
 fn is_stored(store: &Value) -> bool {
@@ -119,10 +115,7 @@ struct Members<'a> {
 
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     let mut members = Members::default();
     while let Some(key) = scanner.next_key() {
         match key {

@@ -33,10 +33,7 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
 /// A finished job is one unit; a failed one is an error; one at work is neither.
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     let mut scanner = Scanner::new(json);
-    if !scanner.open_object() {
-        scanner.end()?;
-        return Err(Unreadable { at: 0, what: "an object was expected" });
-    }
+    scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
             b"status" => match scanner.string() {

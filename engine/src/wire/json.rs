@@ -81,6 +81,20 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
+    /// Steps into the object that the whole text must be.
+    ///
+    /// # Errors
+    /// It is something else, or nothing that can be read.
+    #[inline(always)]
+    pub fn enter_object(&mut self) -> Result<(), Unreadable> {
+        if self.open_object() { Ok(()) } else { Err(self.no_object()) }
+    }
+
+    #[cold]
+    fn no_object(&mut self) -> Unreadable {
+        self.end().err().unwrap_or(Unreadable { at: 0, what: "an object was expected" })
+    }
+
     /// Steps into the next value if it is an object; otherwise skips it and returns `false`.
     #[inline]
     pub fn open_object(&mut self) -> bool {
