@@ -120,29 +120,35 @@ pub(super) enum Advance {
 /// A response as it comes in.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Where its output stands, if not where the protocol has it.
-    field: Option<Arc<ResponseField>>,
     reader: ResponseReader,
     events: SseParser,
     is_stream: bool,
-    failure: Option<Outcome>,
     body: Vec<u8>,
-    text: Vec<u8>,
-    reasoning: Vec<u8>,
-    gaps: Vec<u8>,
-    error: Vec<u8>,
     reason: Vec<u8>,
-    extras: Extras,
-    /// What a session's later turns carry of it.
-    pub(super) reply: Reply,
-    /// Whether they do.
-    pub(super) keeps_reply: bool,
+    pub(super) kept: Kept,
     raw: Vec<u8>,
     /// When the last piece in `raw` came.
     raw_at: Instant,
     json: bool,
     /// It is a file, of which no byte is kept.
     is_file: bool,
+}
+
+/// What payloads are folded into beside the record.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Where the output stands, if not where the protocol has it.
+    field: Option<Arc<ResponseField>>,
+    failure: Option<Outcome>,
+    text: Vec<u8>,
+    reasoning: Vec<u8>,
+    gaps: Vec<u8>,
+    error: Vec<u8>,
+    extras: Extras,
+    /// What a session's later turns carry of the answer.
+    pub(super) reply: Reply,
+    /// Whether they do.
+    pub(super) keeps_reply: bool,
 }
 
 /// What few answers have.
@@ -195,20 +201,12 @@ impl Extras {
 impl Answer {
     fn new(field: Option<Arc<ResponseField>>) -> Self {
         Self {
-            field,
             reader: ResponseReader::new(),
             events: SseParser::new(),
             is_stream: false,
-            failure: None,
             body: Vec::new(),
-            text: Vec::new(),
-            reasoning: Vec::new(),
-            gaps: Vec::new(),
-            error: Vec::new(),
             reason: Vec::new(),
-            extras: Extras::default(),
-            reply: Reply::new(),
-            keeps_reply: false,
+            kept: Kept { field, ..Kept::default() },
             raw: Vec::new(),
             raw_at: Instant::UNSET,
             json: false,
@@ -219,14 +217,14 @@ impl Answer {
     /// Ready for another response; buffers keep their room.
     pub(super) fn reset(&mut self) {
         self.begin_exchange(false);
-        self.failure = None;
-        let Self { text, reasoning, gaps, error, .. } = self;
+        let Kept { failure, text, reasoning, gaps, error, extras, reply, keeps_reply, .. } = &mut self.kept;
+        *failure = None;
         for buffer in [text, reasoning, gaps, error] {
             buffer.clear();
         }
-        self.extras.clear();
-        if self.keeps_reply {
-            self.reply.clear();
+        extras.clear();
+        if *keeps_reply {
+            reply.clear();
         }
     }
 
@@ -248,7 +246,7 @@ impl Answer {
 
     /// The body of an answer that may ask for more: whole, no stream, no failure.
     pub(super) fn asks(&self, status: u16) -> Option<&[u8]> {
-        let may = (200..300).contains(&status) && !self.is_stream && !self.is_file && self.failure.is_none();
+        let may = (200..300).contains(&status) && !self.is_stream && !self.is_file && self.kept.failure.is_none();
         may.then_some(&self.body)
     }
 
@@ -266,28 +264,8 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Advance {
-        let Self {
-            field,
-            reader,
-            events,
-            is_stream,
-            failure,
-            body,
-            text,
-            reasoning,
-            gaps,
-            error,
-            reason,
-            extras,
-            reply,
-            keeps_reply,
-            raw,
-            raw_at,
-            json,
-            is_file,
-        } = self;
-        let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
+        let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file } = self;
+        let mut fold = Fold { record, kind, capture, at, kept };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -350,26 +328,10 @@ impl Answer {
         kind: endpoint::Kind,
         capture: Capture,
     ) -> Outcome {
-        let Self {
-            field,
-            events,
-            is_stream,
-            failure,
-            body,
-            text,
-            reasoning,
-            gaps,
-            error,
-            extras,
-            reply,
-            keeps_reply,
-            is_file,
-            ..
-        } = self;
-        let (reply, field) = (keeps_reply.then_some(reply), field.as_deref());
-        let mut fold = Fold { record, kind, capture, at, failure, text, reasoning, gaps, error, extras, field, reply };
+        let Self { events, is_stream, body, kept, is_file, .. } = self;
+        let mut fold = Fold { record, kind, capture, at, kept };
         if !(200..300).contains(&fold.record.status) {
-            fold.error.extend_from_slice(cut(body));
+            fold.kept.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
         }
         if *is_stream {
@@ -378,10 +340,10 @@ impl Answer {
             fold.payload(body);
         }
         fold.gather_choices();
-        match *fold.failure {
+        match fold.kept.failure {
             Some(outcome) => outcome,
             None if fold.record.chunks == 0 => {
-                fold.error.extend_from_slice(b"the response holds no content");
+                fold.kept.error.extend_from_slice(b"the response holds no content");
                 Outcome::Empty
             }
             None => Outcome::Ok,
@@ -390,31 +352,31 @@ impl Answer {
 
     /// The answer is none that makes sense, and why.
     pub(super) fn set_malformed(&mut self, text: &str) {
-        self.failure = Some(Outcome::Malformed);
+        self.kept.failure = Some(Outcome::Malformed);
         self.set_error(text);
     }
 
     /// Puts an error text in place of what was there.
     pub(super) fn set_error(&mut self, text: &str) {
-        self.error.clear();
-        self.error.extend_from_slice(cut(text.as_bytes()));
+        self.kept.error.clear();
+        self.kept.error.extend_from_slice(cut(text.as_bytes()));
     }
 
     /// Appends everything kept beside the record.
     pub(super) fn payload(&self, outcome: Outcome, chunks: u32, out: &mut Vec<u8>) {
-        put_part(out, part::TEXT, &self.text);
-        put_part(out, part::REASONING, &self.reasoning);
-        put_part(out, part::GAPS, &self.gaps);
+        put_part(out, part::TEXT, &self.kept.text);
+        put_part(out, part::REASONING, &self.kept.reasoning);
+        put_part(out, part::GAPS, &self.kept.gaps);
         put_part(out, part::RAW, &self.raw);
         if self.json && !self.raw.is_empty() {
             put_part(out, part::MEDIA_TYPE, b"application/json");
         }
-        if self.extras.counted == chunks {
-            put_part(out, part::TOKENS, &self.extras.tokens);
+        if self.kept.extras.counted == chunks {
+            put_part(out, part::TOKENS, &self.kept.extras.tokens);
         }
-        put_part(out, part::SPECULATION, &self.extras.speculation);
+        put_part(out, part::SPECULATION, &self.kept.extras.speculation);
         if outcome != Outcome::Ok {
-            put_part(out, part::ERROR, &self.error);
+            put_part(out, part::ERROR, &self.kept.error);
             put_part(out, part::REASON, &self.reason);
         }
     }
@@ -433,14 +395,7 @@ struct Fold<'a> {
     kind: endpoint::Kind,
     capture: Capture,
     at: Instant,
-    failure: &'a mut Option<Outcome>,
-    text: &'a mut Vec<u8>,
-    reasoning: &'a mut Vec<u8>,
-    gaps: &'a mut Vec<u8>,
-    error: &'a mut Vec<u8>,
-    extras: &'a mut Extras,
-    field: Option<&'a ResponseField>,
-    reply: Option<&'a mut Reply>,
+    kept: &'a mut Kept,
 }
 
 impl Fold<'_> {
@@ -460,7 +415,7 @@ impl Fold<'_> {
     }
 
     fn read<'d>(&self, data: &'d [u8]) -> Result<Reading<'d>, Unreadable> {
-        match self.field {
+        match &self.kept.field {
             None => self.kind.read(data),
             Some(field) => field.read(data),
         }
@@ -493,11 +448,11 @@ impl Fold<'_> {
             self.usage(&usage);
         }
         if !reading.speculation.is_empty() {
-            self.extras.speculation.clear();
-            self.extras.speculation.extend_from_slice(reading.speculation);
+            self.kept.extras.speculation.clear();
+            self.kept.extras.speculation.extend_from_slice(reading.speculation);
         }
-        if let Some(reply) = &mut self.reply {
-            reply.add(self.kind, reading);
+        if self.kept.keeps_reply {
+            self.kept.reply.add(self.kind, reading);
         }
         if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);
@@ -523,17 +478,17 @@ impl Fold<'_> {
     }
 
     fn content(&mut self, reading: &Reading<'_>) {
-        let record = &mut *self.record;
+        let (record, kept) = (&mut *self.record, &mut *self.kept);
         match record.chunks {
             0 => record.first_token = self.at,
             1 => record.second_token = self.at,
             _ => {}
         }
         if record.chunks > 0 && self.capture.gaps {
-            put_leb128(self.gaps, self.at.since(record.last_token));
+            put_leb128(&mut kept.gaps, self.at.since(record.last_token));
         }
         if self.capture.gaps {
-            self.extras.count(record.chunks, reading.usage);
+            kept.extras.count(record.chunks, reading.usage);
         }
         record.chunks += 1;
         record.last_token = self.at;
@@ -542,30 +497,30 @@ impl Fold<'_> {
             record.first_output = self.at;
         }
         if self.capture.text {
-            let text = if reading.choice == 0 { &mut *self.text } else { self.extras.choice(reading.choice) };
+            let text = if reading.choice == 0 { &mut kept.text } else { kept.extras.choice(reading.choice) };
             for piece in reading.text.iter() {
                 json::unescape_into(piece, text);
             }
             for piece in reading.reasoning.iter() {
-                json::unescape_into(piece, self.reasoning);
+                json::unescape_into(piece, &mut kept.reasoning);
             }
         }
     }
 
     /// Several answers to one request are counted one after the other, however they came.
     fn gather_choices(&mut self) {
-        for text in &mut self.extras.choices {
-            self.text.append(text);
+        for text in &mut self.kept.extras.choices {
+            self.kept.text.append(text);
         }
     }
 
     /// The first failure of a response names its outcome.
     fn fail(&mut self, outcome: Outcome, text: &[u8]) {
-        if self.failure.is_none() {
-            *self.failure = Some(outcome);
+        if self.kept.failure.is_none() {
+            self.kept.failure = Some(outcome);
             let text = if text.is_empty() { b"an event without data".as_slice() } else { text };
-            self.error.clear();
-            self.error.extend_from_slice(cut(text));
+            self.kept.error.clear();
+            self.kept.error.extend_from_slice(cut(text));
         }
     }
 }

@@ -310,7 +310,7 @@ impl<W: Wire> Executor<W> {
         flight.session = of.slot;
         flight.prefilling = shard.limits_prefill();
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
-        flight.answer.keeps_reply = of.keeps_reply;
+        flight.answer.kept.keeps_reply = of.keeps_reply;
         flight.answer.reset();
         flight.exchange = Exchange::First;
         flight.record = Record {
@@ -342,7 +342,7 @@ impl<W: Wire> Executor<W> {
             return self.end_session(slot, now);
         }
         let flight = &self.flights[flight as usize];
-        let answer = (outcome == Outcome::Ok).then_some((&flight.answer.reply, self.plan.endpoint));
+        let answer = (outcome == Outcome::Ok).then_some((&flight.answer.kept.reply, self.plan.endpoint));
         session.remember(&self.plan.requests, flight.credit.request, answer);
         let next = self.plan.requests.turn(session.first + session.next);
         let due = match (shard.mode, shard.gap, next.at) {
