@@ -66,7 +66,7 @@ pub fn wall() -> u64 {
 }
 
 /// The same moment on both axes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
     /// The moment, monotonic.
     pub mono: Instant,

@@ -46,7 +46,7 @@ impl Kind {
 }
 
 /// What a report must know that the records do not say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// Version of the program that wrote the log.
     pub maser_version: String,
@@ -560,18 +560,15 @@ mod tests {
             anchor: Anchor { mono: Instant(1), wall: 2 },
             cli_command: "maser profile".into(),
             input_config: serde_json::json!({}),
-            random_seed: None,
             endpoint: "chat".into(),
             streaming: true,
             phases: vec![PhaseInfo { name: "profiling".into(), warmup: false }],
-            fixed_schedule: false,
-            tokenizer: None,
             use_server_token_count: true,
             export_level: "records".into(),
-            export_prefix: None,
             topology: serde_json::json!({}),
             correlation_header: "X-Correlation-ID".into(),
             request_headers: vec![("Accept".into(), "text/event-stream".into())],
+            ..Header::default()
         }
     }
 

@@ -20,20 +20,12 @@ fn preamble() -> Vec<u8> {
         benchmark_id: "0".into(),
         run_key: 1,
         anchor: Anchor { mono: Instant(1), wall: 1 },
-        cli_command: String::new(),
-        input_config: serde_json::Value::Null,
-        random_seed: None,
         endpoint: "chat".into(),
         streaming: true,
         phases: vec![PhaseInfo { name: "profiling".into(), warmup: false }],
-        fixed_schedule: false,
-        tokenizer: None,
         use_server_token_count: true,
         export_level: "records".into(),
-        export_prefix: None,
-        topology: serde_json::Value::Null,
-        correlation_header: String::new(),
-        request_headers: Vec::new(),
+        ..Header::default()
     };
     log::put_json(&mut bytes, Kind::Header, &header);
     bytes

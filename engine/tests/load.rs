@@ -99,20 +99,12 @@ fn preamble(plan: &Plan) -> Vec<u8> {
         benchmark_id: "0".to_owned(),
         run_key: plan.run_key,
         anchor: Anchor::take(),
-        cli_command: String::new(),
-        input_config: Value::Null,
-        random_seed: None,
         endpoint: plan.endpoint.name().to_owned(),
         streaming: true,
         phases: plan.phases.iter().map(|p| PhaseInfo { name: p.name.clone(), warmup: p.warmup }).collect(),
-        fixed_schedule: false,
-        tokenizer: None,
         use_server_token_count: true,
         export_level: "records".to_owned(),
-        export_prefix: None,
-        topology: Value::Null,
-        correlation_header: String::new(),
-        request_headers: Vec::new(),
+        ..Header::default()
     };
     let mut bytes = log::MAGIC.to_vec();
     log::put_json(&mut bytes, Block::Header, &header);

@@ -24,18 +24,13 @@ fn header() -> Header {
         anchor: Anchor { mono: Instant(ZERO), wall: 1_700_000_000_000_000_000 },
         cli_command: "maser profile".into(),
         input_config: serde_json::json!({}),
-        random_seed: None,
         endpoint: "chat".into(),
         streaming: true,
         phases: vec![PhaseInfo { name: "profiling".into(), warmup: false }],
-        fixed_schedule: false,
-        tokenizer: None,
         use_server_token_count: true,
         export_level: "records".into(),
-        export_prefix: None,
         topology: serde_json::json!({}),
-        correlation_header: String::new(),
-        request_headers: Vec::new(),
+        ..Header::default()
     }
 }
 

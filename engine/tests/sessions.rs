@@ -2,6 +2,8 @@
 //!
 //! A failure names its seed; `MASER_SIM_SEED=<seed> cargo test -p maser-engine --test sessions` runs that one alone.
 
+mod seeds;
+
 use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
 use maser_engine::credit::Progress;
 use maser_engine::endpoint::{self, Splice};
@@ -13,12 +15,10 @@ use maser_engine::plan::{
 use maser_engine::record::{LATE, Outcome, Record, correlation_id, flag, request_id};
 use maser_engine::schedule::{LimitCurve, Ramp, RampStrategy, SessionStart, Sessions, Spec, UserCentric};
 use maser_engine::sim::{self, Account, Attempt, Dice, Ending, Manners, Setup};
+use seeds::try_quarter;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Seeds tried by each of the four tests below, which share the machine's cores.
-const SEEDS: u64 = 250;
 
 macro_rules! ensure {
     ($holds:expr, $($what:tt)*) => {
@@ -593,41 +593,29 @@ fn checked_run(setup: &Setup) -> Result<Account, String> {
     Ok(account)
 }
 
-fn try_seed(seed: u64) {
+fn try_seed(seed: u64) -> Result<(), String> {
     let setup = setup(seed);
-    if let Err(what) = checked_run(&setup) {
-        panic!("MASER_SIM_SEED={seed}: {what}\n{setup:#?}");
-    }
-}
-
-fn try_seeds(quarter: u64) {
-    if let Some(seed) = std::env::var("MASER_SIM_SEED").ok().and_then(|s| s.parse().ok()) {
-        if quarter == 0 {
-            try_seed(seed);
-        }
-        return;
-    }
-    (quarter * SEEDS..(quarter + 1) * SEEDS).for_each(try_seed);
+    checked_run(&setup).map(drop).map_err(|what| format!("{what}\n{setup:#?}"))
 }
 
 #[test]
 fn everything_holds_of_the_first_seeds() {
-    try_seeds(0);
+    try_quarter(0, try_seed);
 }
 
 #[test]
 fn everything_holds_of_the_second_seeds() {
-    try_seeds(1);
+    try_quarter(1, try_seed);
 }
 
 #[test]
 fn everything_holds_of_the_third_seeds() {
-    try_seeds(2);
+    try_quarter(2, try_seed);
 }
 
 #[test]
 fn everything_holds_of_the_fourth_seeds() {
-    try_seeds(3);
+    try_quarter(3, try_seed);
 }
 
 #[test]

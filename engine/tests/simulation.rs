@@ -2,6 +2,8 @@
 //!
 //! A failure names its seed; `MASER_SIM_SEED=<seed> cargo test -p maser-engine --test simulation` runs that one alone.
 
+mod seeds;
+
 use maser_datasets::seed::Stream;
 use maser_engine::clock::{Instant, MICRO, MILLI, Nanos, SECOND};
 use maser_engine::credit::{Claims, Credit, Order, PhaseCounters, Progress};
@@ -17,14 +19,12 @@ use maser_engine::ring;
 use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
 use maser_engine::timing::{Lane, ORDERS, Timing};
+use seeds::{Seed, try_quarter};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Seeds tried by each of the four tests below, which share the machine's cores.
-const SEEDS: u64 = 250;
 
 macro_rules! ensure {
     ($holds:expr, $($what:tt)*) => {
@@ -601,60 +601,35 @@ fn offset_of(spec: &Spec, seed: u64, n: u64) -> Option<Nanos> {
 
 // ---- Seeds -------------------------------------------------------------------------------------------------------------
 
-/// Says which seed a panic belongs to.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("MASER_SIM_SEED={} fails", self.0);
-        }
-    }
-}
-
 fn checked_run(setup: &Setup) -> Result<Account, String> {
     let account = sim::run(setup).map_err(|e| e.to_string())?;
     Run::of(setup, &account)?.check()?;
     Ok(account)
 }
 
-fn try_seed(seed: u64) {
-    let named = Seed(seed);
+fn try_seed(seed: u64) -> Result<(), String> {
     let setup = setup(seed);
-    if let Err(what) = checked_run(&setup) {
-        panic!("MASER_SIM_SEED={seed}: {what}\n{setup:#?}");
-    }
-    drop(named);
-}
-
-fn try_seeds(quarter: u64) {
-    if let Some(seed) = std::env::var("MASER_SIM_SEED").ok().and_then(|s| s.parse().ok()) {
-        if quarter == 0 {
-            try_seed(seed);
-        }
-        return;
-    }
-    (quarter * SEEDS..(quarter + 1) * SEEDS).for_each(try_seed);
+    checked_run(&setup).map(drop).map_err(|what| format!("{what}\n{setup:#?}"))
 }
 
 #[test]
 fn everything_holds_of_the_first_seeds() {
-    try_seeds(0);
+    try_quarter(0, try_seed);
 }
 
 #[test]
 fn everything_holds_of_the_second_seeds() {
-    try_seeds(1);
+    try_quarter(1, try_seed);
 }
 
 #[test]
 fn everything_holds_of_the_third_seeds() {
-    try_seeds(2);
+    try_quarter(2, try_seed);
 }
 
 #[test]
 fn everything_holds_of_the_fourth_seeds() {
-    try_seeds(3);
+    try_quarter(3, try_seed);
 }
 
 #[test]

@@ -386,19 +386,14 @@ fn preamble(plan: &Plan) -> Vec<u8> {
         run_key: plan.run_key,
         anchor: Anchor { mono: BEGIN, wall: BEGIN.0 },
         cli_command: "maser".to_owned(),
-        input_config: serde_json::Value::Null,
         random_seed: Some(plan.seed),
         endpoint: plan.endpoint.name().to_owned(),
         streaming: true,
         phases: plan.phases.iter().map(phase).collect(),
-        fixed_schedule: false,
-        tokenizer: None,
         use_server_token_count: true,
         export_level: "records".to_owned(),
-        export_prefix: None,
-        topology: serde_json::Value::Null,
         correlation_header: plan.targets[0].correlation_header.clone(),
-        request_headers: Vec::new(),
+        ..Header::default()
     };
     let mut log = log::MAGIC.to_vec();
     log::put_json(&mut log, Kind::Header, &header);
