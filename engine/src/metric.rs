@@ -353,6 +353,11 @@ impl Summary {
         self
     }
 
+    /// The same figures, all of them 0 but the count.
+    pub fn at_zero(self) -> Self {
+        self.scaled(0.0)
+    }
+
     /// Whether there is any percentile.
     pub fn is_distribution(&self) -> bool {
         self.percentiles.iter().any(Option::is_some)

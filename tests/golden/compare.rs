@@ -19,11 +19,10 @@ pub(crate) fn ends_with_its_piece(tag: &str, summary: &Value) -> bool {
 }
 
 /// Whether a key of the reference's is knowingly not written. Of an endpoint without tokens the reference gives an output
-/// length of 0 for every request, although it registers the metric for endpoints that produce tokens alone; and curves over
-/// the time in which a phase was not empty as all 0 where there was no such time: a mean over nothing has no value.
+/// length of 0 for every request, although it registers the metric for endpoints that produce tokens alone: an answer that
+/// is no text has no length, and 0 would go into every mean over runs.
 pub(crate) fn is_absent(key: &str, summary: &Value) -> bool {
-    let none = key == "output_sequence_length" || key.starts_with("active_");
-    ABSENT.iter().any(|(absent, _)| *absent == key) || without_tokens(summary) && none
+    ABSENT.iter().any(|(absent, _)| *absent == key) || without_tokens(summary) && key == "output_sequence_length"
 }
 
 /// The reference's rates of a cancelled run are over the time from its first request to its last answer, while its curves
