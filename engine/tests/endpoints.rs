@@ -395,6 +395,159 @@ fn answers_of_every_type_are_read() {
     }
 }
 
+/// An answer in one piece, the events of one, and what either says: text and units of the first, chunks of the second.
+type Forms = (Kind, &'static str, &'static [&'static str], (&'static str, u32), usize);
+
+fn forms() -> Vec<Forms> {
+    const VECTOR: &str = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5,-1e-3]}],"usage":{"prompt_tokens":3,"total_tokens":3}}"#;
+    const IMAGE: &str = r#"{"created":1,"data":[{"b64_json":"AA=="}],"usage":{"input_tokens":1,"output_tokens":2}}"#;
+    const COMPLETION: &[&str] =
+        &[r#"{"choices":[{"index":0,"text":"é"}]}"#, r#"{"choices":[{"index":0,"text":"b","finish_reason":"stop"}]}"#];
+    vec![
+        (
+            Kind::Chat,
+            r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"\u00e9b"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#,
+            &[
+                r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#,
+                r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"é"}}]}"#,
+                r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"b"},"finish_reason":"stop"}]}"#,
+                r#"{"object":"chat.completion.chunk","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#,
+            ],
+            ("éb", 0),
+            2,
+        ),
+        (
+            Kind::Completions,
+            r#"{"object":"text_completion","choices":[{"index":0,"text":"éb","finish_reason":"stop"}]}"#,
+            COMPLETION,
+            ("éb", 0),
+            2,
+        ),
+        (
+            Kind::Responses,
+            r#"{"object":"response","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"éb"}]}],"usage":{"input_tokens":3,"output_tokens":2}}"#,
+            &[
+                r#"{"type":"response.created","response":{"id":"r","output":[]}}"#,
+                r#"{"type":"response.output_text.delta","delta":"é"}"#,
+                r#"{"type":"response.output_text.delta","delta":"b"}"#,
+                r#"{"type":"response.output_text.done","text":"éb"}"#,
+                r#"{"type":"response.completed","response":{"id":"r","output":[],"usage":{"input_tokens":3,"output_tokens":2}}}"#,
+            ],
+            ("éb", 0),
+            2,
+        ),
+        (
+            Kind::Messages,
+            r#"{"type":"message","content":[{"type":"text","text":"éb"}],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":2}}"#,
+            &[
+                r#"{"type":"message_start","message":{"content":[],"usage":{"input_tokens":3,"output_tokens":1}}}"#,
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"é"}}"#,
+                r#"{"type":"ping"}"#,
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"b"}}"#,
+                r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#,
+                r#"{"type":"message_stop"}"#,
+            ],
+            ("éb", 0),
+            2,
+        ),
+        (Kind::Embeddings, VECTOR, &[], ("", 1), 0),
+        (Kind::ChatEmbeddings, VECTOR, &[], ("", 1), 0),
+        (Kind::NimEmbeddings, VECTOR, &[], ("", 1), 0),
+        (Kind::HfTeiRankings, r#"[{"index":1,"score":0.9},{"index":0,"score":0.1}]"#, &[], ("", 2), 0),
+        (Kind::NimRankings, r#"{"rankings":[{"index":1,"logit":2.5},{"index":0,"logit":-1}]}"#, &[], ("", 2), 0),
+        (
+            Kind::CohereRankings,
+            r#"{"id":"i","results":[{"index":1,"relevance_score":0.9},{"index":0,"relevance_score":0.1}]}"#,
+            &[],
+            ("", 2),
+            0,
+        ),
+        (
+            Kind::HuggingfaceGenerate,
+            r#"[{"generated_text":"éb"}]"#,
+            &[
+                r#"{"token":{"id":1,"text":"é","special":false},"generated_text":null}"#,
+                r#"{"token":{"id":2,"text":"b","special":false},"generated_text":"éb"}"#,
+            ],
+            ("éb", 0),
+            2,
+        ),
+        (
+            Kind::ImageGeneration,
+            IMAGE,
+            &[
+                r#"{"type":"image_generation.partial_image","b64_json":"AA==","partial_image_index":0}"#,
+                r#"{"type":"image_generation.completed","b64_json":"AAA="}"#,
+            ],
+            ("", 1),
+            2,
+        ),
+        (Kind::ImageEdit, IMAGE, &[], ("", 1), 0),
+        (Kind::VideoGeneration, r#"{"id":"v","object":"video","status":"completed","progress":100}"#, &[], ("", 1), 0),
+        (Kind::ImageRetrieval, r#"{"data":[{"index":0,"bounding_boxes":{"table":[]}}]}"#, &[], ("", 1), 0),
+        (Kind::AudioTranscription, r#"{"text":"éb","usage":{"input_tokens":3}}"#, &[], ("éb", 0), 0),
+        (
+            Kind::SolidoRag,
+            r#"{"content":"éb","sources":[{"content":"x"}]}"#,
+            &[r#"{"content":"é"}"#, r#"{"content":"b"}"#],
+            ("éb", 0),
+            2,
+        ),
+        (Kind::Raw, r#"{"choices":[{"text":"éb"}]}"#, COMPLETION, ("éb", 0), 2),
+        (Kind::Template, r#"{"output":["é","b"]}"#, COMPLETION, ("éb", 0), 2),
+        (
+            Kind::KserveInfer,
+            r#"{"model_name":"m","outputs":[{"name":"text_output","datatype":"BYTES","shape":[1],"data":["éb"]}]}"#,
+            &[],
+            ("éb", 0),
+            0,
+        ),
+        (
+            Kind::KserveGenerate,
+            r#"{"model_name":"m","text_output":"éb"}"#,
+            &[r#"{"text_output":"é"}"#, r#"{"text_output":"b"}"#],
+            ("éb", 0),
+            2,
+        ),
+    ]
+}
+
+/// The bytes of a response in one piece, and those of one in events, each in a chunk of its own.
+fn on_the_wire(whole: &str, events: &[&str]) -> (Vec<u8>, Vec<u8>) {
+    let whole =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{whole}", whole.len());
+    let mut stream =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+    for event in events.iter().chain(&["[DONE]"]) {
+        let data = format!(": comment\ndata: {event}\n\n");
+        stream += &format!("{:x}\r\n{data}\r\n", data.len());
+    }
+    (whole.into_bytes(), (stream + "0\r\n\r\n").into_bytes())
+}
+
+#[test]
+fn every_type_s_answer_says_the_same_however_it_is_cut() {
+    let forms = forms();
+    assert!(Kind::ALL.iter().all(|kind| forms.iter().any(|(k, ..)| k == kind)), "every type is in the table");
+    for (kind, whole, events, (text, units), chunks) in forms {
+        assert_eq!(events.is_empty(), !kind.can_stream(), "{}", kind.name());
+        let (one, many) = on_the_wire(whole, events);
+        for (bytes, chunks) in [(one, 1), (many, chunks)].into_iter().take(1 + usize::from(kind.can_stream())) {
+            let found = payloads([&bytes[..]]);
+            let told = said(kind, found.iter().map(Vec::as_slice));
+            let streamed = chunks != 1;
+            let wanted = if streamed && units > 0 { chunks as u32 } else { units };
+            assert_eq!((&*told.text, told.units, told.errors), (text, wanted, 0), "{}", kind.name());
+            assert_eq!(told.chunks, chunks, "{}", kind.name());
+            for cut in 0..=bytes.len() {
+                let (a, b) = bytes.split_at(cut);
+                assert!(payloads([a, b]) == found, "{} cut at {cut}", kind.name());
+            }
+            assert!(payloads(bytes.chunks(1)) == found, "{} byte by byte", kind.name());
+        }
+    }
+}
+
 #[test]
 fn no_type_is_brought_down_by_a_cut_or_a_foreign_answer() {
     let answers = [
@@ -542,10 +695,46 @@ fn bodies_of_every_type_are_written_byte_for_byte() {
             r#"{"inputs":[{"name":"text_input","shape":[1],"datatype":"BYTES","data":["hi"]},{"name":"max_tokens","shape":[1],"datatype":"INT32","data":[8]},{"name":"x","shape":[1],"datatype":"INT32","data":[1]}]}"#,
         ),
         (Kind::KserveGenerate, true, &text, r#"{"text_input":"hi","max_tokens":8,"stream":true,"x":1}"#),
+        (Kind::KserveGenerate, false, &text, r#"{"text_input":"hi","max_tokens":8,"x":1}"#),
+        (
+            Kind::SolidoRag,
+            false,
+            &text,
+            r#"{"query":["hi"],"filters":{"family":"Solido","tool":"SDE"},"inference_model":"m","x":1}"#,
+        ),
+        (
+            Kind::Chat,
+            true,
+            &text,
+            r#"{"messages":[{"role":"user","content":"hi"}],"model":"m","stream":true,"max_completion_tokens":8,"x":1,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            Kind::Chat,
+            false,
+            &text,
+            r#"{"messages":[{"role":"user","content":"hi"}],"model":"m","stream":false,"max_completion_tokens":8,"x":1}"#,
+        ),
+        (Kind::Template, true, &text, r#"{"t":"hi","n":8,"s":true,"x":1}"#),
+        (Kind::Template, false, &text, r#"{"t":"hi","n":8,"s":false,"x":1}"#),
     ];
+    // Forms have a test of their own, and a raw body is the payload that every type sends as it is.
+    let forms = [Kind::ImageEdit, Kind::VideoGeneration, Kind::AudioTranscription];
+    for &kind in Kind::ALL.iter().filter(|kind| !forms.contains(kind) && **kind != Kind::Raw) {
+        for streaming in [false, true] {
+            let wanted = !streaming || kind.can_stream();
+            let has = table.iter().any(|(k, s, ..)| (*k, *s) == (kind, streaming));
+            assert!(has || !wanted, "{} streaming {streaming}", kind.name());
+        }
+    }
+    let template = Some(r#"{"t":"{{ text }}","n":{{ max_tokens|tojson }},"s":{{ stream|tojson }}}"#.to_owned());
     for (kind, streaming, turn, want) in table {
-        let options =
-            Options { model: "m".into(), streaming: *streaming, extra: map(json!({"x": 1})), ..Options::default() };
+        let options = Options {
+            model: "m".into(),
+            streaming: *streaming,
+            extra: map(json!({"x": 1})),
+            template: template.clone(),
+            ..Options::default()
+        };
         let conversation = Conversation { turns: vec![(*turn).clone()], ..Conversation::default() };
         assert_eq!(built(*kind, &options, &conversation).0, *want, "{}", kind.name());
         // The turn's extras count over the run's.
