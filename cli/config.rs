@@ -210,6 +210,12 @@ impl ProfileConfig {
             FixedSchedule::AutoIfTrace => typed.resolve(false, &mut Vec::new())?,
             known => typed.resolve(known == FixedSchedule::Yes, &mut notes)?,
         };
+        if cache_bust.is_for_warmup() && load.phases.iter().all(|phase| phase.kind != PhaseKind::Warmup) {
+            notes.push(format!(
+                "--cache-bust {}: without a warmup nothing is marked",
+                crate::values::name_of(cache_bust)
+            ));
+        }
         Ok(Self {
             model,
             endpoint,

@@ -4,8 +4,12 @@
 use maser_engine::endpoint::Kind;
 use maser_engine::log::{FILE_NAME, Log};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 const REQUESTS: u64 = 4;
@@ -167,8 +171,8 @@ fn what_cannot_be_sent_is_refused_before_any_traffic() {
             "--endpoint-type template: the template rendered for session session_000000 is no JSON",
         ),
         (
-            &["--endpoint-type", "raw", "--extra-inputs", "response_field:length(a)"],
-            "--extra-inputs response_field: \"length(a)\" is neither",
+            &["--endpoint-type", "raw", "--extra-inputs", "response_field:length(a"],
+            "--extra-inputs response_field: \"length(a\" is neither a JSON pointer nor a JMESPath: ",
         ),
         (&["--endpoint-type", "responses", "--extra-inputs", "store:true"], "add --use-server-token-count"),
         (&["--per-chunk-usage"], "--per-chunk-usage: it needs --use-server-token-count"),
@@ -291,5 +295,78 @@ fn a_stored_answer_is_continued_by_its_name() {
         // The server counts what it has stored: a later turn's prompt is longer.
         let prompts: Vec<u32> = run.log().records().map(|(record, _)| record.usage_prompt).collect();
         assert!(prompts[1] > prompts[0] && prompts[3] > prompts[2], "{prompts:?}");
+    }
+}
+
+/// Serves pictures: each path's answer, and how often it was asked for in all.
+fn gallery(answers: &'static [(&'static str, u16, &'static [u8])]) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                head.push(byte[0]);
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            let head = String::from_utf8(head).unwrap();
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let known = answers.iter().find(|(known, ..)| *known == path);
+            let (status, body) = known.map_or((404, &b""[..]), |(_, status, body)| (*status, *body));
+            let moved = if status == 302 { "Location: /a.png\r\n" } else { "" };
+            let head =
+                format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\n{moved}Connection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), body].concat());
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn pictures_elsewhere_are_fetched_once_before_the_load() {
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
+    let (url, asked) =
+        gallery(&[("/a.png", 200, PNG), ("/moved", 302, b""), ("/page", 200, b"<html>"), ("/late", 500, b"")]);
+    let profile = |images: &[&str], code: i32| {
+        let dir = tempfile::tempdir().unwrap();
+        let rows: Vec<String> =
+            images.iter().map(|path| json!({"image": format!("{url}{path}")}).to_string()).collect();
+        std::fs::write(dir.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+        let arguments = ["--mock=ttft=0", "--endpoint-type", "image_retrieval", "--custom-dataset-type", "single_turn"];
+        let more = ["--input-file", "rows.jsonl", "--request-count", "6", "--export-level", "raw"];
+        let output = command(dir.path(), &[&arguments[..], &more].concat()).env("NO_PROXY", "*").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        let sent = std::fs::read_to_string(dir.path().join("run/profile_export_raw.jsonl")).unwrap_or_default();
+        let sent: Vec<Value> = sent.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (stderr, sent)
+    };
+    let (_, sent) = profile(&["/a.png", "/moved", "/a.png"], 0);
+    assert_eq!(sent.len(), 6);
+    for line in sent {
+        assert_eq!(line["payload"]["input"][0]["url"], "data:image/png;base64,iVBORw0KGgpyZXN0");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "each once, and once where it had moved to");
+    for (path, why) in [
+        ("/none.png?key=k", "/none.png?key=<redacted>: cannot be fetched: http status: 404"),
+        ("/late", "/late: cannot be fetched: http status: 500"),
+        ("/page", "/page: neither PNG, JPEG, WebP nor GIF by its content"),
+    ] {
+        let (stderr, sent) = profile(&["/a.png", path], 1);
+        let sentence = format!("error: image {url}{why}");
+        assert!(stderr.lines().any(|line| line == sentence) && sent.is_empty(), "{sentence}\n{stderr}");
+    }
+}
+
+#[test]
+fn any_jmespath_leads_to_the_output() {
+    let extra = r#"{"payload_template":{"prompt":"{{ text }}","max_tokens":8},"response_field":"join('', choices[?index==`0`].text)"}"#;
+    let arguments = ["--endpoint-type", "template", "--custom-endpoint", "/v1/completions", "--extra-inputs", extra];
+    for streaming in [&[][..], &["--streaming"]] {
+        let run = Run::of("", &[&arguments[..], streaming].concat(), &[]);
+        assert_eq!((run.avg("output_sequence_length"), run.avg("error_request_count")), (Some(8.0), None));
     }
 }

@@ -691,3 +691,65 @@ fn a_marker_is_new_each_time_a_conversation_is_sent_and_the_same_for_all_its_tur
     let single = markers("system-suffix", &["--system-prompt", "be brief"]);
     assert!(single.iter().all(|text| text.starts_with("be brief\n\n[rid:") && text.ends_with(']')), "{single:?}");
 }
+
+#[test]
+fn only_the_warmup_s_requests_have_the_warmup_s_marker() {
+    let bench = Bench::new();
+    bench.file("turns.jsonl", &conversations(&[1, 2]));
+    let picture = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"see"}]}]}"#;
+    bench.file("parts.jsonl", picture);
+    let sent = |place: &str, more: &[&str]| {
+        let server = Scripted::any(|_, _| 200);
+        let url = server.url();
+        let load = ["-m", "m", "-u", &url, "--cache-bust", place, "--concurrency", "1", "--warmup-request-count", "3"];
+        let said = bench.profile(&[&load[..], &["--request-count", "3"], more].concat(), 0);
+        assert!(!said.contains("without a warmup"), "{said}");
+        let bodies: Vec<Value> =
+            server.asked.try_iter().map(|(.., body)| serde_json::from_slice(&body).unwrap()).collect();
+        bodies.iter().map(|body| body["messages"].clone()).collect::<Vec<_>>()
+    };
+    let first = |messages: &Value| messages[0]["content"].as_str().unwrap().to_owned();
+    let marked: Vec<String> = sent("warmup-isolation-first-turn", &FILE).iter().map(first).collect();
+    let (warmup, profiling) = marked.split_at(3);
+    assert!(warmup.iter().all(|text| text.starts_with("[warmup]\n\n") && text.matches("[warmup]").count() == 1));
+    let bare: Vec<&str> = warmup.iter().filter_map(|text| text.strip_prefix("[warmup]\n\n")).collect();
+    assert_eq!(bare, profiling, "the same conversations, and nothing else about them");
+    let written = std::fs::read_to_string(bench.path("run/inputs.json")).unwrap();
+    assert!(!written.contains("[rid:") && !written.contains("[warmup]"), "{written}");
+    let system = sent("warmup-isolation-system", &[&FILE[..], &["--system-prompt", "be brief"]].concat());
+    let system: Vec<String> = system.iter().map(first).collect();
+    assert_eq!(system[..3], ["[warmup]\n\nbe brief"; 3]);
+    assert_eq!(system[3..], ["be brief"; 3]);
+    let parts =
+        sent("warmup-isolation-system", &["--custom-dataset-type", "mooncake_trace", "--input-file", "parts.jsonl"]);
+    let part = |text: &str| serde_json::json!({"type": "text", "text": text});
+    assert_eq!(parts[0][0]["content"], serde_json::json!([part("[warmup]"), part("see")]));
+    assert_eq!(parts[3][0]["content"], serde_json::json!([part("see")]));
+}
+
+#[test]
+fn a_generated_input_has_its_length_with_the_marker_in_it() {
+    let bench = Bench::new();
+    let lengths = |more: &[&str]| {
+        let load = ["--mock=ttft=0,itl=0,osl=1", "--isl", "80", "--osl", "1", "--num-conversations", "4"];
+        bench.profile(&[&load[..], &["--random-seed", "1"], more].concat(), 0);
+        let text = std::fs::read_to_string(bench.path("run/profile_export_aiperf.json")).unwrap();
+        let summary: Value = serde_json::from_str(&text).unwrap();
+        let sequence = &summary["input_sequence_length"];
+        (sequence["avg"].as_f64().unwrap(), sequence["max"].as_f64().unwrap())
+    };
+    for place in ["first-turn-prefix", "first-turn-suffix", "system-prefix", "warmup-isolation-first-turn"] {
+        assert_eq!(lengths(&["--cache-bust", place]), (80.0, 80.0), "{place}");
+    }
+    // What the server gets: the words of the generated text are fewer by the marker's.
+    let plain = lengths(&["--shared-system-prompt-length", "40"]);
+    let marked = lengths(&["--shared-system-prompt-length", "40", "--cache-bust", "system-suffix"]);
+    assert_eq!(plain, marked);
+    let own = lengths(&["--system-prompt", "be brief", "--cache-bust", "system-prefix"]);
+    assert!(own.0 > 85.0, "a text of the user's is not cut: {own:?}");
+    let said = bench.profile(
+        &["--mock=ttft=0,itl=0,osl=1", "--isl", "8", "--request-count", "1", "--cache-bust", "warmup-isolation-system"],
+        0,
+    );
+    assert!(said.contains("--cache-bust warmup-isolation-system: without a warmup nothing is marked"), "{said}");
+}

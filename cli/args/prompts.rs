@@ -103,7 +103,9 @@ pub(crate) struct Prompts {
     pub(crate) user_context: Option<u32>,
 
     /// Where a marker goes that differs each time a conversation is sent, so that no cache has it: none, system-prefix,
-    /// system-suffix, first-turn-prefix, first-turn-suffix [default: none]
+    /// system-suffix, first-turn-prefix, first-turn-suffix. With warmup-isolation-system or warmup-isolation-first-turn one
+    /// and the same marker goes before that text in the warmup alone, whose prompts the measurement then does not meet in a
+    /// cache. Generated texts are so much shorter that the length asked for holds [default: none]
     #[arg(help_heading = "Cache Bust", long, value_name = "WHERE", value_parser = choice::<CacheBust>)]
     pub(crate) cache_bust: Option<CacheBust>,
 

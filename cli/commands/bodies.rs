@@ -1,16 +1,18 @@
 //! The request bodies of a run: built from the dataset, or taken from where an earlier run kept them.
 
-use super::{Failure, cache_bust};
+use super::Failure;
+use super::cache_bust::{self, Marker};
+use super::pictures::Pictures;
 use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
 use crate::refusal::Refusal;
-use crate::values::CacheBust;
 use maser_datasets::file::Format;
 use maser_datasets::tokens::{Found, Tokenizer};
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, identity, synthetic};
 use maser_engine::clock::{self, Nanos};
 use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, RequestInfo};
-use maser_engine::plan::{History, Requests, RequestsBuilder, Turn};
+use maser_engine::plan::{History, Marks, Requests, RequestsBuilder, Turn, take_markers};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,22 +24,26 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// `marked`: the bodies hold a marker that is new every time a session is sent.
-    fn new(mut requests: Requests, summary: Summary, marked: bool) -> Self {
-        if marked {
-            requests.set_marked();
-        }
+    fn new(mut requests: Requests, summary: Summary, marks: Marks) -> Self {
+        requests.set_marks(marks);
         Self { requests: Arc::new(requests), summary }
     }
 
-    /// Each conversation's id and bodies, in the order of the dataset.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<&[u8]>)> {
+    /// Each conversation's id and bodies, in the order of the dataset. A marker is no part of a body until it is sent.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<Cow<'_, [u8]>>)> {
+        let body = |k: u32| {
+            let mut body = Cow::Borrowed(self.requests.body(k));
+            if self.requests.marks() != Marks::None {
+                take_markers(body.to_mut());
+            }
+            body
+        };
         let mut rows = log::requests_in(self.requests.table()).zip(0..).peekable();
         std::iter::from_fn(move || {
             let (first, k) = rows.next()?;
-            let mut bodies = vec![self.requests.body(k)];
+            let mut bodies = vec![body(k)];
             while let Some((_, k)) = rows.next_if(|(row, _)| row.turn > 0) {
-                bodies.push(self.requests.body(k));
+                bodies.push(body(k));
             }
             Some((first.conversation, bodies))
         })
@@ -79,19 +85,14 @@ fn full(dir: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
 struct Built {
     builder: RequestsBuilder,
     summary: Summary,
-    marked: bool,
+    marks: Marks,
 }
 
 impl Built {
     fn finish(self, dir: &Path) -> Result<Bodies, Failure> {
         let requests = self.builder.finish().map_err(full(dir))?;
-        Ok(Bodies::new(requests, self.summary, self.marked))
+        Ok(Bodies::new(requests, self.summary, self.marks))
     }
-}
-
-/// Whether bodies hold a marker that is new every time a session is sent.
-fn is_marked(config: &ProfileConfig) -> bool {
-    config.cache_bust != CacheBust::None
 }
 
 fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir: &Path) -> Result<Built, Failure> {
@@ -100,9 +101,14 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir:
     let kind = config.endpoint.kind;
     let how = (&config.replay, !config.tokenizer.chat_template);
     let (mut body, mut failed) = (Vec::new(), None);
-    let place = (config.cache_bust, config.replay.open == Loop::Strict);
+    let marker = Marker::new(config.cache_bust, config.replay.open == Loop::Strict, tokenizer.as_ref());
+    let spec = with_room(spec.clone(), marker, config.system_prompt.is_some());
+    let pictures = Pictures::of(config, &spec, tokenizer.as_ref())?;
     let built = spec.build(tokenizer.as_ref(), &mut |mut conversation| {
-        cache_bust::mark(&mut conversation, place, tokenizer.as_ref()).map_err(|unfit| Error(unfit.0))?;
+        pictures.put(&mut conversation);
+        if let Some(marker) = marker {
+            marker.put(&mut conversation).map_err(|unfit| Error(unfit.0))?;
+        }
         match add(&conversation, kind, &options, &mut builder, &mut body, how) {
             Ok(()) => Ok(()),
             Err(Unbuilt::Unfit(unfit)) => Err(Error(unfit.0)),
@@ -116,14 +122,29 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir:
     if let Some(e) = failed {
         return Err(full(dir)(e));
     }
-    let summary = built.map_err(|e| Refusal::new(e.0))?;
+    let mut summary = built.map_err(|e| Refusal::new(e.0))?;
+    summary.attached += pictures.len();
     if builder.is_empty() {
         return Err(Refusal::new("--input-file: no row is left to send after the filters").into());
     }
     if config.fixed_schedule == FixedSchedule::Yes {
         builder.sort_sessions();
     }
-    Ok(Built { builder, summary, marked: is_marked(config) })
+    Ok(Built { builder, summary, marks: cache_bust::marks(config.cache_bust) })
+}
+
+/// Generated texts leave room for the marker.
+fn with_room(spec: Spec, marker: Option<Marker>, given_system: bool) -> Spec {
+    match (spec, marker) {
+        (Spec::Synthetic(mut made), Some(marker)) => {
+            made.room = marker.room(made.prefix.makes_system(), given_system);
+            Spec::Synthetic(made)
+        }
+        (Spec::WithSystem { text, of }, marker) => {
+            Spec::WithSystem { text, of: Box::new(with_room(*of, marker, given_system)) }
+        }
+        (spec, _) => spec,
+    }
 }
 
 /// Where finished bodies are kept under what they were made of: the input's bytes, every setting that shows in them, and
@@ -132,7 +153,7 @@ struct Cache {
     dir: PathBuf,
     input: PathBuf,
     settings: String,
-    marked: bool,
+    marks: Marks,
 }
 
 /// Extensions of finished bodies, and of the files that say which of them a file as it was last seen has.
@@ -161,7 +182,7 @@ impl Cache {
             return Ok(None);
         }
         let settings = settings(config, spec, seeded)?;
-        Ok(Some(Self { dir, input, settings, marked: is_marked(config) }))
+        Ok(Some(Self { dir, input, settings, marks: cache_bust::marks(config.cache_bust) }))
     }
 
     /// The name of the file with the bodies, by the input's bytes; and of the one that leads there, by the input's stamps.
@@ -198,7 +219,7 @@ impl Cache {
     fn open(&self, key: &str) -> Option<Bodies> {
         let requests = Requests::open(&self.kept(key)).ok()?;
         let summary = serde_json::from_slice(requests.note()).ok()?;
-        (!requests.is_empty()).then(|| Bodies::new(requests, summary, self.marked))
+        (!requests.is_empty()).then(|| Bodies::new(requests, summary, self.marks))
     }
 
     /// Keeps the bodies, unless the input has changed since `key` was made: nobody knows then which bytes were read.
@@ -210,7 +231,7 @@ impl Cache {
         let note = serde_json::to_vec(&built.summary).unwrap_or_default();
         let requests = built.builder.finish_as(&self.kept(key), &note).map_err(full(&self.dir))?;
         self.remember(seen, key);
-        Ok(Bodies::new(requests, built.summary, self.marked))
+        Ok(Bodies::new(requests, built.summary, self.marks))
     }
 
     /// Where this cannot be written, the next run reads the input again, no more.

@@ -1,13 +1,14 @@
 //! `--cache-bust`: where in a conversation the marker goes that keeps a server from knowing it again.
 //!
-//! What is put in here is [`MARKER`]; each time a conversation is sent, the executor writes a marker of the same length in
-//! its place, one for all its turns.
+//! What is put in here is [`MARKER`]; as a body is sent, the executor makes of it what [`marks`] says.
 
 use crate::values::CacheBust;
+use maser_datasets::synthetic::Room;
 use maser_datasets::tokens::Tokenizer;
 use maser_datasets::{Context, Conversation, Turn};
 use maser_engine::endpoint::Unfit;
-use maser_engine::plan::MARKER;
+use maser_engine::plan::{MARKER, Marks};
+use maser_engine::record;
 use serde_json::{Value, json};
 
 /// A place in a text.
@@ -26,6 +27,16 @@ impl At {
         }
     }
 
+    /// Tokens of a marker and its blank line, in the mean.
+    fn tokens(self, tokenizer: &Tokenizer) -> u32 {
+        let one = |n: u64| {
+            let marker = record::marker(n, 0, n);
+            let marker = std::str::from_utf8(&marker).unwrap_or(MARKER);
+            tokenizer.count(&self.put("").replace(MARKER, marker)) as f64
+        };
+        ((0..SAMPLES).map(one).sum::<f64>() / SAMPLES as f64).round() as u32
+    }
+
     /// A list of content with the marker as a part of its own.
     fn put_part(self, parts: &mut Vec<Value>) {
         let part = json!({"type": "text", "text": MARKER});
@@ -36,44 +47,84 @@ impl At {
     }
 }
 
-/// Puts the marker into the conversation: into its system prompt if that is asked for and there is one, else into each
-/// turn that a request has nothing before; those are all if each is sent `alone`. Its tokens are counted with the input.
-///
-/// # Errors
-/// There is no place for it.
-pub(super) fn mark(
-    conversation: &mut Conversation,
-    (place, alone): (CacheBust, bool),
-    tokenizer: Option<&Tokenizer>,
-) -> Result<(), Unfit> {
-    let (system, at) = match place {
-        CacheBust::None => return Ok(()),
-        CacheBust::SystemPrefix => (true, At::Start),
-        CacheBust::SystemSuffix => (true, At::End),
-        CacheBust::FirstTurnPrefix => (false, At::Start),
-        CacheBust::FirstTurnSuffix => (false, At::End),
-    };
-    let tokens = tokenizer.map_or(0, |tokenizer| tokenizer.count(&At::Start.put("")) as u32);
-    if let Some(text) = conversation.system.as_mut().filter(|_| system) {
-        *text = at.put(text);
-        conversation.head_tokens = conversation.head_tokens.map(|n| n.saturating_add(tokens));
-        return Ok(());
+/// Markers are counted by this many of them: their twelve digits do not all come to as many tokens.
+const SAMPLES: u64 = 8;
+
+/// A marker, and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marker {
+    /// Into the system prompt, where there is one.
+    system: bool,
+    at: At,
+    /// Every turn is sent by itself.
+    alone: bool,
+    /// What it adds to an input in the mean, with its blank line. That of a warmup adds nothing to what is measured.
+    tokens: u32,
+}
+
+impl Marker {
+    /// What `--cache-bust` asks for; each turn of a conversation is sent `alone` or after those before it. Without a
+    /// tokenizer nothing is counted.
+    pub(super) fn new(place: CacheBust, alone: bool, tokenizer: Option<&Tokenizer>) -> Option<Self> {
+        let (system, at) = match place {
+            CacheBust::None => return None,
+            CacheBust::SystemPrefix | CacheBust::WarmupIsolationSystem => (true, At::Start),
+            CacheBust::SystemSuffix => (true, At::End),
+            CacheBust::FirstTurnPrefix | CacheBust::WarmupIsolationFirstTurn => (false, At::Start),
+            CacheBust::FirstTurnSuffix => (false, At::End),
+        };
+        let tokens = tokenizer.filter(|_| marks(place) == Marks::Session).map_or(0, |tokenizer| at.tokens(tokenizer));
+        Some(Self { system, at, alone, tokens })
     }
-    let whole = alone || conversation.context == Context::MessageArray;
-    for (k, turn) in conversation.turns.iter_mut().enumerate() {
-        if k > 0 && !whole && !turn.reset_context {
-            continue;
+
+    /// What generated texts leave free for it, so that the whole has the length asked for. A system prompt that the user
+    /// wrote, or a file, cannot be made shorter: there it comes on top, as with the reference.
+    pub(super) fn room(&self, makes_system: bool, given_system: bool) -> Room {
+        match (self.system, self.at) {
+            (true, _) if makes_system => Room::System(self.tokens),
+            (true, _) if given_system => Room::None,
+            (_, At::Start) => Room::FirstText(self.tokens),
+            (_, At::End) => Room::LastText(self.tokens),
         }
-        if !mark_turn(turn, system, at) {
-            return Err(Unfit(format!(
-                "--cache-bust: turn {} of session {} has no text that the marker could go to",
-                k + 1,
-                conversation.session_id
-            )));
-        }
-        turn.input_tokens = turn.input_tokens.map(|n| n.saturating_add(tokens));
     }
-    Ok(())
+
+    /// Puts the marker into the conversation: into its system prompt if that is asked for and there is one, else into each
+    /// turn that a request has nothing before. Its tokens are counted with the input.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub(super) fn put(&self, conversation: &mut Conversation) -> Result<(), Unfit> {
+        let Self { system, at, alone, tokens } = *self;
+        if let Some(text) = conversation.system.as_mut().filter(|_| system) {
+            *text = at.put(text);
+            conversation.head_tokens = conversation.head_tokens.map(|n| n.saturating_add(tokens));
+            return Ok(());
+        }
+        let whole = alone || conversation.context == Context::MessageArray;
+        for (k, turn) in conversation.turns.iter_mut().enumerate() {
+            if k > 0 && !whole && !turn.reset_context {
+                continue;
+            }
+            if !mark_turn(turn, system, at) {
+                return Err(Unfit(format!(
+                    "--cache-bust: turn {} of session {} has no text that the marker could go to",
+                    k + 1,
+                    conversation.session_id
+                )));
+            }
+            turn.input_tokens = turn.input_tokens.map(|n| n.saturating_add(tokens));
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of the markers as bodies are sent.
+pub(super) fn marks(place: CacheBust) -> Marks {
+    match place {
+        CacheBust::None => Marks::None,
+        CacheBust::WarmupIsolationSystem | CacheBust::WarmupIsolationFirstTurn => Marks::Warmup,
+        _ => Marks::Session,
+    }
 }
 
 fn mark_turn(turn: &mut Turn, system: bool, at: At) -> bool {
@@ -124,8 +175,12 @@ mod tests {
         }
     }
 
+    fn mark(conversation: &mut Conversation, place: CacheBust, alone: bool) -> Result<(), Unfit> {
+        Marker::new(place, alone, None).map_or(Ok(()), |marker| marker.put(conversation))
+    }
+
     fn marked(mut conversation: Conversation, place: CacheBust) -> Conversation {
-        mark(&mut conversation, (place, false), None).unwrap();
+        mark(&mut conversation, place, false).unwrap();
         conversation
     }
 
@@ -148,8 +203,10 @@ mod tests {
             (Some(&*format!("x\n\n{MARKER}")), vec!["a", "b"])
         );
         assert_eq!(texts(&of(CacheBust::SystemPrefix, None)), [start.as_str(), "b"], "without one, the first turn");
+        assert_eq!(texts(&of(CacheBust::WarmupIsolationSystem, None)), [start.as_str(), "b"]);
+        assert_eq!(texts(&of(CacheBust::WarmupIsolationFirstTurn, Some("x"))), [start.as_str(), "b"]);
         let mut alone = conversation(turns(), None);
-        mark(&mut alone, (CacheBust::FirstTurnSuffix, true), None).unwrap();
+        mark(&mut alone, CacheBust::FirstTurnSuffix, true).unwrap();
         assert_eq!(texts(&alone), [end.as_str(), &format!("b\n\n{MARKER}")]);
         let mut array = conversation(turns(), None);
         array.context = Context::MessageArray;
@@ -171,8 +228,21 @@ mod tests {
             turn(json!([{"role": "tool", "content": "x"}])),
             vec![Turn { payload: Some(json!({})), ..Turn::default() }],
         ] {
-            let refused = mark(&mut conversation(turns, None), (CacheBust::SystemPrefix, false), None);
+            let refused = mark(&mut conversation(turns, None), CacheBust::SystemPrefix, false);
             assert!(refused.is_err_and(|unfit| unfit.0.starts_with("--cache-bust: turn 1 of session s has no text")));
         }
+    }
+
+    #[test]
+    fn generated_texts_make_room_where_the_marker_goes() {
+        let tokenizer = Tokenizer::builtin();
+        let room = |place, made, given| Marker::new(place, false, Some(&tokenizer)).unwrap().room(made, given);
+        let Room::System(tokens) = room(CacheBust::SystemPrefix, true, false) else { panic!("the system prompt's") };
+        assert!((8..=16).contains(&tokens), "{tokens}");
+        assert_eq!(room(CacheBust::SystemSuffix, false, true), Room::None, "the user's own text stays as it is");
+        assert!(matches!(room(CacheBust::SystemPrefix, false, false), Room::FirstText(n) if n == tokens));
+        assert!(matches!(room(CacheBust::FirstTurnSuffix, true, true), Room::LastText(n) if n.abs_diff(tokens) < 3));
+        assert_eq!(room(CacheBust::WarmupIsolationFirstTurn, false, false), Room::FirstText(0));
+        assert!(Marker::new(CacheBust::None, false, Some(&tokenizer)).is_none());
     }
 }

@@ -6,6 +6,7 @@ mod control;
 pub(crate) mod dataset;
 pub(crate) mod metrics;
 mod mock;
+mod pictures;
 mod prepare;
 pub(crate) mod profile;
 pub(crate) mod report;

@@ -417,7 +417,8 @@ fn response_field(kind: EndpointKind, extra: &mut Map<String, Value>) -> Result<
         None => Ok(None),
         Some(Value::String(path)) if path == "text" => Ok(None),
         Some(Value::String(path)) => ResponseField::parse(&path)
-            .map(Some)
+            // A template's path is meant; a raw body's answer may have other forms beside the one that is named.
+            .map(|field| Some(if kind == EndpointKind::Raw { field.or_anything() } else { field }))
             .map_err(|why| Refusal::new(format!("--extra-inputs response_field: {why}"))),
         Some(other) => Err(Refusal::new(format!("--extra-inputs response_field: {other} is no path"))),
     }

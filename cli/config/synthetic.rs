@@ -93,6 +93,7 @@ impl Synthetic {
             batch: typed.batch.unwrap_or(1),
             source: typed.corpus.unwrap_or_default(),
             prefix: prefix(typed)?,
+            room: synthetic::Room::default(),
             rankings,
             images: media.images,
             audio: media.audio,

@@ -52,6 +52,17 @@ pub(crate) enum CacheBust {
     FirstTurnPrefix,
     /// After it.
     FirstTurnSuffix,
+    /// Before the system prompt of warmup requests, the same for all, and nowhere else.
+    WarmupIsolationSystem,
+    /// Before the first turn of them.
+    WarmupIsolationFirstTurn,
+}
+
+impl CacheBust {
+    /// Whether only requests of a warmup are marked.
+    pub(crate) fn is_for_warmup(self) -> bool {
+        matches!(self, Self::WarmupIsolationSystem | Self::WarmupIsolationFirstTurn)
+    }
 }
 
 impl Choice for CacheBust {
@@ -61,8 +72,8 @@ impl Choice for CacheBust {
         ("system-suffix", Some(Self::SystemSuffix)),
         ("first-turn-prefix", Some(Self::FirstTurnPrefix)),
         ("first-turn-suffix", Some(Self::FirstTurnSuffix)),
-        ("warmup-isolation-system", None),
-        ("warmup-isolation-first-turn", None),
+        ("warmup-isolation-system", Some(Self::WarmupIsolationSystem)),
+        ("warmup-isolation-first-turn", Some(Self::WarmupIsolationFirstTurn)),
     ];
 }
 

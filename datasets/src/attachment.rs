@@ -78,6 +78,14 @@ fn find(content: &str, file: &Path) -> PathBuf {
     path
 }
 
+/// A picture as it stands in a body: `data:image/png;base64,…`, the bytes as they are.
+///
+/// # Errors
+/// It is none that servers take; the text completes a sentence about it.
+pub fn image_data_url(bytes: &[u8]) -> Result<String, &'static str> {
+    encode(bytes, Kind::Image)
+}
+
 fn encode(bytes: &[u8], kind: Kind) -> Result<String, &'static str> {
     let mime = sniff(bytes);
     match (kind, mime) {

@@ -51,6 +51,7 @@ pub mod tokens;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+pub use attachment::image_data_url;
 pub use error::Error;
 pub use tokens::Tokenizer;
 

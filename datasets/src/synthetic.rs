@@ -40,6 +40,8 @@ pub struct Options {
     pub source: Source,
     /// What all conversations, or many of them, begin with.
     pub prefix: Prefix,
+    /// What is left free in them.
+    pub room: Room,
     /// A query and passages instead of prompts.
     pub rankings: Option<rankings::Options>,
     /// Images of each turn.
@@ -62,11 +64,48 @@ impl Default for Options {
             batch: 1,
             source: Source::default(),
             prefix: Prefix::default(),
+            room: Room::default(),
             rankings: None,
             images: None,
             audio: None,
             video: None,
             seed: 0,
+        }
+    }
+}
+
+/// Tokens that a text is made shorter by, since as many are put in before it is sent. At least one is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Nothing is put in.
+    #[default]
+    None,
+    /// In the system prompt that all conversations share.
+    System(u32),
+    /// In the first text of each first turn.
+    FirstText(u32),
+    /// In the last text of it.
+    LastText(u32),
+}
+
+impl Room {
+    /// The tokens to make of a system prompt.
+    fn in_system(self, tokens: u32) -> u32 {
+        match self {
+            Self::System(room) => tokens.saturating_sub(room).max(1),
+            _ => tokens,
+        }
+    }
+
+    /// Shortens the text of a first turn that it is for.
+    fn take_from(self, texts: &mut [u32]) {
+        let (text, room) = match self {
+            Self::FirstText(room) => (texts.first_mut(), room),
+            Self::LastText(room) => (texts.last_mut(), room),
+            Self::None | Self::System(_) => return,
+        };
+        if let Some(tokens) = text {
+            *tokens = tokens.saturating_sub(room).max(1);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a run will do, complete before the first byte: immutable, shared by all threads.
 
+mod marker;
 mod requests;
 
 use crate::clock::Nanos;
@@ -9,6 +10,7 @@ use maser_datasets::seed::child;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use marker::{MARKER, Marks, put_marker, put_warmup, take_markers};
 pub use requests::{History, Requests, RequestsBuilder, Turn};
 
 /// A whole run.
@@ -267,20 +269,6 @@ pub struct Target {
     pub headers: Vec<(String, String)>,
 }
 
-/// What stands in a body where every session has a marker of its own, of the same length: `[rid:`, twelve hexadecimal
-/// digits, `]`.
-pub const MARKER: &str = "[rid:------------]";
-
-/// Writes `marker` over every [`MARKER`] of a body.
-pub fn put_marker(body: &mut [u8], marker: &[u8; MARKER.len()]) {
-    let mut from = 0;
-    while let Some(at) = memchr::memmem::find(body.get(from..).unwrap_or_default(), MARKER.as_bytes()) {
-        let (start, end) = (from + at, from + at + MARKER.len());
-        body[start..end].copy_from_slice(marker);
-        from = end;
-    }
-}
-
 /// What is kept of each response beside its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capture {
@@ -295,14 +283,6 @@ pub struct Capture {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_marker_of_a_body_is_overwritten_and_nothing_else() {
-        let mut body = format!("{MARKER}a{MARKER}{MARKER}[rid:-----------][rid:").into_bytes();
-        put_marker(&mut body, b"[rid:0123456789ab]");
-        let marked = "[rid:0123456789ab]a[rid:0123456789ab][rid:0123456789ab][rid:-----------][rid:";
-        assert_eq!(String::from_utf8(body).unwrap(), marked);
-    }
 
     #[test]
     fn a_shuffle_has_every_session_once_a_round_and_rounds_differ() {

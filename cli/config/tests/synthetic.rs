@@ -143,7 +143,10 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "--rankings-passages-stddev 2 --endpoint-type nim_rankings",
             "--rankings-passages-stddev needs a mean to spread around",
         ),
-        ("--cache-bust warmup_isolation_system", "--cache-bust warmup_isolation_system: not supported yet"),
+        (
+            "--cache-bust warmup_isolation_system --endpoint-type embeddings",
+            "--cache-bust warmup-isolation-system: it is for chat, responses and messages; embeddings has no place",
+        ),
         (
             "--cache-bust system_prefix --endpoint-type completions",
             "--cache-bust system-prefix: it is for chat, responses and messages; completions has no place",
@@ -188,6 +191,10 @@ fn what_has_no_effect_is_noted() {
         ("--conversation-turn-delay-ratio 5", "--conversation-turn-delay-ratio has no effect"),
         ("--tokenizer-trust-remote-code", "--tokenizer-trust-remote-code has no effect"),
         ("--apply-chat-template", "--apply-chat-template has no effect: the tokenizer has no chat template"),
+        (
+            "--cache-bust warmup-isolation-system",
+            "--cache-bust warmup-isolation-system: without a warmup nothing is marked",
+        ),
     ] {
         let config = run(&format!("{MODEL} {words}"));
         assert!(config.notes.len() == 1 && config.notes[0].starts_with(said), "{words}: {:?}", config.notes);

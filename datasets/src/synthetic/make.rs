@@ -73,7 +73,7 @@ impl<'a> Workshop<'a> {
             options,
             tokenizer,
             prefixes: options.prefix.make_pool(options.seed, &texts, workers)?,
-            system: options.prefix.make_system(options.seed, &texts)?,
+            system: options.prefix.make_system(options.seed, options.room, &texts)?,
             texts,
             overhead: Overhead::measure(tokenizer),
             gallery: options.images.as_ref().map(images::Gallery::open).transpose()?,

@@ -80,7 +80,7 @@ impl<'a> Plans<'a> {
     }
 
     fn turn(&mut self, first: bool) -> TurnPlan {
-        let (tokens, osl) = match &self.options.rankings {
+        let (mut tokens, osl) = match &self.options.rankings {
             Some(rankings) => (rankings.draw(&mut self.rankings), None),
             None => {
                 let around = self.shop.overhead.around(first);
@@ -88,6 +88,9 @@ impl<'a> Plans<'a> {
                 (isl, osl)
             }
         };
+        if first {
+            self.options.room.take_from(&mut tokens);
+        }
         let pool = u64::from(self.options.prefix.pool_size());
         TurnPlan {
             texts: tokens.into_iter().map(|tokens| (tokens, self.texts.bits())).collect(),

@@ -1,5 +1,6 @@
 //! What conversations begin with: prefixes that many share, a system prompt that all do, a context of their own.
 
+use super::Room;
 use crate::Error;
 use crate::corpus::Counted;
 use crate::lengths::Lengths;
@@ -43,6 +44,11 @@ impl Prefix {
         }
     }
 
+    /// Whether there is a system prompt among it.
+    pub fn makes_system(&self) -> bool {
+        matches!(self, Self::Messages { system: Some(_), .. })
+    }
+
     /// Tokens before a prompt within the same text.
     pub(super) fn pooled(&self) -> u32 {
         match self {
@@ -74,8 +80,8 @@ impl Prefix {
     }
 
     /// The system prompt that all conversations share.
-    pub(super) fn make_system(&self, seed: u64, texts: &Texts) -> Result<Option<String>, Error> {
+    pub(super) fn make_system(&self, seed: u64, room: Room, texts: &Texts) -> Result<Option<String>, Error> {
         let Self::Messages { system: Some(tokens), .. } = self else { return Ok(None) };
-        texts.text(*tokens, &mut Stream::new(seed, "dataset.prompt.system")).map(|made| Some(made.text))
+        texts.text(room.in_system(*tokens), &mut Stream::new(seed, "dataset.prompt.system")).map(|made| Some(made.text))
     }
 }

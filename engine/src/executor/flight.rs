@@ -408,16 +408,18 @@ impl Fold<'_> {
     }
 
     fn payload(&mut self, data: &[u8]) {
-        match self.read(data) {
+        let mut made = Vec::new();
+        match self.read(data, &mut made) {
             Ok(reading) => self.reading(&reading),
             Err(_) => self.odd_payload(data),
         }
     }
 
-    fn read<'d>(&self, data: &'d [u8]) -> Result<Reading<'d>, Unreadable> {
+    /// Reads a payload; `made` keeps what a path's expression makes of it, and stays without room where there is none.
+    fn read<'d>(&self, data: &'d [u8], made: &'d mut Vec<u8>) -> Result<Reading<'d>, Unreadable> {
         match &self.kept.field {
             None => self.kind.read(data),
-            Some(field) => field.read(data),
+            Some(field) => field.read(data, made),
         }
     }
 
@@ -430,11 +432,12 @@ impl Fold<'_> {
         }
         let lines =
             || data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
-        if lines().count() < 2 || lines().any(|line| self.read(line).is_err()) {
+        if lines().count() < 2 || lines().any(|line| self.read(line, &mut Vec::new()).is_err()) {
             return self.fail(Outcome::Malformed, data);
         }
         for line in lines() {
-            if let Ok(reading) = self.read(line) {
+            let mut made = Vec::new();
+            if let Ok(reading) = self.read(line, &mut made) {
                 self.reading(&reading);
             }
         }

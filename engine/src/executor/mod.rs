@@ -17,7 +17,7 @@ mod timers;
 use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Wire};
-use crate::plan::{Plan, Reuse, Sampler, put_marker};
+use crate::plan::{Marks, Plan, Reuse, Sampler, put_marker, put_warmup, take_markers};
 use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
@@ -226,15 +226,23 @@ impl<W: Wire> Executor<W> {
         let (requests, request) = (&self.plan.requests, flight.credit.request);
         if flight.session != NONE {
             self.sessions.get(flight.session).body(requests, request, &mut self.body);
-        } else if requests.is_marked() {
+        } else if requests.marks() != Marks::None {
             self.body.clear();
             self.body.extend_from_slice(requests.body(request));
         } else {
             return false;
         }
-        if requests.is_marked() {
-            let marker = record::marker(self.plan.run_key, flight.record.phase, flight.record.session);
-            put_marker(&mut self.body, &marker);
+        let phase = flight.record.phase;
+        match requests.marks() {
+            Marks::None => {}
+            Marks::Session => {
+                let marker = record::marker(self.plan.run_key, phase, flight.record.session);
+                put_marker(&mut self.body, &marker);
+            }
+            Marks::Warmup if self.plan.phases.get(usize::from(phase)).is_some_and(|phase| phase.warmup) => {
+                put_warmup(&mut self.body);
+            }
+            Marks::Warmup => take_markers(&mut self.body),
         }
         true
     }

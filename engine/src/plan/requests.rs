@@ -14,6 +14,7 @@
 //! ```
 //! Numbers are in the machine's own byte order: such a file stays where it was made.
 
+use super::Marks;
 use crate::clock::Nanos;
 use crate::endpoint::Splice;
 use crate::log::{self, RequestInfo};
@@ -149,18 +150,18 @@ pub struct Requests {
     sessions: Column<Session>,
     table: Column<u8>,
     note: Column<u8>,
-    marked: bool,
+    marks: Marks,
 }
 
 impl Requests {
-    /// Says that bodies have [`MARKER`](super::MARKER) in them, to be overwritten each time one is sent.
-    pub fn set_marked(&mut self) {
-        self.marked = true;
+    /// Says what becomes of the [`MARKER`](super::MARKER)s in the bodies each time one is sent.
+    pub fn set_marks(&mut self, marks: Marks) {
+        self.marks = marks;
     }
 
-    /// Whether bodies have [`MARKER`](super::MARKER) in them.
-    pub fn is_marked(&self) -> bool {
-        self.marked
+    /// What becomes of the [`MARKER`](super::MARKER)s in the bodies.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     fn map(&self) -> &[u8] {
@@ -210,7 +211,7 @@ impl Requests {
             sessions: mapped(sessions),
             table: mapped(table),
             note: mapped(note),
-            marked: false,
+            marks: Marks::None,
         })
     }
 
@@ -422,7 +423,7 @@ impl RequestsBuilder {
             sessions: Column::Owned(self.sessions),
             table: Column::Owned(self.table),
             note: Column::Owned(Vec::new()),
-            marked: false,
+            marks: Marks::None,
         })
     }
 
