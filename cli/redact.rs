@@ -61,6 +61,26 @@ pub(crate) fn fields(fields: &Map<String, Value>) -> Map<String, Value> {
     fields.iter().map(shown).collect()
 }
 
+/// The texts among body fields that are secrets, at any depth: as they stand in JSON, and where that differs as they are.
+pub(crate) fn secrets(fields: &Map<String, Value>) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for (name, value) in fields {
+        match value {
+            Value::Object(inner) => found.extend(secrets(inner)),
+            Value::String(text) if is_sensitive_field(name) => {
+                let quoted = value.to_string();
+                let escaped = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+                found.push(escaped.as_bytes().to_vec());
+                if escaped != text {
+                    found.push(text.as_bytes().to_vec());
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 /// A URL without the credentials in it: what stands before an `@`, and query parameters that look like keys.
 pub(crate) fn url(text: &str) -> String {
     let (head, query) = match text.split_once('?') {

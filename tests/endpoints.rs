@@ -370,3 +370,18 @@ fn any_jmespath_leads_to_the_output() {
         assert_eq!((run.avg("output_sequence_length"), run.avg("error_request_count")), (Some(8.0), None));
     }
 }
+
+#[test]
+fn no_file_shows_a_secret_of_a_body() {
+    let secret = r#"--extra-inputs={"api_key":"s\"ekret","nested":{"token":"sekret2"}}"#;
+    let run = Run::of("", &[secret, "--export-level", "raw", "-v"], &[]);
+    let mut seen = 0;
+    for file in std::fs::read_dir(run.dir.path().join("run")).unwrap().flatten().filter(|file| file.path().is_file()) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("ekret"), "{}", file.path().display());
+        seen += usize::from(text.contains("<redacted>"));
+    }
+    assert!(seen >= 4 && !run.stderr.contains("ekret"), "{seen} files\n{}", run.stderr);
+    assert_eq!(exchanges(&run)[0]["payload"]["nested"]["token"], "<redacted>");
+}

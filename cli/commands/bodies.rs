@@ -4,6 +4,7 @@ use super::Failure;
 use super::cache_bust::{self, Marker};
 use super::pictures::Pictures;
 use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
+use crate::redact;
 use crate::refusal::Refusal;
 use maser_datasets::file::Format;
 use maser_datasets::tokens::{Found, Tokenizer};
@@ -32,7 +33,7 @@ impl Bodies {
     /// Each conversation's id and bodies, in the order of the dataset. A marker is no part of a body until it is sent.
     pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<Cow<'_, [u8]>>)> {
         let body = |k: u32| {
-            let mut body = Cow::Borrowed(self.requests.body(k));
+            let mut body = self.requests.shown(self.requests.body(k));
             if self.requests.marks() != Marks::None {
                 take_markers(body.to_mut());
             }
@@ -57,6 +58,14 @@ impl Bodies {
 
 /// The bodies of the run: from the cache if they are there, else built, into an arena that lies in `dir` or is kept.
 pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
+    let mut bodies = found_or_built(config, seed, dir)?;
+    if let Some(requests) = Arc::get_mut(&mut bodies.requests) {
+        requests.set_secrets(redact::secrets(&config.endpoint.extra));
+    }
+    Ok(bodies)
+}
+
+fn found_or_built(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
     let spec = spec(config, seed);
     let Some(cache) = Cache::of(config, &spec)? else {
         return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?, dir)?.finish(dir);

@@ -351,7 +351,7 @@ impl<W: Wire> Executor<W> {
             let request = flight.record.request;
             // What the session says so far is what it said when this turn went: the answer joins it below.
             let body = if self.compose(slot) { &self.body } else { self.plan.requests.body(request) };
-            put_part(&mut self.payload, part::SENT, body);
+            put_part(&mut self.payload, part::SENT, &self.plan.requests.shown(body));
         }
         let flight = &mut self.flights[slot as usize];
         let counters = self.ends.progress.phase(phase);

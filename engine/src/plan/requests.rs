@@ -20,12 +20,16 @@ use crate::endpoint::Splice;
 use crate::log::{self, RequestInfo};
 use bytemuck::{Pod, Zeroable};
 use memmap2::Mmap;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// The first bytes of a kept file's foot; the last is the format's version.
 const MAGIC: u64 = u64::from_ne_bytes(*b"MASERRQ\x01");
+
+/// What stands in a secret's place.
+const REDACTED: &[u8] = b"<redacted>";
 
 /// Rows of the request table in one block of the log.
 const TABLE_BLOCK: u32 = 4096;
@@ -151,6 +155,7 @@ pub struct Requests {
     table: Column<u8>,
     note: Column<u8>,
     marks: Marks,
+    secrets: Vec<Vec<u8>>,
 }
 
 impl Requests {
@@ -162,6 +167,26 @@ impl Requests {
     /// What becomes of the [`MARKER`](super::MARKER)s in the bodies.
     pub fn marks(&self) -> Marks {
         self.marks
+    }
+
+    /// Says which bytes the bodies hold that no file may show. An empty one is none.
+    pub fn set_secrets(&mut self, mut secrets: Vec<Vec<u8>>) {
+        secrets.retain(|secret| !secret.is_empty());
+        self.secrets = secrets;
+    }
+
+    /// A body as it may be written to a file: secrets have `<redacted>` in their place.
+    pub fn shown<'a>(&self, body: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut shown = Cow::Borrowed(body);
+        for secret in &self.secrets {
+            let mut from = 0;
+            while let Some(at) = shown.get(from..).and_then(|rest| memchr::memmem::find(rest, secret)) {
+                let start = from + at;
+                shown.to_mut().splice(start..start + secret.len(), REDACTED.iter().copied());
+                from = start + REDACTED.len();
+            }
+        }
+        shown
     }
 
     fn map(&self) -> &[u8] {
@@ -212,6 +237,7 @@ impl Requests {
             table: mapped(table),
             note: mapped(note),
             marks: Marks::None,
+            secrets: Vec::new(),
         })
     }
 
@@ -424,6 +450,7 @@ impl RequestsBuilder {
             table: Column::Owned(self.table),
             note: Column::Owned(Vec::new()),
             marks: Marks::None,
+            secrets: Vec::new(),
         })
     }
 
