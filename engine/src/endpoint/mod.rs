@@ -38,6 +38,7 @@ pub use usage::Usage;
 
 use maser_datasets::{Context, Conversation, Turn};
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 use std::fmt;
 
 /// The endpoint types.
@@ -376,18 +377,21 @@ impl Kind {
     /// It cannot be read.
     #[inline]
     pub fn read<'a>(self, json: &'a [u8]) -> Result<Reading<'a>, Unreadable> {
-        // Filled where it lies: a reading is some hundred bytes, and moving it costs as much as reading a short event.
-        let mut result = Ok(Reading::default());
-        if let Ok(reading) = &mut result {
-            let read = match self {
-                Self::Chat => chat::read(json, reading),
-                other => (other.facts().read)(json, reading),
-            };
-            if let Err(unreadable) = read {
-                result = Err(unreadable);
-            }
+        let mut reading = Reading::default();
+        self.read_into(json, &mut reading).map(|()| reading)
+    }
+
+    /// The same into a fresh reading where it lies: it is some hundred bytes, and moving it costs as much as reading a
+    /// short event.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[inline]
+    pub fn read_into<'a>(self, json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+        match self {
+            Self::Chat => chat::read(json, reading),
+            other => (other.facts().read)(json, reading),
         }
-        result
     }
 }
 
@@ -485,35 +489,27 @@ const INLINE: usize = 8;
 
 /// A short list of slices that are not empty; it allocates only beyond eight.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fragments<'a> {
-    /// Filled from the front; empty where free.
-    inline: [&'a [u8]; INLINE],
-    more: Vec<&'a [u8]>,
-}
+pub struct Fragments<'a>(SmallVec<[&'a [u8]; INLINE]>);
 
 impl<'a> Fragments<'a> {
     /// Appends `raw` unless it is empty.
     #[inline]
     pub fn push(&mut self, raw: &'a [u8]) {
-        if raw.is_empty() {
-            return;
-        }
-        match self.inline.iter_mut().find(|slot| slot.is_empty()) {
-            Some(slot) => *slot = raw,
-            None => self.more.push(raw),
+        if !raw.is_empty() {
+            self.0.push(raw);
         }
     }
 
     /// The slices in order.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.inline.iter().chain(&self.more).copied().take_while(|raw| !raw.is_empty())
+        self.0.iter().copied()
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.inline.first().is_none_or(|raw| raw.is_empty())
+        self.0.is_empty()
     }
 }
 

@@ -408,18 +408,19 @@ impl Fold<'_> {
     }
 
     fn payload(&mut self, data: &[u8]) {
-        let mut made = Vec::new();
-        match self.read(data, &mut made) {
-            Ok(reading) => self.reading(&reading),
+        let (mut made, mut reading) = (Vec::new(), Reading::default());
+        match self.read(data, &mut made, &mut reading) {
+            Ok(()) => self.reading(&reading),
             Err(_) => self.odd_payload(data),
         }
     }
 
     /// Reads a payload; `made` keeps what a path's expression makes of it, and stays without room where there is none.
-    fn read<'d>(&self, data: &'d [u8], made: &'d mut Vec<u8>) -> Result<Reading<'d>, Unreadable> {
+    #[inline]
+    fn read<'d>(&self, data: &'d [u8], made: &'d mut Vec<u8>, reading: &mut Reading<'d>) -> Result<(), Unreadable> {
         match &self.kept.field {
-            None => self.kind.read(data),
-            Some(field) => field.read(data, made),
+            None => self.kind.read_into(data, reading),
+            Some(field) => field.read(data, made).map(|read| *reading = read),
         }
     }
 
@@ -432,12 +433,13 @@ impl Fold<'_> {
         }
         let lines =
             || data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
-        if lines().count() < 2 || lines().any(|line| self.read(line, &mut Vec::new()).is_err()) {
+        let is_readable = |line| self.read(line, &mut Vec::new(), &mut Reading::default()).is_ok();
+        if lines().count() < 2 || !lines().all(is_readable) {
             return self.fail(Outcome::Malformed, data);
         }
         for line in lines() {
-            let mut made = Vec::new();
-            if let Ok(reading) = self.read(line, &mut made) {
+            let (mut made, mut reading) = (Vec::new(), Reading::default());
+            if self.read(line, &mut made, &mut reading).is_ok() {
                 self.reading(&reading);
             }
         }

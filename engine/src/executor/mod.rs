@@ -16,7 +16,7 @@ mod timers;
 
 use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
-use crate::net::{ConnId, Events, Next, Part, Wire};
+use crate::net::{ConnId, Events, Next, Part, Sent, Wire};
 use crate::plan::{Marks, Plan, Reuse, Sampler, put_marker, put_warmup, take_markers};
 use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
@@ -264,7 +264,11 @@ impl<W: Wire> Executor<W> {
             (record::request_id(key, phase, seq), record::correlation_id(key, phase, session));
         let head = self.targets.head(flight.record.target).patch(request_id, session_id, body.len());
         let bytes = (head.len() + body.len()) as u32;
-        let result = self.wire.send(conn, head, body);
+        // What has a planned time goes at once; what follows an answer may wait for its like.
+        let result = match flight.record.has(flag::SCHEDULED) {
+            true => self.wire.send(conn, head, body).map(Some),
+            false => self.wire.send_soon(conn, head, body),
+        };
         let record = &mut flight.record;
         record.local_port = port;
         if served > 0 {
@@ -273,10 +277,8 @@ impl<W: Wire> Executor<W> {
         match result {
             Ok(sent) => {
                 record.bytes_sent = bytes;
-                record.sent = sent.first;
-                if let Some(last) = sent.last {
-                    record.send_end = last;
-                    self.arm_cut(slot, last);
+                if let Some(sent) = sent {
+                    self.note_sent(slot, sent);
                 }
             }
             Err(e) => {
@@ -284,6 +286,15 @@ impl<W: Wire> Executor<W> {
                 self.drop_conn(conn);
                 self.broken(slot, idled, &Err(e), now);
             }
+        }
+    }
+
+    fn note_sent(&mut self, slot: u32, sent: Sent) {
+        let record = &mut self.flights[slot as usize].record;
+        record.sent = sent.first;
+        if let Some(last) = sent.last {
+            record.send_end = last;
+            self.arm_cut(slot, last);
         }
     }
 
@@ -449,11 +460,20 @@ impl<W: Wire> Executor<W> {
     /// After an event: starts what can start, and says when a turn is wanted.
     fn settle(&mut self, at: Instant) -> Instant {
         self.seat_waiting(at);
-        if self.next_start() <= at {
-            self.release(at);
+        if let Some(now) = self.can_start(at) {
+            self.release(now);
         }
         // With nothing in flight, or a closed loop short of credits, the timing core may have something to do.
         if self.shards[self.current].is_short() || self.in_flight() == 0 { at } else { self.next() }
+    }
+
+    /// The time, if a request can start by now. What happened at `at` may be told some time later.
+    fn can_start(&self, at: Instant) -> Option<Instant> {
+        match self.next_start() {
+            Instant::NEVER => None,
+            start if start <= at => Some(at),
+            start => Some(self.wire.now()).filter(|&now| start <= now),
+        }
     }
 
     fn next(&self) -> Instant {
@@ -592,7 +612,7 @@ impl<W: Wire> Events for Executor<W> {
                     flight.prefilling = false;
                     self.shards[flight.record.phase as usize].free_prefill(at);
                 }
-                return if self.next_start() <= at { self.settle(at) } else { self.next() };
+                return if self.can_start(at).is_some() { self.settle(at) } else { self.next() };
             }
             Advance::Done { reusable } => {
                 // An answer before the end of its request: the rest of the request would come before the next one.
@@ -607,6 +627,12 @@ impl<W: Wire> Events for Executor<W> {
             }
         }
         self.settle(at)
+    }
+
+    fn sent(&mut self, conn: ConnId, sent: Sent) -> Instant {
+        let Some(State::Busy(slot)) = self.pool.get(conn).map(|c| c.state) else { return Instant::NEVER };
+        self.note_sent(slot, sent);
+        self.timers.next()
     }
 
     fn flushed(&mut self, conn: ConnId, at: Instant) -> Instant {

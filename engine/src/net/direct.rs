@@ -1,12 +1,17 @@
 //! The wire of sockets on a ring of our own: multishot receives into shared buffers, no task and no buffer a connection.
 //!
 //! One receive is armed for the life of a connection; the kernel picks a buffer for each completion and posts it, so that
-//! a read costs neither a submission nor a wake-up of a task. Sends are direct system calls, as on the runtime's wire.
-//! Completions are taken and told in one pass over the queue; the parts take turns between passes.
+//! a read costs neither a submission nor a wake-up of a task. Completions are taken and told in one pass over the queue; the
+//! parts take turns between passes. What a pass brings bears one time, that of the pass: it was there before the first of it
+//! was told.
+//!
+//! Sends are direct system calls, as on the runtime's wire. Those that need not go at once (in a closed loop, what follows an
+//! answer) gather during a pass and are handed over by the ring, up to 16 with one system call.
 //!
 //! The kernel must be 6.1 or later (single issuer, deferred task work, multishot receive, buffer rings); [`refusal`]
 //! tries.
 
+use super::gather::Gathered;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
 use super::socket::{JOIN, send_now};
 use super::{ConnId, Events, Sent, Wire};
@@ -15,8 +20,9 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use memmap2::MmapMut;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
@@ -38,9 +44,6 @@ const BUFFER: usize = 16 * 1024;
 
 /// The group the kernel takes receive buffers from.
 const GROUP: u16 = 0;
-
-/// Completions taken off the queue at a time.
-const BATCH: usize = 64;
 
 /// Why such a ring cannot be had here, as a sentence part; `None` if it can. Found out by trying: an old kernel, seccomp,
 /// the sysctl and RLIMIT_MEMLOCK all show.
@@ -67,6 +70,13 @@ pub struct Ring {
     wanted: Cell<Instant>,
     /// Room to put a request together in.
     joined: RefCell<Vec<u8>>,
+    /// Sends that wait, and those that were handed over last and are being told.
+    gathered: RefCell<Gathered>,
+    handed: RefCell<Gathered>,
+    /// Completions of the pass under way that have not been told yet.
+    untold: RefCell<VecDeque<cqueue::Entry>>,
+    /// When the pass under way began; unset between passes.
+    passing: Cell<Instant>,
 }
 
 /// One wire's owner and its connections' sockets, by slot.
@@ -121,6 +131,7 @@ enum Op {
     Room = 2,
     Bell = 3,
     Cancel = 4,
+    Send = 5,
 }
 
 const OP_BITS: u32 = 3;
@@ -135,7 +146,8 @@ fn untag(data: u64) -> (Op, u32) {
         1 => Op::Receive,
         2 => Op::Room,
         3 => Op::Bell,
-        _ => Op::Cancel,
+        4 => Op::Cancel,
+        _ => Op::Send,
     };
     (op, (data >> OP_BITS) as u32)
 }
@@ -154,6 +166,10 @@ impl Ring {
             bell,
             wanted: Cell::new(Instant::NEVER),
             joined: RefCell::new(Vec::with_capacity(JOIN)),
+            gathered: RefCell::default(),
+            handed: RefCell::default(),
+            untold: RefCell::default(),
+            passing: Cell::new(Instant::UNSET),
         })
     }
 
@@ -183,6 +199,7 @@ impl Ring {
             Op::Connect => self.connect_ended(socket, entry.result()),
             Op::Receive => self.received(socket, entry),
             Op::Room => self.room(socket, entry.result()),
+            Op::Send => self.fell_short(socket, entry.result()),
             Op::Bell if !cqueue::more(entry.flags()) => self.listen(),
             Op::Bell | Op::Cancel => {}
         }
@@ -230,7 +247,7 @@ impl Ring {
     }
 
     fn received(&self, socket: u32, completion: &cqueue::Entry) {
-        let at = clock::now();
+        let at = self.passing.get();
         let (conn, owner, live) = {
             let entry = &self.sockets.borrow().all[socket as usize];
             (entry.conn, entry.owner, entry.live)
@@ -333,8 +350,106 @@ impl Ring {
         self.submit(&opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build().user_data(tag(Op::Room, socket)));
     }
 
+    /// Keeps a send until the pass under way hands over what has gathered; `false` if it cannot wait.
+    fn gather(&self, (socket, owner, conn): (u32, u32, ConnId), head: &[u8], body: &[u8]) -> bool {
+        if !self.passing.get().is_set() {
+            return false;
+        }
+        let fd = {
+            let sockets = self.sockets.borrow();
+            let entry = &sockets.all[socket as usize];
+            match entry.raw() {
+                Some(fd) if entry.connected && !entry.flushing && entry.backlog.is_empty() => fd,
+                _ => return false,
+            }
+        };
+        let Some((bytes, len)) = self.gathered.borrow_mut().add((socket, owner, conn), head, body) else {
+            return false;
+        };
+        // Taken whole, or not waited for: a completion comes only where something is left.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+        let entry = opcode::Send::new(Fd(fd), bytes, len).flags(flags).build();
+        self.submit(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(tag(Op::Send, socket)));
+        true
+    }
+
+    /// Gives the kernel the sends that have gathered.
+    fn submit_gathered(&self) {
+        let mut uring = self.uring.borrow_mut();
+        let first = clock::now();
+        while !uring.submission().is_empty() {
+            if uring.submit().is_err() {
+                // They stay in the queue, and go with the next call.
+                return;
+            }
+        }
+        self.gathered.borrow_mut().handed_over(first, clock::now());
+    }
+
+    /// Hands over the sends that have gathered and tells when that was.
+    fn hand_over(&self) {
+        if self.gathered.borrow().sends.is_empty() {
+            return;
+        }
+        self.submit_gathered();
+        if self.gathered.borrow().sends.iter().any(|send| !send.first.is_set()) {
+            return;
+        }
+        self.gathered.swap(&self.handed);
+        // Those that fell short say so at once, while their bytes are at hand.
+        let came: Vec<_> = self.uring.borrow_mut().completion().collect();
+        for entry in came {
+            match untag(entry.user_data()) {
+                (Op::Send, socket) => self.fell_short(socket, entry.result()),
+                _ => self.untold.borrow_mut().push_back(entry),
+            }
+        }
+        let n = self.handed.borrow().sends.len();
+        for k in 0..n {
+            let send = self.handed.borrow().sends[k];
+            let is_its = {
+                let sockets = self.sockets.borrow();
+                let entry = &sockets.all[send.socket as usize];
+                entry.live && entry.conn == send.conn
+            };
+            if is_its {
+                let last = (!send.fell_short).then_some(send.last);
+                self.tell(send.owner, |events| events.sent(send.conn, Sent { first: send.first, last }));
+            }
+        }
+        self.handed.borrow_mut().clear();
+    }
+
+    /// The kernel has not taken all of a gathered send.
+    #[cold]
+    fn fell_short(&self, socket: u32, result: i32) {
+        let (conn, owner, broken) = {
+            let (handed, mut sockets) = (self.handed.borrow_mut(), self.sockets.borrow_mut());
+            // They went with a later call than their own if that one was refused.
+            let mut gathered = if handed.sends.is_empty() { self.gathered.borrow_mut() } else { handed };
+            let entry = &mut sockets.all[socket as usize];
+            if !entry.live {
+                return;
+            }
+            let rest = gathered.fell_short(socket, result);
+            let broken = rest.map(|rest| entry.backlog.extend_from_slice(rest)).err();
+            (entry.conn, entry.owner, broken)
+        };
+        match broken {
+            None => self.wait_for_room(socket),
+            Some(e) => {
+                self.end(socket);
+                self.tell(owner, |events| events.closed(conn, Err(e), clock::now()));
+            }
+        }
+    }
+
     /// Nobody wants to hear of the socket any more.
     fn end(&self, socket: u32) {
+        if self.gathered.borrow().holds(socket) {
+            // Its descriptor may mean another connection by the time they go.
+            self.submit_gathered();
+        }
         let cancel = {
             let mut sockets = self.sockets.borrow_mut();
             let entry = &mut sockets.all[socket as usize];
@@ -475,6 +590,14 @@ impl Wire for DirectWire {
         }
         self.ring.wait_for_room(socket);
         Ok(Sent { first, last: None })
+    }
+
+    fn send_soon(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Option<Sent>> {
+        let socket = self.link(conn).ok_or(io::ErrorKind::NotConnected)?;
+        if self.ring.gather((socket, self.owner, conn), head, body) {
+            return Ok(None);
+        }
+        self.send(conn, head, body).map(Some)
     }
 
     fn close(&mut self, conn: ConnId) {
@@ -648,21 +771,34 @@ impl Ring {
     /// whether the bell was among them.
     fn pass(&self, until: Option<Instant>) -> io::Result<bool> {
         self.enter(until)?;
-        let (mut rang, mut batch) = (false, [const { MaybeUninit::uninit() }; BATCH]);
-        loop {
-            let taken = self.uring.borrow_mut().completion().fill(&mut batch);
-            for entry in taken.iter() {
-                rang |= untag(entry.user_data()).0 == Op::Bell;
-                self.complete(entry);
-            }
-            if taken.len() < BATCH {
-                break;
-            }
+        self.untold.borrow_mut().extend(self.uring.borrow_mut().completion());
+        if self.untold.borrow().is_empty() {
+            return Ok(false);
         }
+        self.passing.set(clock::now());
+        let mut rang = false;
+        while let Some(entry) = self.next_untold() {
+            rang |= untag(entry.user_data()).0 == Op::Bell;
+            self.complete(&entry);
+        }
+        self.passing.set(Instant::UNSET);
         if !self.sockets.borrow().starved.is_empty() {
             self.feed_starved();
         }
         Ok(rang)
+    }
+
+    /// The next completion to be told of. What has gathered goes before it if it is enough, and before the pass ends.
+    fn next_untold(&self) -> Option<cqueue::Entry> {
+        if self.gathered.borrow().is_full() {
+            self.hand_over();
+        }
+        let next = self.untold.borrow_mut().pop_front();
+        if next.is_none() {
+            self.hand_over();
+            return self.untold.borrow_mut().pop_front();
+        }
+        next
     }
 
     fn enter(&self, until: Option<Instant>) -> io::Result<()> {
@@ -832,9 +968,122 @@ mod tests {
         assert_eq!(client.borrow().ends, [Err(io::ErrorKind::ConnectionRefused); 3]);
     }
 
+    /// On each connection, asks again as soon as it has been answered, so many times; then closes.
+    struct Asker {
+        wire: DirectWire,
+        to: SocketAddr,
+        connections: u32,
+        rounds: usize,
+        begun: bool,
+        asked: Vec<usize>,
+        /// By connection: how many of its sends went with others, and when it was told of the last.
+        gathered: Vec<usize>,
+        told: Vec<Instant>,
+        open: u32,
+    }
+
+    impl Asker {
+        fn ask(&mut self, conn: ConnId) {
+            let slot = conn.slot as usize;
+            self.asked[slot] += 1;
+            if self.wire.send_soon(conn, b"ask", b"ed").unwrap().is_none() {
+                self.gathered[slot] += 1;
+            }
+        }
+    }
+
+    impl Part for Asker {
+        fn turn(&mut self, _now: Instant) -> Next {
+            if !std::mem::replace(&mut self.begun, true) {
+                (0..self.connections).for_each(|slot| self.wire.connect(ConnId { slot, epoch: 1 }, self.to));
+            }
+            if self.open == 0 { Next::ENDED } else { Next::at(Instant::NEVER) }
+        }
+    }
+
+    impl Events for Asker {
+        fn connected(&mut self, conn: ConnId, result: io::Result<u16>, _at: Instant) -> Instant {
+            result.unwrap();
+            self.ask(conn);
+            Instant::NEVER
+        }
+
+        fn received(&mut self, conn: ConnId, bytes: &[u8], at: Instant) -> Instant {
+            let slot = conn.slot as usize;
+            assert_eq!(bytes, b"asked", "each request comes back whole, and by itself");
+            assert!(self.told[slot] <= at, "told of the send before its answer");
+            if self.asked[slot] < self.rounds {
+                self.ask(conn);
+            } else {
+                // The other connections' requests that wait must go all the same.
+                self.wire.close(conn);
+                self.open -= 1;
+            }
+            Instant(1)
+        }
+
+        fn sent(&mut self, conn: ConnId, sent: Sent) -> Instant {
+            assert!(sent.first.is_set() && sent.last.is_some_and(|last| sent.first <= last));
+            assert!(self.told[conn.slot as usize] <= sent.first);
+            self.told[conn.slot as usize] = sent.first;
+            Instant::NEVER
+        }
+
+        fn flushed(&mut self, _conn: ConnId, _at: Instant) -> Instant {
+            Instant::NEVER
+        }
+
+        fn closed(&mut self, _conn: ConnId, how: io::Result<()>, _at: Instant) -> Instant {
+            panic!("nobody closes before the last answer: {how:?}");
+        }
+    }
+
+    #[test]
+    fn gathered_requests_each_go_once_and_are_told_of() {
+        if let Some(why) = refusal() {
+            return eprintln!("skipped: {why}");
+        }
+        let (connections, rounds) = (40, 30);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut all: Vec<_> = (0..connections).map(|_| listener.accept().unwrap().0).collect();
+            for _ in 0..rounds {
+                // All of a round together, so that the answers come together too.
+                let mut message = [0; 5];
+                all.iter_mut().for_each(|stream| stream.read_exact(&mut message).unwrap());
+                all.iter_mut().for_each(|stream| stream.write_all(&message).unwrap());
+            }
+        });
+        let mut made = None;
+        run(false, None, |ring| {
+            let asker = Rc::new(RefCell::new(Asker {
+                wire: ring.wire(),
+                to,
+                connections,
+                rounds,
+                begun: false,
+                asked: vec![0; connections as usize],
+                gathered: vec![0; connections as usize],
+                told: vec![Instant::UNSET; connections as usize],
+                open: connections,
+            }));
+            let events: Rc<RefCell<dyn Events>> = asker.clone();
+            asker.borrow().wire.tell(Rc::downgrade(&events));
+            made = Some(asker.clone());
+            Ok(vec![asker])
+        })
+        .unwrap();
+        let asker = made.unwrap();
+        let asker = asker.borrow();
+        assert!(asker.asked.iter().all(|&n| n == rounds));
+        assert!(asker.gathered.iter().sum::<usize>() > 0, "none waited for another");
+        assert!(asker.gathered.iter().zip(&asker.told).all(|(&n, told)| (n > 0) == told.is_set()));
+    }
+
     #[test]
     fn tags_come_back() {
-        for op in [Op::Connect, Op::Receive, Op::Room, Op::Bell, Op::Cancel] {
+        for op in [Op::Connect, Op::Receive, Op::Room, Op::Bell, Op::Cancel, Op::Send] {
             assert_eq!(untag(tag(op, 123_456_789)), (op, 123_456_789));
         }
     }

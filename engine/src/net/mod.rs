@@ -5,6 +5,7 @@
 //! come through the same argument.
 
 pub mod direct;
+mod gather;
 pub mod probe;
 pub mod reactor;
 pub mod socket;
@@ -39,6 +40,11 @@ pub trait Wire {
     fn connect(&mut self, conn: ConnId, to: SocketAddr);
     /// Hands bytes to the kernel at once. What finds no room is kept and sent as room comes.
     fn send(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent>;
+    /// Hands bytes to the kernel soon, perhaps together with others: once what came with the event that is being told has
+    /// been told. `None` if so, and [`Events::sent`] will say when; otherwise as [`send`](Self::send).
+    fn send_soon(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Option<Sent>> {
+        self.send(conn, head, body).map(Some)
+    }
     /// Ends a connection, or the attempt at one. No event of it follows.
     fn close(&mut self, conn: ConnId);
 }
@@ -57,6 +63,10 @@ pub trait Events {
     fn connected(&mut self, conn: ConnId, result: io::Result<u16>, at: Instant) -> Instant;
     /// Bytes came.
     fn received(&mut self, conn: ConnId, bytes: &[u8], at: Instant) -> Instant;
+    /// What was to be sent soon has been handed to the kernel.
+    fn sent(&mut self, _conn: ConnId, _sent: Sent) -> Instant {
+        Instant::NEVER
+    }
     /// The rest of an earlier send has been handed to the kernel.
     fn flushed(&mut self, conn: ConnId, at: Instant) -> Instant;
     /// The peer closed (`Ok`), or the connection broke (`Err`). Nothing follows.

@@ -368,12 +368,19 @@ impl Simulation {
 
     fn tell(&mut self, executor: usize, conn: ConnId, tell: Tell, now: Instant) -> Instant {
         let executor = &mut self.executors[executor];
-        match tell {
+        self.world.borrow_mut().telling = true;
+        let mut wants = match tell {
             Tell::Connected(result) => executor.connected(conn, result, now),
             Tell::Received(bytes) => executor.received(conn, &bytes, now),
             Tell::Flushed => executor.flushed(conn, now),
             Tell::Closed(how) => executor.closed(conn, how, now),
+        };
+        self.world.borrow_mut().telling = false;
+        let gathered = std::mem::take(&mut self.world.borrow_mut().gathered);
+        for (conn, sent) in gathered {
+            wants = wants.min(executor.sent(conn, sent));
         }
+        wants
     }
 }
 

@@ -166,6 +166,10 @@ pub(super) struct World {
     /// The link whose owner is just being told that it is connected.
     pub(super) greeting: Option<usize>,
     pub(super) connections: u64,
+    /// An executor is being told something.
+    pub(super) telling: bool,
+    /// What it is to be told of having been sent next.
+    pub(super) gathered: Vec<(ConnId, Sent)>,
     /// What a wire must never see, in words.
     pub(super) violations: Vec<String>,
 }
@@ -185,6 +189,8 @@ impl World {
             attempts: Vec::new(),
             greeting: None,
             connections: 0,
+            telling: false,
+            gathered: Vec::new(),
             violations: Vec::new(),
         }
     }
@@ -479,6 +485,16 @@ impl Wire for SimWire {
 
     fn send(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {
         self.world.borrow_mut().send(self.executor, conn, head, body)
+    }
+
+    fn send_soon(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Option<Sent>> {
+        let mut world = self.world.borrow_mut();
+        let sent = world.send(self.executor, conn, head, body)?;
+        if world.telling && world.dice.chance(500) {
+            world.gathered.push((conn, sent));
+            return Ok(None);
+        }
+        Ok(Some(sent))
     }
 
     fn close(&mut self, conn: ConnId) {

