@@ -597,7 +597,8 @@ pub(crate) struct Truth {
     #[arg(long)]
     pub(crate) seamless_warmup: bool,
 
-    /// Stop the run once less than this percentage of the planned requests left on time [default: never]
+    /// Stop the run once less than this percentage of the planned requests left on time; what waits for a slot or behind a
+    /// stall counts as soon as it is late [default: never]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) abort_below_adherence: Option<f64>,
 }

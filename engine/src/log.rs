@@ -116,6 +116,9 @@ pub struct PhaseMark {
     pub issued: u64,
     /// Credits that were never started: dropped, idle, or the phase was over first.
     pub unused: u64,
+    /// Ticks issued ahead that the last request left over. They were not offered: neither in `issued` nor in `unused`.
+    #[serde(default)]
+    pub spare: u64,
     /// Requests that were sent, or were to be when their connection failed.
     #[serde(default)]
     pub sent: u64,

@@ -13,6 +13,7 @@ use crate::log::PhaseMark;
 use crate::net::reactor::Doorbell;
 use crate::net::{Next, Part};
 use crate::plan::{Phase, Plan, Reuse, Sampler};
+use crate::record::LATE;
 use crate::ring::Producer;
 use crate::schedule::{Arrivals, LimitCurve, Spec, share};
 use std::collections::VecDeque;
@@ -189,6 +190,8 @@ pub struct Timing {
     is_limited: bool,
     /// Too many requests have failed: no further phase begins.
     given_up: bool,
+    /// By phase: the arrivals whose time has passed, where that is judged.
+    overdue: Vec<Option<Overdue>>,
     poll: Nanos,
     digest: u64,
 }
@@ -199,6 +202,30 @@ struct Arrival {
     due: Instant,
     /// Session of the arena and number of turns, where the schedule says so.
     session: Option<(u32, u32)>,
+}
+
+/// A second walk over a phase's schedule, which counts the arrivals whose time has passed, issued or not: those that a limit
+/// or a stall keeps back included, as soon as they are late.
+#[derive(Debug)]
+struct Overdue {
+    arrivals: Arrivals,
+    next: Option<Nanos>,
+    count: u64,
+}
+
+impl Overdue {
+    fn new(mut arrivals: Arrivals) -> Self {
+        Self { next: arrivals.next_offset(), arrivals, count: 0 }
+    }
+
+    /// How many arrivals, `most` of them at most, were due at `offset` from the phase's start or before.
+    fn until(&mut self, offset: Nanos, most: u64) -> u64 {
+        while self.count < most && self.next.is_some_and(|next| next <= offset) {
+            self.count += 1;
+            self.next = self.arrivals.next_offset();
+        }
+        self.count.min(most)
+    }
 }
 
 impl Timing {
@@ -213,6 +240,8 @@ impl Timing {
     ) -> Self {
         let poll = if lanes.iter().any(|l| l.bell.is_some()) { POLL_OTHERS } else { POLL_STOP };
         lanes.iter_mut().for_each(|lane| lane.issued = vec![0; plan.phases.len()]);
+        let judged = |p: &Phase| p.least_adherence.map(|_| Overdue::new(p.schedule.arrivals(plan.seed)));
+        let plan_overdue = plan.phases.iter().map(judged).collect();
         Self {
             sampler: Sampler::new(plan.sampling, plan.seed, plan.requests.sessions()),
             draining: VecDeque::with_capacity(plan.phases.len()),
@@ -234,6 +263,7 @@ impl Timing {
             stopped: StopSignal::RUN,
             is_limited: false,
             given_up: false,
+            overdue: plan_overdue,
             poll,
             digest: DIGEST_START,
         }
@@ -351,15 +381,12 @@ impl Timing {
             (true, false) => self.issue_stock(n, requests.min(sessions), now),
             // Executors start sessions by themselves.
             (false, false) => None,
-            // Users come without an end: what ends them is what they have sent.
+            // Users and ticks come without an end: what ends them is what they have sent.
             (false, true) if self.is_served(n) => None,
             (false, true) if phase.schedules_sessions() => self.issue_due(n, sessions, now),
-            (false, true) => {
-                // Each credit is a request, unless it is handed back.
-                let limit = requests.saturating_add(self.sum(n, |c| &c.unused));
-                let next = self.issue_due(n, limit, now);
-                next.or_else(|| (self.mark.issued >= limit).then(|| now.after(RETRY_STOCKED)))
-            }
+            // Ticks may come to nothing, so they go on until all requests are sent: one that is to make up for another must
+            // be on its way before anybody knows that it is needed. What is over at the end was never offered.
+            (false, true) => self.issue_due(n, u64::MAX, now),
         }
     }
 
@@ -369,7 +396,18 @@ impl Timing {
         if self.is_single_turn() {
             return next_waits || self.lanes.iter().all(|l| l.stock(n) == 0);
         }
-        now >= self.stop_at || self.is_served(n)
+        self.is_served(n) || (now >= self.stop_at && self.has_sent_the_late(n))
+    }
+
+    /// Whether the phase's credits are ticks, which any session may use.
+    fn is_of_ticks(&self, n: usize) -> bool {
+        let phase = &self.plan.phases[n];
+        !self.is_single_turn() && phase.schedule != Spec::ClosedLoop && !phase.schedules_sessions()
+    }
+
+    /// Whether what was due before the phase's end has gone, or has been handed back.
+    fn has_sent_the_late(&self, n: usize) -> bool {
+        self.lanes.iter().all(|l| l.stock(n) == 0 && Progress::get(&l.progress.phase(n).ready) == 0)
     }
 
     /// Whether the phase's sessions have sent as much as they may.
@@ -533,8 +571,11 @@ impl Timing {
             None => self.plan.requests.session(self.sampler.template(self.sampled)),
         };
         let credit = Credit { seq, due, request, turns, phase: self.mark.phase };
-        self.digest = digest(self.digest, due.since(self.mark.start));
-        self.digest = digest(self.digest, u64::from(request));
+        // How many spare ticks are issued depends on when the last request was sent.
+        if seq < self.plan.phases[n].requests.unwrap_or(u64::MAX) {
+            self.digest = digest(self.digest, due.since(self.mark.start));
+            self.digest = digest(self.digest, u64::from(request));
+        }
         self.lanes[lane].tell(Order::Credit(credit));
         self.lanes[lane].issued[n] += 1;
         self.mark.issued += 1;
@@ -576,13 +617,17 @@ impl Timing {
         let last = self.lanes.iter().map(|l| l.progress.phase(n).last_done.load(Ordering::Relaxed)).max().unwrap_or(0);
         let sent = self.sum(n, |c| &c.started);
         let single = self.is_single_turn();
+        let (unused, dropped, idle) =
+            (self.sum(n, |c| &c.unused), self.sum(n, |c| &c.dropped), self.sum(n, |c| &c.idle));
+        let spare = if self.is_of_ticks(n) && self.is_served(n) { unused - dropped - idle } else { 0 };
         PhaseMark {
             end: if Instant(last) > mark.start { Instant(last) } else { now },
-            issued: mark.issued + self.sum(n, |c| &c.own),
-            unused: self.sum(n, |c| &c.unused),
+            issued: mark.issued + self.sum(n, |c| &c.own) - spare,
+            unused: unused - spare,
+            spare,
             sent,
-            dropped: self.sum(n, |c| &c.dropped),
-            idle: self.sum(n, |c| &c.idle),
+            dropped,
+            idle,
             queued: self.sum(n, |c| &c.queued),
             over_limit: self.sum(n, |c| &c.over_limit),
             sessions: if single { sent } else { self.sum(n, |c| &c.sessions) },
@@ -645,17 +690,42 @@ impl Timing {
         self.cut_short(true, now);
     }
 
-    /// Whether fewer of the phase's arrivals left on time than must. What still waits has no time yet at which it left.
-    fn is_below_adherence(&self, n: usize, now: Instant) -> bool {
+    /// Whether fewer of the phase's arrivals left on time than must. What still waits, for whatever reason, has not as soon
+    /// as it is late.
+    fn is_below_adherence(&mut self, n: usize, now: Instant) -> bool {
         let Some(least) = self.plan.phases[n].least_adherence else { return false };
         let draining = self.draining.iter().map(|d| &d.mark).find(|mark| mark.phase as usize == n);
-        let begun = draining.unwrap_or(&self.mark).start;
+        let is_issued = draining.is_some() || self.all_pushed;
+        let mark = draining.unwrap_or(&self.mark);
+        let (begun, issued) = (mark.start, mark.issued);
+        let (fewest, after) = JUDGED_ARRIVALS;
+        if now < begun.after(after) {
+            return false;
+        }
         // The smaller counter first, so that it is a part of the larger one.
         let late = self.sum(n, |c| &c.late);
         let started = self.sum(n, |c| &c.started);
-        let arrivals = started + self.sum(n, |c| &c.dropped);
-        let (fewest, after) = JUDGED_ARRIVALS;
-        arrivals >= fewest && now >= begun.after(after) && ((started - late) as f64) < least * arrivals as f64
+        let dropped = self.sum(n, |c| &c.dropped);
+        let (own, back) = (self.sum(n, |c| &c.own), self.sum(n, |c| &c.unused));
+        let passed = now.min(self.stop_of(n, begun)).since(begun).saturating_sub(LATE);
+        let most = if is_issued { issued } else { self.most_arrivals(n) };
+        let due = self.overdue[n].as_mut().map_or(0, |o| o.until(passed, most));
+        // What was handed back otherwise was not to be sent.
+        let arrivals = (started + dropped).max((due + own + dropped).saturating_sub(back));
+        arrivals >= fewest && ((started - late) as f64) < least * arrivals as f64
+    }
+
+    /// When phase `n`, which began at `start`, ends at the latest.
+    fn stop_of(&self, n: usize, start: Instant) -> Instant {
+        self.plan.phases[n].duration.map_or(Instant::NEVER, |duration| start.after(duration))
+    }
+
+    /// How many arrivals phase `n` has at most.
+    fn most_arrivals(&self, n: usize) -> u64 {
+        let phase = &self.plan.phases[n];
+        let requests = phase.requests.filter(|_| self.is_single_turn());
+        let sessions = phase.sessions.filter(|_| self.is_single_turn() || phase.schedules_sessions());
+        requests.into_iter().chain(sessions).min().unwrap_or(u64::MAX)
     }
 
     /// Whether more of the phase's requests have failed than may.

@@ -344,7 +344,11 @@ impl<'a> Run<'a> {
         let phase = self.phase(mark.phase);
         if let Some(duration) = phase.duration {
             let stop_at = mark.start.after(duration);
-            ensure!(self.records(mark.phase).all(|r| r.start < stop_at), "a start after the end {stop_at:?}");
+            // What was due before the end and is only late goes after it.
+            let in_time = |r: &Record| r.start < stop_at || (r.has(flag::SCHEDULED) && r.due < stop_at);
+            ensure!(self.records(mark.phase).all(in_time), "a start after the end {stop_at:?}");
+            let kept = |r: &Record| r.start >= stop_at && r.has(flag::QUEUED);
+            ensure!(!self.records(mark.phase).any(kept), "one that waited for a slot went after the end {stop_at:?}");
             if let (true, Some(grace)) = (self.is_punctual(), phase.grace) {
                 let deadline = stop_at.after(grace).after(12 * MILLI);
                 ensure!(self.records(mark.phase).all(|r| r.done <= deadline), "not cut by {deadline:?}");
@@ -476,13 +480,9 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         for (r, _) in self.account.records.iter().filter(|(r, _)| !r.has(flag::QUEUED)) {
-            let mark = &self.log.phases[r.phase as usize];
-            // At the end of a phase ticks are issued late for those that came to nothing.
-            let makes_up = self.is_of_ticks(r.phase) && self.phase(r.phase).requests.is_some() && mark.unused > 0;
-            let makes_up = makes_up && r.seq + mark.unused >= mark.sent;
             // Where every session has one turn, a closed loop waits for credits too.
             let is_stocked = self.setup.plan.requests.is_single_turn() && !r.has(flag::SCHEDULED);
-            if makes_up || is_stocked {
+            if is_stocked {
                 continue;
             }
             ensure!(r.slip() <= 200 * MICRO, "nothing kept it, and it started {} ns late: {r:?}", r.slip());
@@ -498,13 +498,16 @@ impl<'a> Run<'a> {
             }
             let mut arrivals = spec.arrivals(self.setup.plan.seed);
             let ticks: HashSet<Instant> =
-                (0..mark.issued).filter_map(|_| Some(mark.start.after(arrivals.next_offset()?))).collect();
+                (0..mark.issued + mark.spare).filter_map(|_| Some(mark.start.after(arrivals.next_offset()?))).collect();
             let mut used = HashMap::new();
             for r in self.records(mark.phase) {
                 ensure!(ticks.contains(&r.due), "{r:?} is on no tick of {mark:?}");
                 *used.entry(r.due).or_insert(0) += 1;
             }
-            ensure!(ticks.len() as u64 != mark.issued || used.values().all(|n| *n == 1), "a tick was used twice");
+            ensure!(
+                ticks.len() as u64 != mark.issued + mark.spare || used.values().all(|n| *n == 1),
+                "a tick was used twice"
+            );
         }
         Ok(())
     }
@@ -784,6 +787,25 @@ fn a_run_that_keeps_too_few_of_its_times_is_given_up() {
     }
     let prompt = prompt(Phase { concurrency: None, ..of(LatePolicy::Queue, 1.0) }, &[1], 1);
     assert!(checked_run(&prompt).is_ok_and(|a| !a.issued.below_adherence.load(Ordering::Relaxed)));
+}
+
+#[test]
+fn a_stall_behind_a_limit_is_noticed_though_nothing_starts_any_more() {
+    // The server says nothing for an hour: ten requests are in flight, and all others are overdue, more than may wait on the
+    // executors included.
+    let schedule = Spec::Constant(8000.0);
+    let phase =
+        Phase { concurrency: Some(LimitCurve::constant(10)), schedule, requests: Some(100_000), ..Phase::default() };
+    for (turns, executors) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+        let mut hung = prompt(Phase { least_adherence: Some(0.9), ..phase.clone() }, &[turns], executors);
+        hung.manners.gap = 0;
+        hung.manners.first_byte = 3600 * SECOND;
+        let account = sim::run(&hung).unwrap();
+        assert!(account.issued.below_adherence.load(Ordering::Relaxed), "{turns} turns on {executors}");
+        let begun = account.records.iter().map(|(r, _)| r.due).min().unwrap();
+        let last = account.records.iter().map(|(r, _)| r.done).max().unwrap();
+        assert!((900 * MILLI..1100 * MILLI).contains(&last.since(begun)), "{}", last.since(begun));
+    }
 }
 
 #[test]

@@ -95,15 +95,17 @@ impl<W: Wire> Executor<W> {
 
     /// Starts the next request, or disposes of the next credit; `false` if there is nothing to be done.
     fn start_next(&mut self, now: Instant) -> bool {
-        let shard = &mut self.shards[self.current];
-        match shard.mode {
-            Mode::Single => return self.start_single(now),
-            _ if shard.is_over(now) => {
-                shard.stop();
-                return false;
-            }
-            _ => shard.refresh(now),
+        let shard = &self.shards[self.current];
+        if shard.mode == Mode::Single {
+            return self.start_single(now);
         }
+        let ends = shard.is_over(now) && !self.is_only_late(now);
+        if ends || (shard.mode == Mode::Ticks && self.is_served()) {
+            self.shards[self.current].stop();
+            return false;
+        }
+        let shard = &mut self.shards[self.current];
+        shard.refresh(now);
         let ready = self.sessions.ready.front().copied();
         match (shard.mode, ready) {
             (Mode::Single, _) => false,
@@ -155,6 +157,23 @@ impl<W: Wire> Executor<W> {
                 Err(disposed) => disposed,
             },
         }
+    }
+
+    /// Whether what comes next in a phase that is over was due before its end and is only late.
+    fn is_only_late(&self, now: Instant) -> bool {
+        let shard = &self.shards[self.current];
+        let due = match (shard.mode, self.sessions.ready.front()) {
+            (Mode::Starts, Some(&session)) => self.sessions.due(session),
+            (Mode::Ticks | Mode::Starts, _) => shard.front_due(),
+            (Mode::Single | Mode::Loop, _) => Instant::NEVER,
+        };
+        shard.is_late_only(due, now)
+    }
+
+    /// Whether all requests of the phase have been sent.
+    fn is_served(&self) -> bool {
+        let most = self.plan.phases[self.current].requests;
+        most.is_some_and(|most| Progress::get(&self.ends.claims.phase(self.current).requests) >= most)
     }
 
     #[inline]

@@ -117,6 +117,11 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// When the session's next turn is ready.
+    pub(super) fn due(&self, slot: u32) -> Instant {
+        self.table[slot as usize].due
+    }
+
     pub(super) fn get(&mut self, slot: u32) -> &mut Session {
         &mut self.table[slot as usize]
     }

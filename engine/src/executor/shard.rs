@@ -170,6 +170,11 @@ impl Shard {
         self.stopped || now >= self.stop_at
     }
 
+    /// Whether what was due at `planned` may go after the end: it is late through no limit's doing.
+    pub(super) fn is_late_only(&self, planned: Instant, now: Instant) -> bool {
+        !self.stopped && planned < self.stop_at && planned <= now
+    }
+
     pub(super) fn has_slot(&self, need: Need) -> bool {
         (need == Need::Turn || self.sessions.is_free()) && self.prefill.is_free()
     }
