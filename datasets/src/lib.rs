@@ -41,6 +41,7 @@ mod sharegpt;
 mod single_turn;
 mod source;
 mod speed_bench;
+mod spool;
 pub mod stats;
 mod synthesis;
 pub mod synthetic;
