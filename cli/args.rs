@@ -173,6 +173,10 @@ pub(crate) struct Endpoint {
     #[arg(long)]
     pub(crate) download_video_content: bool,
 
+    /// Send an image that an earlier turn of the session has sent as its `image_uuids` key alone; chat and single_turn only
+    #[arg(long)]
+    pub(crate) uuid_and_strip: bool,
+
     /// Header that carries the session's id [default: X-Correlation-ID]
     #[arg(long, value_name = "NAME")]
     pub(crate) session_header: Option<String>,

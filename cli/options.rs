@@ -111,7 +111,6 @@ const NOT_YET: &[&str] = &[
     "--ttft-sla-ms",
     "--unsafe-override",
     "--use-think-time-only",
-    "--uuid-and-strip",
     "--variant",
     "--vary-seed-per-trial",
     "--wandb-entity",

@@ -8,6 +8,7 @@ use crate::refusal::Refusal;
 use crate::values::Format;
 use maser_datasets::file;
 use maser_datasets::public;
+use maser_datasets::texts::Source;
 use std::path::{Path, PathBuf};
 
 /// What is sent.
@@ -46,7 +47,8 @@ impl Input {
                 from_file(args, &found.path, Some(found.format), osl(&args.prompts, notes)?, notes)
             }
             (None, None) => {
-                if let Some(flag) = Trace::given(&args.trace) {
+                let strip = args.endpoint.uuid_and_strip.then_some("--uuid-and-strip");
+                if let Some(flag) = Trace::given(&args.trace).or(strip) {
                     return Err(Refusal::new(format!("{flag} goes with a file; add --input-file")));
                 }
                 Synthetic::resolve(args, endpoint, notes).map(|made| Self::Synthetic(Box::new(made)))
@@ -81,13 +83,15 @@ impl Input {
             ignore_trace_delays: trace.ignore_delays,
             replay: trace.replay.clone(),
             entries: *entries,
-            batch: file::Batch::default(),
+            batch: trace.batch,
+            corpus: trace.corpus,
+            uuid_and_strip: trace.uuid_and_strip,
             seed,
         })
     }
 }
 
-/// How a trace is changed before it is replayed.
+/// How a file becomes requests, beside what its rows say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Trace {
     /// The `--synthesis` multipliers.
@@ -98,6 +102,12 @@ pub(crate) struct Trace {
     pub(crate) cache: Option<PathBuf>,
     /// What only a `baseten_trace` has.
     pub(crate) replay: file::Replay,
+    /// Contents of each medium in a request of a `random_pool`.
+    pub(crate) batch: file::Batch,
+    /// What prompts are made of where rows give lengths.
+    pub(crate) corpus: Option<Source>,
+    /// An image that the session has sent before is sent as its key alone.
+    pub(crate) uuid_and_strip: bool,
 }
 
 impl Trace {
@@ -120,6 +130,7 @@ impl Trace {
                 force_min_tokens: switch(typed.force_min_tokens, typed.no_force_min_tokens),
                 ..file::Replay::default()
             },
+            ..Self::default()
         }
     }
 
@@ -166,12 +177,22 @@ fn from_file(
     let input = Input::File {
         path: path.into(),
         format,
-        entries: typed.entries.or(args.load.request_count),
+        entries: typed.entries.or(args.load.num_conversations).or(args.load.request_count),
         osl,
         block_size: typed.block_size,
         max_isl: typed.max_isl,
         max_osl: typed.max_osl,
-        trace: Box::new(Trace::resolve(&args.trace)),
+        trace: Box::new(Trace {
+            batch: file::Batch {
+                texts: typed.batch,
+                images: args.media.images.image_batch,
+                audios: args.media.audio.audio_batch,
+                videos: args.media.video.video_batch,
+            },
+            corpus: typed.corpus,
+            uuid_and_strip: args.endpoint.uuid_and_strip,
+            ..Trace::resolve(&args.trace)
+        }),
     };
     if let Some(format) = format {
         input.settle(format)?;

@@ -28,7 +28,7 @@ pub(crate) fn is_ready(content: &str) -> bool {
 }
 
 /// Reads and encodes the files that a turn's media name. A relative path is one from the working directory, or else from
-/// the directory of `file`, which has the row. Returns how many files were read.
+/// the directory of `file`, which has the row (or is that directory itself). Returns how many files were read.
 pub(crate) fn embed(turn: &mut Turn, file: &Path) -> Result<u64, Error> {
     if turn.images.is_empty() && turn.audios.is_empty() && turn.videos.is_empty() {
         return Ok(0);
@@ -70,7 +70,8 @@ fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<u64, Error> {
 fn find(content: &str, file: &Path) -> PathBuf {
     let path = PathBuf::from(content);
     if path.is_relative() && !path.exists() {
-        let beside = file.parent().map(|dir| dir.join(&path));
+        let dir = if file.is_dir() { Some(file) } else { file.parent() };
+        let beside = dir.map(|dir| dir.join(&path));
         if let Some(beside) = beside.filter(|beside| beside.exists()) {
             return beside;
         }
