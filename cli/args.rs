@@ -206,6 +206,11 @@ pub(crate) struct Input {
     #[arg(long, value_name = "NAME", requires = "public_dataset")]
     pub(crate) hf_subset: Option<String>,
 
+    /// Take only rows of the public dataset with this value: `harness=claude_code`; may be repeated. exgentic has harness
+    /// and source_model, exgentic_v2 benchmark too
+    #[arg(long = "dataset-filter", value_name = "NAME=VALUE", requires = "public_dataset", num_args = 1..)]
+    pub(crate) dataset_filters: Vec<String>,
+
     /// Format of the input file: single_turn, multi_turn, random_pool, mooncake_trace, bailian_trace, burst_gpt_trace,
     /// azure_trace, baseten_trace, sagemaker_data_capture, raw_payload, inputs_json, sharegpt, spec_bench, mt_bench,
     /// speed_bench_… [default: told by its first row]

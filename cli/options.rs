@@ -32,7 +32,6 @@ const NOT_YET: &[&str] = &[
     "--convergence-mode",
     "--convergence-stat",
     "--convergence-threshold",
-    "--dataset-filter",
     "--degradation-metric-tag",
     "--degradation-stat",
     "--degradation-threshold",

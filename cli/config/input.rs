@@ -9,6 +9,7 @@ use crate::values::Format;
 use maser_datasets::file;
 use maser_datasets::public;
 use maser_datasets::texts::Source;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is sent.
@@ -84,6 +85,7 @@ impl Input {
             replay: trace.replay.clone(),
             entries: *entries,
             batch: trace.batch,
+            filters: trace.filters.clone(),
             corpus: trace.corpus,
             uuid_and_strip: trace.uuid_and_strip,
             seed,
@@ -102,6 +104,8 @@ pub(crate) struct Trace {
     pub(crate) cache: Option<PathBuf>,
     /// What only a `baseten_trace` has.
     pub(crate) replay: file::Replay,
+    /// Rows of a public dataset that are taken.
+    pub(crate) filters: BTreeMap<String, String>,
     /// Contents of each medium in a request of a `random_pool`.
     pub(crate) batch: file::Batch,
     /// What prompts are made of where rows give lengths.
@@ -154,6 +158,21 @@ impl Trace {
     }
 }
 
+/// `--dataset-filter` by names, each once.
+fn filters(typed: &[String]) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut filters = BTreeMap::new();
+    for item in typed {
+        let pair = item.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        let Some((name, value)) = pair.filter(|(name, value)| !name.is_empty() && !value.is_empty()) else {
+            return Err(Refusal::new(format!("--dataset-filter {item}: expected name=value")));
+        };
+        if filters.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Refusal::new(format!("--dataset-filter {item}: {name} is given twice")));
+        }
+    }
+    Ok(filters)
+}
+
 fn from_file(
     args: &args::Profile,
     path: &Path,
@@ -169,7 +188,7 @@ fn from_file(
         Err(e) => return Err(wrong(&e.to_string())),
         Ok(_) => {}
     }
-    if typed.entries.is_some() && args.input.format != Some(Format::RandomPool) {
+    if typed.entries.is_some() && format.is_none_or(|format| !format.takes_entries()) {
         notes.push(
             "--num-dataset-entries has no effect with --input-file, except random_pool: all its rows are used".into(),
         );
@@ -189,6 +208,7 @@ fn from_file(
                 audios: args.media.audio.audio_batch,
                 videos: args.media.video.video_batch,
             },
+            filters: filters(&args.input.dataset_filters)?,
             corpus: typed.corpus,
             uuid_and_strip: args.endpoint.uuid_and_strip,
             ..Trace::resolve(&args.trace)

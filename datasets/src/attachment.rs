@@ -55,12 +55,17 @@ fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<u64, Error> {
                 path.display()
             ))
         };
-        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        let wrong = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 failed("there is no such file (a URL or encoded data would be taken too)".into())
             }
             _ => failed(e.to_string()),
-        })?;
+        };
+        // A device or a pipe may have no end.
+        if !std::fs::metadata(&path).map_err(wrong)?.is_file() {
+            return Err(failed("this is no regular file".into()));
+        }
+        let bytes = std::fs::read(&path).map_err(wrong)?;
         *content = encode(&bytes, kind).map_err(|why| failed(why.into()))?;
         read += 1;
     }
@@ -96,7 +101,7 @@ fn encode(bytes: &[u8], kind: Kind) -> Result<String, &'static str> {
 }
 
 /// What the first bytes of a file say it is.
-fn sniff(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn sniff(bytes: &[u8]) -> Option<&'static str> {
     let at = |from: usize, what: &[u8]| bytes.get(from..from + what.len()) == Some(what);
     if at(0, b"\x89PNG\r\n\x1a\n") {
         Some("png")
@@ -121,7 +126,7 @@ fn sniff(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// Length of a WAV clip in seconds, from its header.
-fn seconds(clip: &str) -> Option<f64> {
+pub(crate) fn seconds(clip: &str) -> Option<f64> {
     let bytes = STANDARD.decode(clip.strip_prefix("wav,")?).ok()?;
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (mut at, mut rate) = (12usize, 0u32);
@@ -186,6 +191,8 @@ mod tests {
         assert!(said.ends_with("c: neither PNG, JPEG, WebP nor GIF by its content"), "{said}");
         let said = wrong(&mut Turn { videos: media(&["none"]), ..Turn::default() });
         assert!(said.starts_with("video none: there is no such file"), "{said}");
+        let said = wrong(&mut Turn { images: media(&["/dev/zero"]), ..Turn::default() });
+        assert_eq!(said, "image /dev/zero: this is no regular file");
     }
 
     #[test]

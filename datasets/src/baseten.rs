@@ -17,7 +17,7 @@ pub(crate) fn read(options: &crate::file::Options, _: crate::intake::Emit<'_>) -
 }
 
 #[cfg(feature = "arrow")]
-pub(crate) use table::read;
+pub(crate) use table::{number, read};
 
 #[cfg(feature = "arrow")]
 mod table {
@@ -148,7 +148,7 @@ mod table {
     }
 
     /// A number of any type; integers above 2^53 lose their last digits.
-    fn number(array: &dyn Array, row: usize) -> Option<f64> {
+    pub(crate) fn number(array: &dyn Array, row: usize) -> Option<f64> {
         if array.is_null(row) {
             return None;
         }

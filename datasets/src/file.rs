@@ -53,12 +53,14 @@ pub struct Options {
     pub ignore_trace_delays: bool,
     /// How a `baseten_trace` is replayed.
     pub replay: Replay,
-    /// `random_pool`: conversations to draw; 100 where none is given.
+    /// `random_pool`: conversations to draw, 100 where none is given. Large public datasets: rows to take.
     pub entries: Option<u64>,
     /// `random_pool`: contents of each medium in a request.
     pub batch: Batch,
     /// `--prompt-corpus`: what prompts are made of, for formats whose rows give lengths; sonnets where none is given.
     pub corpus: Option<Source>,
+    /// `--dataset-filter`: rows of a public dataset that has such filters, see [`crate::public::check_filters`].
+    pub filters: BTreeMap<String, String>,
     /// `--uuid-and-strip`, `single_turn` only: an image whose key stood beside its content in an earlier turn of the
     /// session is sent as the key alone.
     pub uuid_and_strip: bool,
@@ -325,6 +327,9 @@ impl Options {
             return Err(Error(format!(
                 "--prompt-corpus random does not go with {name}, whose requests may share text; give sonnet or coding"
             )));
+        }
+        if !self.filters.is_empty() {
+            crate::public::check_filters(format, &self.filters)?;
         }
         if self.uuid_and_strip && format != Format::SingleTurn {
             return Err(Error(format!("--uuid-and-strip goes only with single_turn, and this is {name}")));

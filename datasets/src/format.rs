@@ -133,6 +133,11 @@ impl Format {
         matches!(self, Self::RawPayload | Self::InputsJson)
     }
 
+    /// Whether the number of conversations taken from it can be said.
+    pub fn takes_entries(self) -> bool {
+        self == Self::RandomPool || matches!(self, Self::Hub(n) if public::is_large(n))
+    }
+
     /// Whether rows name a session, so that several may belong to one.
     pub(crate) fn names_sessions(self) -> bool {
         matches!(self, Self::SingleTurn | Self::MultiTurn | Self::MooncakeTrace)
@@ -218,7 +223,7 @@ impl Format {
             Self::MtBench => jsonl::each(&options.path, &mut |row| emit(questions::parse(row, false)?)),
             Self::SpeedBench(n) => speed_bench::read(&options.path, n, emit),
             Self::Compiled => compiled::read(&options.path, emit),
-            Self::Hub(n) => hub::read(&options.path, n, emit),
+            Self::Hub(n) => hub::read(options, n, emit),
             Self::RandomPool => random_pool::read(options, emit),
             Self::BailianTrace => bailian::read(&options.path, emit),
             Self::BurstGptTrace => burst_gpt::read(&options.path, emit),

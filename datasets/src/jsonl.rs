@@ -180,6 +180,11 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Whether the field is there, null or not.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
+    }
+
     /// Whether the field is there and not null.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.raw(field).is_some()

@@ -40,6 +40,7 @@ pub mod sequence;
 mod sharegpt;
 mod single_turn;
 mod source;
+mod spans;
 mod speed_bench;
 mod spool;
 pub mod stats;
