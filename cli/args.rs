@@ -208,7 +208,7 @@ pub(crate) struct Input {
 
     /// Take only rows of the public dataset with this value: `harness=claude_code`; may be repeated. exgentic has harness
     /// and source_model, exgentic_v2 benchmark too
-    #[arg(long = "dataset-filter", value_name = "NAME=VALUE", requires = "public_dataset", num_args = 1..)]
+    #[arg(long = "dataset-filter", value_name = "NAME=VALUE", num_args = 1..)]
     pub(crate) dataset_filters: Vec<String>,
 
     /// Format of the input file: single_turn, multi_turn, random_pool, mooncake_trace, bailian_trace, burst_gpt_trace,

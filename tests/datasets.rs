@@ -208,6 +208,34 @@ fn every_endpoint_s_inputs_json_is_sent_again_byte_for_byte() {
 }
 
 #[test]
+fn a_pool_is_drawn_by_batches_and_images_are_sent_once() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    std::fs::write(dir.path().join("pool.jsonl"), "{\"text\":\"a\",\"image\":\"data:i\"}\n{\"text\":\"b\"}\n").unwrap();
+    let pool = ["--input-file", "pool.jsonl", "--custom-dataset-type", "random_pool", "--artifact-dir", "pool"];
+    let batches = ["--batch-size-text", "3", "--batch-size-image", "0", "--num-conversations", "4"];
+    let sent = profile(dir.path(), &server, &[&pool[..], &batches].concat());
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|body| body.matches("{\"type\":").count() == 3 && !body.contains("image")), "{sent:?}");
+    let row = "{\"session_id\":\"s\",\"text\":\"t\",\"images\":[\"data:i\"],\"image_uuids\":[\"k\"]}\n";
+    std::fs::write(dir.path().join("keys.jsonl"), row.repeat(2)).unwrap();
+    let keys = ["--input-file", "keys.jsonl", "--num-conversations", "1", "--artifact-dir", "keys", "--uuid-and-strip"];
+    let sent = profile(dir.path(), &server, &keys);
+    let image = |url: &str| format!("{{\"type\":\"image_url\",\"image_url\":{{\"url\":\"{url}\"}},\"uuid\":\"k\"}}");
+    assert!(sent[0].contains(&image("data:i")) && sent[1].contains(&image("")), "{sent:?}");
+    for (arguments, said) in [
+        (&["--uuid-and-strip"][..], "--uuid-and-strip goes with a file"),
+        (&["--uuid-and-strip", "--endpoint-type", "responses"], "--uuid-and-strip: it needs --endpoint-type chat"),
+        (&["--input-file", "keys.jsonl", "-b", "2"], "--batch-size-text goes with generated prompts and random_pool"),
+        (&["--dataset-filter", "harness"], "--dataset-filter harness: expected name=value"),
+        (&["--dataset-filter", "a=1", "a=2"], "--dataset-filter a=2: a is given twice"),
+    ] {
+        let refused = maser(dir.path(), &[&["profile", "-m", "x"], arguments].concat());
+        let err = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && err.starts_with(&format!("error: {said}")), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
 fn every_session_stands_in_inputs_json_with_all_its_turns() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
     let rows = concat!(

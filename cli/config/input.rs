@@ -41,6 +41,9 @@ pub(crate) enum Input {
 impl Input {
     /// Resolves what the options say of the input.
     pub(super) fn resolve(args: &args::Profile, endpoint: &Endpoint, notes: &mut Vec<String>) -> Result<Self, Refusal> {
+        if !filters(&args.input.dataset_filters)?.is_empty() && args.input.public_dataset.is_none() {
+            return Err(Refusal::new("--dataset-filter goes with a public dataset; add --public-dataset"));
+        }
         match (&args.input.input_file, &args.input.public_dataset) {
             (Some(path), _) => from_file(args, path, args.input.format, osl(&args.prompts, notes)?, notes),
             (None, Some(name)) => {

@@ -95,6 +95,7 @@ impl Draft {
 
 /// Reasons in [`Summary::rows_skipped`] and [`Summary::rows_adjusted`].
 const NO_PAIR: &str = "without a message of the human and one of the model after it";
+const OTHER_CATEGORY: &str = "of another category";
 const NO_PROMPT: &str = "without a prompt, with a clip of more than 30 s, or left out by --dataset-filter";
 const OUTSIDE_WINDOW: &str = "outside the fixed-schedule offsets";
 const ABOVE_MAX_ISL: &str = "input_length above --synthesis-max-isl";
@@ -165,7 +166,11 @@ impl<'o> Intake<'o> {
     pub(crate) fn take(&mut self, mut draft: Draft) -> Result<(), Error> {
         let steps = std::mem::take(&mut draft.steps);
         if steps.is_empty() {
-            let reason = if self.format == Format::Sharegpt { NO_PAIR } else { NO_PROMPT };
+            let reason = match self.format {
+                Format::Sharegpt => NO_PAIR,
+                Format::SpeedBench(_) => OTHER_CATEGORY,
+                _ => NO_PROMPT,
+            };
             *self.summary.rows_skipped.entry(reason.into()).or_default() += 1;
         }
         for mut step in steps {

@@ -294,6 +294,9 @@ fn mooncake_sessions_have_several_turns() {
     );
     assert_eq!(all[0].turns.iter().map(|t| t.input_tokens).collect::<Vec<_>>(), [Some(300), Some(150)]);
     assert_eq!(all[0].turns[1].delay_ns, Some(2_000_000));
+    let (_, both) =
+        rows(&file.replace("\"delay\":2", "\"delay\":2,\"timestamp\":9"), of(Format::MooncakeTrace)).unwrap();
+    assert_eq!((both[0].turns[1].delay_ns, times(&both[0])[1]), (Some(2_000_000), Some(9_000_000)));
     let mixed = file.replace("\"session_id\":\"m\"", "\"session_id\":\"a\"");
     assert!(refused(&mixed, of(Format::MooncakeTrace)).contains("rows.jsonl:2: session \"a\" mixes kinds of rows"));
 }
@@ -438,6 +441,13 @@ fn speed_bench_takes_a_category() {
     let named = |name: &str| rows(file, of(Format::from_name(name).unwrap())).unwrap().1;
     assert_eq!(named("speed-bench-coding")[0].session_id, "q1");
     assert_eq!(named("speed_bench_throughput_2k_low_entropy")[0].session_id, "q2");
+    let said = refused(file, of(Format::from_name("speed_bench_math").unwrap()));
+    assert!(said.ends_with("every row was left out: 2 of another category"), "{said}");
+    let hidden = file.replace("\"l\"", "\"FULL BENCHMARK DATA SHOULD BE FETCHED FROM ELSEWHERE\"");
+    assert!(
+        refused(&hidden, Options::default())
+            .starts_with("rows.jsonl:2: messages[1]: `content` is the hub's placeholder")
+    );
 }
 
 #[test]
@@ -571,11 +581,11 @@ fn stretched_traces_keep_what_they_share() {
 }
 
 #[test]
-fn no_broken_file_of_the_corpus_panics_a_reader() {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(data("broken")).unwrap().map(|entry| entry.unwrap().path()).collect();
+fn no_file_of_the_corpus_panics_a_reader() {
+    let files = ["broken", "seeds"].map(|dir| std::fs::read_dir(data(dir)).unwrap());
+    let mut files: Vec<PathBuf> = files.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() >= 10, "{files:?}");
+    assert!(files.len() >= 30, "{files:?}");
     for path in files {
         for format in [None].into_iter().chain(Format::ALL.map(Some)) {
             let options = Options { path: path.clone(), format, entries: Some(2), ..Options::default() };
@@ -583,6 +593,20 @@ fn no_broken_file_of_the_corpus_panics_a_reader() {
                 assert!(!e.0.contains('\n') && e.0.len() > 20, "{}: {e}", path.display());
             }
         }
+    }
+}
+
+#[test]
+fn every_seed_is_a_good_file_of_its_format() {
+    for entry in std::fs::read_dir(data("seeds")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !cfg!(feature = "arrow") && name.starts_with("baseten") || name.ends_with(".maserds") {
+            continue;
+        }
+        let format = Format::from_name(name.split('.').next().unwrap()).unwrap();
+        let (summary, _) = build(&Options { path, format: Some(format), ..Options::default() }).unwrap();
+        assert!(summary.requests > 0 && summary.kind == format.name(), "{name}");
     }
 }
 
