@@ -36,6 +36,7 @@ mod table {
     use serde_json::{Map, Value, json};
 
     use crate::file::{Options, Replay};
+    use crate::guard::unless_panics;
     use crate::intake::{Draft, Emit, Prompt, Step};
     use crate::jsonl::Place;
     use crate::lengths::MAX_TOKENS;
@@ -66,7 +67,9 @@ mod table {
         let path = options.path.as_path();
         let replay = &options.replay;
         let (mut calls, mut spool) = (Vec::new(), Spool::new()?);
-        for batch in batches(path)? {
+        let damaged = || unreadable(path, &ArrowError::ParseError("it is damaged".into()));
+        let mut batches = unless_panics(|| batches(path)).ok_or_else(damaged)??;
+        while let Some(batch) = unless_panics(|| batches.next()).ok_or_else(damaged)? {
             let batch = batch.map_err(|e| unreadable(path, &e))?;
             append(path, &batch, replay, &mut calls, &mut spool)?;
         }

@@ -203,16 +203,19 @@ fn parquet(file: &Path, _: Vec<&str>, _: TakeRow<'_>) -> Result<bool, Error> {
 
 #[cfg(feature = "arrow")]
 fn parquet(file: &Path, columns: Vec<&str>, row: TakeRow<'_>) -> Result<bool, Error> {
+    use crate::guard::unless_panics;
     use parquet::arrow::ProjectionMask;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     let open = std::fs::File::open(file).map_err(|e| source::failed(file, &e))?;
     let wrong = |e: &dyn std::fmt::Display| Error(format!("{}: the table cannot be read: {e}", file.display()));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(open).map_err(|e| wrong(&e))?;
+    let damaged = || wrong(&"it is damaged");
+    let builder = unless_panics(|| ParquetRecordBatchReaderBuilder::try_new(open)).ok_or_else(damaged)?;
+    let builder = builder.map_err(|e| wrong(&e))?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-    let reader = builder.with_projection(mask).with_batch_size(64).build().map_err(|e| wrong(&e))?;
+    let mut reader = builder.with_projection(mask).with_batch_size(64).build().map_err(|e| wrong(&e))?;
     let mut entry = 0;
-    for batch in reader {
+    while let Some(batch) = unless_panics(|| reader.next()).ok_or_else(damaged)? {
         let batch = batch.map_err(|e| wrong(&e))?;
         for at in 0..batch.num_rows() {
             entry += 1;

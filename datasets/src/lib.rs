@@ -17,6 +17,8 @@ mod corpus;
 pub mod error;
 pub mod file;
 mod format;
+#[cfg(feature = "arrow")]
+mod guard;
 mod hub;
 pub mod identity;
 mod inputs_json;
