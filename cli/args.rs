@@ -173,6 +173,10 @@ pub(crate) struct Endpoint {
     #[arg(long)]
     pub(crate) download_video_content: bool,
 
+    /// Send an image that an earlier turn of the session has sent as its `image_uuids` key alone; chat and single_turn only
+    #[arg(long)]
+    pub(crate) uuid_and_strip: bool,
+
     /// Header that carries the session's id [default: X-Correlation-ID]
     #[arg(long, value_name = "NAME")]
     pub(crate) session_header: Option<String>,
@@ -201,6 +205,11 @@ pub(crate) struct Input {
     /// Subset of the public dataset in place of its usual one
     #[arg(long, value_name = "NAME", requires = "public_dataset")]
     pub(crate) hf_subset: Option<String>,
+
+    /// Take only rows of the public dataset with this value: `harness=claude_code`; may be repeated. exgentic has harness
+    /// and source_model, exgentic_v2 benchmark too
+    #[arg(long = "dataset-filter", value_name = "NAME=VALUE", num_args = 1..)]
+    pub(crate) dataset_filters: Vec<String>,
 
     /// Format of the input file: single_turn, multi_turn, random_pool, mooncake_trace, bailian_trace, burst_gpt_trace,
     /// azure_trace, baseten_trace, sagemaker_data_capture, raw_payload, inputs_json, sharegpt, spec_bench, mt_bench,

@@ -51,7 +51,9 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<String>>) -> Option<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        kept.lock().unwrap().push(String::from_utf8(body).ok()?);
+        // Other bytes than text, those of files in a form, stand as one character each.
+        let text = String::from_utf8(body).unwrap_or_else(|e| e.as_bytes().iter().map(|b| char::from(*b)).collect());
+        kept.lock().unwrap().push(text);
         let answer = r#"{"object":"chat.completion","choices":[{"message":{"role":"assistant","content":"yes"}}]}"#;
         write!(writer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len())
             .ok()?;
@@ -103,6 +105,134 @@ fn a_run_from_inputs_json_sends_the_same_bytes() {
         &["--input-file", "two/inputs.json", "--request-count", "3", "--artifact-dir", "two"],
     );
     assert_eq!((third, read("one")), (first, read("two")));
+}
+
+/// What every endpoint can send, by its name: rows, and options of the run.
+fn of_every_endpoint() -> Vec<(&'static str, String, Vec<&'static str>)> {
+    let text = "{\"text\":\"a \\\"é\\n\",\"output_length\":5,\"extra\":{\"x\":[1.5,{\"y\":null}]}}\n{\"text\":\"b\"}\n";
+    let media = concat!(
+        "{\"text\":\"a\",\"images\":[\"data:image/png;base64,iVBORw0KGgr/\",\"data:image/jpeg;base64,/9j/\"],\"image_uuids\":[\"k\",\"l\"]}\n",
+        "{\"texts\":[\"a\",\"b\"],\"image\":\"data:image/webp;base64,UklGRg==\"}\n",
+    );
+    let sound = "{\"text\":\"a\",\"audio\":\"wav,UklGRv8A\",\"video\":\"data:video/mp4;base64,AAAA\"}\n";
+    let heard = "{\"text\":\"a\",\"audio\":\"mp3,//sA\",\"extra\":{\"language\":\"en\",\"n\":2,\"t\":0.5}}\n";
+    let ranked =
+        "{\"texts\":[{\"name\":\"query\",\"contents\":[\"q\"]},{\"name\":\"passages\",\"contents\":[\"p\",\"r\"]}]}\n";
+    let turns = concat!(
+        "{\"session_id\":\"s\",\"turns\":[{\"text\":\"one\",\"role\":\"system\"},{\"text\":\"two\"},{\"text\":\"three\"}]}\n",
+        "{\"turns\":[{\"text\":\"four\"}]}\n",
+    );
+    let ready = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"n\":1e2,\"big\":18446744073709551615,\"b\":{\"c\":[]}}\n";
+    let paired = "{\"text\":\"a\",\"image\":\"data:image/png;base64,iVBORw0KGgr/\"}\n";
+    let all = [
+        ("chat", text, "--extra-inputs top_p:0.9"),
+        ("chat", media, ""),
+        ("chat", sound, "--streaming"),
+        ("chat", turns, "--system-prompt before"),
+        ("chat", ready, "--custom-dataset-type raw_payload"),
+        ("responses", media, ""),
+        ("responses", turns, "--streaming"),
+        ("messages", media, ""),
+        ("messages", turns, ""),
+        ("completions", text, "--streaming"),
+        ("embeddings", text, ""),
+        ("chat_embeddings", media, ""),
+        ("nim_embeddings", paired, ""),
+        ("hf_tei_rankings", ranked, ""),
+        ("nim_rankings", ranked, "--extra-inputs truncate:END"),
+        ("cohere_rankings", ranked, ""),
+        ("huggingface_generate", text, "--extra-inputs top_k:3"),
+        ("image_generation", text, "--extra-inputs size:8x8"),
+        ("image_edit", media, "--extra-inputs size:8x8"),
+        ("video_generation", text, "--extra-inputs seconds:2"),
+        ("image_retrieval", paired, ""),
+        ("audio_transcription", heard, "--extra-inputs temperature:0.5"),
+        ("solido_rag", text, ""),
+        ("raw", ready, "--custom-dataset-type raw_payload"),
+        (
+            "template",
+            text,
+            "--extra-inputs {\"payload_template\":\"{\\\"a\\\":[{{texts|tojson}},1.0e1],\\\"b\\\":1}\"}",
+        ),
+        ("template", turns, "--extra-inputs payload_template:{{[text]|tojson}}"),
+    ];
+    all.map(|(endpoint, rows, options)| (endpoint, rows.to_owned(), options.split_whitespace().collect())).into()
+}
+
+#[test]
+fn every_endpoint_s_inputs_json_is_sent_again_byte_for_byte() {
+    let server = Server::start();
+    let url = format!("http://127.0.0.1:{}", server.port);
+    for (endpoint, rows, options) in of_every_endpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rows.jsonl"), &rows).unwrap();
+        let sent = |input: &[&str], run: &str, sessions: &str| {
+            let common =
+                ["profile", "-m", "mock-model", "-u", &url, "--endpoint-type", endpoint, "--artifact-dir", run];
+            let load = ["--use-server-token-count", "--concurrency", "1", "--num-conversations", sessions];
+            // The server's answer is not what every endpoint expects: what it was sent is what counts.
+            let ran = maser(dir.path(), &[&common, &load[..], input].concat());
+            let inputs = std::fs::read(dir.path().join(run).join("inputs.json"));
+            let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+            (server.taken(), inputs.unwrap_or_else(|_| panic!("{endpoint}: {said}")))
+        };
+        let sessions = rows.lines().count();
+        let first = [&["--input-file", "rows.jsonl"], &options[..]].concat();
+        let (first, exported) = sent(&first, "one", &sessions.to_string());
+        let mut again = vec!["--input-file", "one/inputs.json"];
+        match endpoint {
+            // It does without no template, used or not.
+            "template" => again.extend(&options),
+            _ => again.extend(options.iter().filter(|option| **option == "--streaming")),
+        }
+        let (second, exported_again) = sent(&again, "two", &sessions.to_string());
+        assert_eq!(exported, exported_again, "{endpoint}");
+        let turns = if rows.contains("\"turns\"") { sessions + 1 } else { sessions };
+        assert!(first.len() >= sessions && second.len() >= turns, "{endpoint}: {} {}", first.len(), second.len());
+        if turns == sessions {
+            assert_eq!(first, second, "{endpoint}");
+            continue;
+        }
+        // A later turn of a live session carries the server's answers; the file has each turn by itself.
+        let document: serde_json::Value = serde_json::from_slice(&exported).unwrap();
+        let listed: Vec<String> = document["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|session| session["payloads"].as_array().unwrap())
+            .map(serde_json::Value::to_string)
+            .collect();
+        assert_eq!(second, listed, "{endpoint}");
+        assert!(second.contains(&first[0]), "{endpoint}: the first turn is alone in both");
+    }
+}
+
+#[test]
+fn a_pool_is_drawn_by_batches_and_images_are_sent_once() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    std::fs::write(dir.path().join("pool.jsonl"), "{\"text\":\"a\",\"image\":\"data:i\"}\n{\"text\":\"b\"}\n").unwrap();
+    let pool = ["--input-file", "pool.jsonl", "--custom-dataset-type", "random_pool", "--artifact-dir", "pool"];
+    let batches = ["--batch-size-text", "3", "--batch-size-image", "0", "--num-conversations", "4"];
+    let sent = profile(dir.path(), &server, &[&pool[..], &batches].concat());
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|body| body.matches("{\"type\":").count() == 3 && !body.contains("image")), "{sent:?}");
+    let row = "{\"session_id\":\"s\",\"text\":\"t\",\"images\":[\"data:i\"],\"image_uuids\":[\"k\"]}\n";
+    std::fs::write(dir.path().join("keys.jsonl"), row.repeat(2)).unwrap();
+    let keys = ["--input-file", "keys.jsonl", "--num-conversations", "1", "--artifact-dir", "keys", "--uuid-and-strip"];
+    let sent = profile(dir.path(), &server, &keys);
+    let image = |url: &str| format!("{{\"type\":\"image_url\",\"image_url\":{{\"url\":\"{url}\"}},\"uuid\":\"k\"}}");
+    assert!(sent[0].contains(&image("data:i")) && sent[1].contains(&image("")), "{sent:?}");
+    for (arguments, said) in [
+        (&["--uuid-and-strip"][..], "--uuid-and-strip goes with a file"),
+        (&["--uuid-and-strip", "--endpoint-type", "responses"], "--uuid-and-strip: it needs --endpoint-type chat"),
+        (&["--input-file", "keys.jsonl", "-b", "2"], "--batch-size-text goes with generated prompts and random_pool"),
+        (&["--dataset-filter", "harness"], "--dataset-filter harness: expected name=value"),
+        (&["--dataset-filter", "a=1", "a=2"], "--dataset-filter a=2: a is given twice"),
+    ] {
+        let refused = maser(dir.path(), &[&["profile", "-m", "x"], arguments].concat());
+        let err = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && err.starts_with(&format!("error: {said}")), "{arguments:?}: {err}");
+    }
 }
 
 #[test]

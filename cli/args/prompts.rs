@@ -1,6 +1,6 @@
 //! What generated requests look like: conversations, lengths, prompts, prefixes, rankings.
 
-use crate::values::{CacheBust, Lengths, Source, Style, choice, count, count32, deviation, length, single};
+use crate::values::{CacheBust, Lengths, Source, Style, choice, count, count32, deviation, length, single, whole32};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -70,11 +70,13 @@ pub(crate) struct Prompts {
     #[arg(help_heading = "Output Sequence Length (OSL)", long = "osl-stddev", visible_aliases = ["prompt-output-tokens-stddev", "output-tokens-stddev"], value_name = "TOKENS", value_parser = single(deviation))]
     pub(crate) osl_stddev: Option<f64>,
 
-    /// Texts of a request, each with a length of its own [default: 1]
-    #[arg(help_heading = "Prompt", short = 'b', long = "batch-size-text", visible_aliases = ["prompt-batch-size", "batch-size"], value_name = "N", value_parser = count32)]
+    /// Texts of a request, each with a length of its own; with random_pool, texts drawn for a request, 0 for none
+    /// [default: 1]
+    #[arg(help_heading = "Prompt", short = 'b', long = "batch-size-text", visible_aliases = ["prompt-batch-size", "batch-size"], value_name = "N", value_parser = whole32)]
     pub(crate) batch: Option<u32>,
 
-    /// What prompts are made of: sonnet, coding, random (tokens by lot) [default: sonnet]
+    /// What prompts are made of, those of traces that give lengths too: sonnet, coding, random (tokens by lot, not for
+    /// traces) [default: sonnet]
     #[arg(help_heading = "Prompt", long = "prompt-corpus", value_name = "CORPUS", value_parser = choice::<Source>)]
     pub(crate) corpus: Option<Source>,
 

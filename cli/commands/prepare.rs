@@ -18,7 +18,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Settles what only the input file can tell, before anything is built from it.
 pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
-    let Input::File { path, format, .. } = &config.input else { return Ok(()) };
+    let Input::File { path, format, trace, .. } = &config.input else { return Ok(()) };
     let format = match format {
         Some(format) => *format,
         None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
@@ -28,6 +28,9 @@ pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
             "--extra-inputs has no effect on the bodies of {}, which are sent as they stand",
             format.name()
         ));
+    }
+    if trace.corpus.is_some() && !format.makes_prompts() {
+        config.notes.push(format!("--prompt-corpus has no effect on {}, whose prompts are given", format.name()));
     }
     let timed = format.is_timed(path).map_err(|e| Refusal::new(e.0))?;
     let typed = matches!(&config.input, Input::File { format: Some(_), .. });

@@ -146,6 +146,11 @@ impl ProfileConfig {
                     .put_some("random_seed", self.random_seed)
                     .put_some("osl", osl.as_ref().map(synthetic::length))
                     .put_some("block_size", *block_size)
+                    .put_some("prompt_batch_size", trace.batch.texts)
+                    .put_some("image_batch_size", trace.batch.images)
+                    .put_some("audio_batch_size", trace.batch.audios)
+                    .put_some("video_batch_size", trace.batch.videos)
+                    .put_some("prompts", trace.corpus.map(|corpus| Object::default().put("corpus", name_of(corpus))))
             }
         }
     }

@@ -231,6 +231,12 @@ impl Endpoint {
         if typed.per_chunk_usage {
             per_chunk_usage(typed, kind, streaming)?;
         }
+        if typed.uuid_and_strip && kind != EndpointKind::Chat {
+            return Err(Refusal::new(format!(
+                "--uuid-and-strip: it needs --endpoint-type chat, {} has no keys for images",
+                kind.name()
+            )));
+        }
         if typed.download_video_content && !kind.follows_up() {
             return Err(Refusal::new(format!(
                 "--download-video-content: {} makes no videos, it needs --endpoint-type video_generation",

@@ -8,6 +8,8 @@ use crate::refusal::Refusal;
 use crate::values::Format;
 use maser_datasets::file;
 use maser_datasets::public;
+use maser_datasets::texts::Source;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is sent.
@@ -39,6 +41,9 @@ pub(crate) enum Input {
 impl Input {
     /// Resolves what the options say of the input.
     pub(super) fn resolve(args: &args::Profile, endpoint: &Endpoint, notes: &mut Vec<String>) -> Result<Self, Refusal> {
+        if !filters(&args.input.dataset_filters)?.is_empty() && args.input.public_dataset.is_none() {
+            return Err(Refusal::new("--dataset-filter goes with a public dataset; add --public-dataset"));
+        }
         match (&args.input.input_file, &args.input.public_dataset) {
             (Some(path), _) => from_file(args, path, args.input.format, osl(&args.prompts, notes)?, notes),
             (None, Some(name)) => {
@@ -46,7 +51,8 @@ impl Input {
                 from_file(args, &found.path, Some(found.format), osl(&args.prompts, notes)?, notes)
             }
             (None, None) => {
-                if let Some(flag) = Trace::given(&args.trace) {
+                let strip = args.endpoint.uuid_and_strip.then_some("--uuid-and-strip");
+                if let Some(flag) = Trace::given(&args.trace).or(strip) {
                     return Err(Refusal::new(format!("{flag} goes with a file; add --input-file")));
                 }
                 Synthetic::resolve(args, endpoint, notes).map(|made| Self::Synthetic(Box::new(made)))
@@ -81,13 +87,16 @@ impl Input {
             ignore_trace_delays: trace.ignore_delays,
             replay: trace.replay.clone(),
             entries: *entries,
-            batch: file::Batch::default(),
+            batch: trace.batch,
+            filters: trace.filters.clone(),
+            corpus: trace.corpus,
+            uuid_and_strip: trace.uuid_and_strip,
             seed,
         })
     }
 }
 
-/// How a trace is changed before it is replayed.
+/// How a file becomes requests, beside what its rows say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Trace {
     /// The `--synthesis` multipliers.
@@ -98,6 +107,14 @@ pub(crate) struct Trace {
     pub(crate) cache: Option<PathBuf>,
     /// What only a `baseten_trace` has.
     pub(crate) replay: file::Replay,
+    /// Rows of a public dataset that are taken.
+    pub(crate) filters: BTreeMap<String, String>,
+    /// Contents of each medium in a request of a `random_pool`.
+    pub(crate) batch: file::Batch,
+    /// What prompts are made of where rows give lengths.
+    pub(crate) corpus: Option<Source>,
+    /// An image that the session has sent before is sent as its key alone.
+    pub(crate) uuid_and_strip: bool,
 }
 
 impl Trace {
@@ -120,6 +137,7 @@ impl Trace {
                 force_min_tokens: switch(typed.force_min_tokens, typed.no_force_min_tokens),
                 ..file::Replay::default()
             },
+            ..Self::default()
         }
     }
 
@@ -143,6 +161,21 @@ impl Trace {
     }
 }
 
+/// `--dataset-filter` by names, each once.
+fn filters(typed: &[String]) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut filters = BTreeMap::new();
+    for item in typed {
+        let pair = item.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        let Some((name, value)) = pair.filter(|(name, value)| !name.is_empty() && !value.is_empty()) else {
+            return Err(Refusal::new(format!("--dataset-filter {item}: expected name=value")));
+        };
+        if filters.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Refusal::new(format!("--dataset-filter {item}: {name} is given twice")));
+        }
+    }
+    Ok(filters)
+}
+
 fn from_file(
     args: &args::Profile,
     path: &Path,
@@ -158,7 +191,7 @@ fn from_file(
         Err(e) => return Err(wrong(&e.to_string())),
         Ok(_) => {}
     }
-    if typed.entries.is_some() && args.input.format != Some(Format::RandomPool) {
+    if typed.entries.is_some() && format.is_none_or(|format| !format.takes_entries()) {
         notes.push(
             "--num-dataset-entries has no effect with --input-file, except random_pool: all its rows are used".into(),
         );
@@ -166,12 +199,23 @@ fn from_file(
     let input = Input::File {
         path: path.into(),
         format,
-        entries: typed.entries.or(args.load.request_count),
+        entries: typed.entries.or(args.load.num_conversations).or(args.load.request_count),
         osl,
         block_size: typed.block_size,
         max_isl: typed.max_isl,
         max_osl: typed.max_osl,
-        trace: Box::new(Trace::resolve(&args.trace)),
+        trace: Box::new(Trace {
+            batch: file::Batch {
+                texts: typed.batch,
+                images: args.media.images.image_batch,
+                audios: args.media.audio.audio_batch,
+                videos: args.media.video.video_batch,
+            },
+            filters: filters(&args.input.dataset_filters)?,
+            corpus: typed.corpus,
+            uuid_and_strip: args.endpoint.uuid_and_strip,
+            ..Trace::resolve(&args.trace)
+        }),
     };
     if let Some(format) = format {
         input.settle(format)?;

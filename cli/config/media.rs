@@ -19,9 +19,10 @@ impl Media {
     }
 }
 
-/// Which options were typed.
-pub(super) fn given(typed: &args::Media) -> Vec<(&'static str, bool)> {
-    images_given(typed).into_iter().chain(audio_given(typed)).chain(video_given(typed)).collect()
+/// Which options were typed that say how media are made. How many stand in a request is said of a `random_pool` too.
+pub(super) fn given_beside_a_file(typed: &args::Media) -> Vec<(&'static str, bool)> {
+    let all = images_given(typed).into_iter().chain(audio_given(typed)).chain(video_given(typed));
+    all.filter(|(flag, _)| !flag.ends_with("-batch-size")).collect()
 }
 
 fn images_given(typed: &args::Media) -> [(&'static str, bool); 8] {

@@ -84,6 +84,9 @@ impl Synthetic {
         let osl = osl(typed, notes)?;
         let media = media::resolve(&args.media, endpoint.kind)?;
         let entries = typed.entries.or(args.load.num_conversations).or(args.load.request_count);
+        if typed.batch == Some(0) {
+            return Err(Refusal::new("--batch-size-text 0: only with random_pool may a request go without texts"));
+        }
         let rankings = rankings_of(typed, endpoint, notes)?;
         let options = synthetic::Options {
             entries: entries.unwrap_or(synthetic::DEFAULT_ENTRIES),
@@ -136,8 +139,6 @@ pub(super) fn refuse_beside_a_file(args: &args::Profile) -> Result<(), Refusal> 
         ("--seq-dist", typed.seq_dist.is_some()),
         ("--random-range-ratio", typed.range_ratio.is_some()),
         ("--random-corpus-style", typed.range_style.is_some()),
-        ("--batch-size-text", typed.batch.is_some()),
-        ("--prompt-corpus", typed.corpus.is_some()),
         ("--num-prefix-prompts", typed.prefixes.is_some()),
         ("--prefix-prompt-length", typed.prefix_length.is_some()),
         ("--shared-system-prompt-length", typed.shared_system.is_some()),
@@ -148,7 +149,7 @@ pub(super) fn refuse_beside_a_file(args: &args::Profile) -> Result<(), Refusal> 
         ("--conversation-turn-delay-stddev", typed.delay_stddev.is_some()),
         ("--conversation-turn-delay-ratio", typed.delay_ratio.is_some()),
     ];
-    let all = flags.into_iter().chain(rankings_given(typed)).chain(media::given(&args.media));
+    let all = flags.into_iter().chain(rankings_given(typed)).chain(media::given_beside_a_file(&args.media));
     match all.into_iter().find(|(_, given)| *given) {
         Some((flag, _)) => {
             Err(Refusal::new(format!("{flag} is for generated prompts; remove it, or remove --input-file")))

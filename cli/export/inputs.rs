@@ -1,6 +1,7 @@
 //! `inputs.json`: every request body as it is sent, by session.
 
 use super::{Written, file};
+use maser_engine::endpoint::form_as_json;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use std::path::Path;
 pub const FILE_NAME: &str = "inputs.json";
 
 /// Writes the file into `dir`: `{"data": [{"session_id": …, "payloads": [body, …]}]}`, indented by two. Sessions come one
-/// at a time and are not kept. A body that is not JSON stands as a string.
+/// at a time and are not kept. A form stands as an object of its fields.
 pub fn write<S, B>(dir: &Path, sessions: impl IntoIterator<Item = (S, Vec<B>)>) -> Result<Written, String>
 where
     S: AsRef<str>,
@@ -39,6 +40,8 @@ const DEPTH: usize = 4;
 fn payload(body: &[u8], out: &mut impl Write) -> io::Result<()> {
     if is_json(body) {
         reindent(body, DEPTH, out)
+    } else if let Some(form) = form_as_json(body) {
+        reindent(form.to_string().as_bytes(), DEPTH, out)
     } else {
         serde_json::to_writer(out, &String::from_utf8_lossy(body)).map_err(io::Error::from)
     }

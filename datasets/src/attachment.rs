@@ -28,7 +28,7 @@ pub(crate) fn is_ready(content: &str) -> bool {
 }
 
 /// Reads and encodes the files that a turn's media name. A relative path is one from the working directory, or else from
-/// the directory of `file`, which has the row. Returns how many files were read.
+/// the directory of `file`, which has the row (or is that directory itself). Returns how many files were read.
 pub(crate) fn embed(turn: &mut Turn, file: &Path) -> Result<u64, Error> {
     if turn.images.is_empty() && turn.audios.is_empty() && turn.videos.is_empty() {
         return Ok(0);
@@ -55,12 +55,17 @@ fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<u64, Error> {
                 path.display()
             ))
         };
-        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        let wrong = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => {
                 failed("there is no such file (a URL or encoded data would be taken too)".into())
             }
             _ => failed(e.to_string()),
-        })?;
+        };
+        // A device or a pipe may have no end.
+        if !std::fs::metadata(&path).map_err(wrong)?.is_file() {
+            return Err(failed("this is no regular file".into()));
+        }
+        let bytes = std::fs::read(&path).map_err(wrong)?;
         *content = encode(&bytes, kind).map_err(|why| failed(why.into()))?;
         read += 1;
     }
@@ -70,7 +75,8 @@ fn all(media: &mut [Media], kind: Kind, file: &Path) -> Result<u64, Error> {
 fn find(content: &str, file: &Path) -> PathBuf {
     let path = PathBuf::from(content);
     if path.is_relative() && !path.exists() {
-        let beside = file.parent().map(|dir| dir.join(&path));
+        let dir = if file.is_dir() { Some(file) } else { file.parent() };
+        let beside = dir.map(|dir| dir.join(&path));
         if let Some(beside) = beside.filter(|beside| beside.exists()) {
             return beside;
         }
@@ -103,7 +109,7 @@ fn encode(bytes: &[u8], kind: Kind) -> Result<String, &'static str> {
 }
 
 /// What the first bytes of a file say it is.
-fn sniff(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn sniff(bytes: &[u8]) -> Option<&'static str> {
     let at = |from: usize, what: &[u8]| bytes.get(from..from + what.len()) == Some(what);
     if at(0, b"\x89PNG\r\n\x1a\n") {
         Some("png")
@@ -128,7 +134,7 @@ fn sniff(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// Length of a WAV clip in seconds, from its header.
-fn seconds(clip: &str) -> Option<f64> {
+pub(crate) fn seconds(clip: &str) -> Option<f64> {
     let bytes = STANDARD.decode(clip.strip_prefix("wav,")?).ok()?;
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (mut at, mut rate) = (12usize, 0u32);
@@ -193,6 +199,8 @@ mod tests {
         assert!(said.ends_with("c: neither PNG, JPEG, WebP nor GIF by its content"), "{said}");
         let said = wrong(&mut Turn { videos: media(&["none"]), ..Turn::default() });
         assert!(said.starts_with("video none: there is no such file"), "{said}");
+        let said = wrong(&mut Turn { images: media(&["/dev/zero"]), ..Turn::default() });
+        assert_eq!(said, "image /dev/zero: this is no regular file");
     }
 
     #[test]

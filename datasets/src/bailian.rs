@@ -16,46 +16,58 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use crate::intake::{Draft, Emit, Prompt, Step};
-use crate::jsonl::{self, Row};
+use crate::jsonl::{Place, Row};
 use crate::lengths::MAX_TOKENS;
+use crate::spool::{Rows, Span};
 use crate::{Context, Error, Turn};
 
 /// Tokens of a block where nothing says otherwise.
 pub(crate) const BLOCK_SIZE: u32 = 16;
 
+/// What says where a row belongs.
 struct Chat {
     id: i64,
-    parent: i64,
     turn: i64,
-    step: Step,
+    place: Place,
+    span: Span,
 }
 
-/// Reads the file and hands over its sessions in the order of their first rows.
+/// Reads the file and hands over its sessions in the order of their first rows. Chats of one root may stand far apart, so
+/// rows are looked at first and read when their session's turn has come.
 pub(crate) fn read(path: &Path, emit: Emit<'_>) -> Result<(), Error> {
-    let mut chats: Vec<Chat> = Vec::new();
-    jsonl::each(path, &mut |row| {
-        chats.push(parse(row)?);
+    let (mut chats, mut parents) = (Vec::new(), HashMap::new());
+    let mut rows = Rows::index(path, &mut |row, span| {
+        let (id, parent, turn) = identity(row)?;
+        parents.insert(id, parent);
+        chats.push(Chat { id, turn, place: row.place, span });
         Ok(())
     })?;
-    let parents: HashMap<i64, i64> = chats.iter().map(|chat| (chat.id, chat.parent)).collect();
-    let mut first: HashMap<i64, usize> = HashMap::new();
-    let mut sessions: BTreeMap<usize, (i64, Vec<Chat>)> = BTreeMap::new();
-    for (row, chat) in chats.into_iter().enumerate() {
-        let root = root(chat.id, &parents);
-        let session = *first.entry(root).or_insert(row);
-        sessions.entry(session).or_insert_with(|| (root, Vec::new())).1.push(chat);
-    }
-    for (root, mut chats) in sessions.into_values() {
-        chats.sort_by_key(|chat| chat.turn);
+    for (root, chats) in sessions(chats, &parents) {
+        let steps = chats.into_iter().map(|chat| rows.read(chat.place, chat.span, step)).collect::<Result<_, _>>()?;
         emit(Draft {
             path: path.into(),
             session_id: Some(root.to_string()),
             context: Context::MessageArray,
             system: None,
-            steps: chats.into_iter().map(|chat| chat.step).collect(),
+            steps,
         })?;
     }
     Ok(())
+}
+
+/// Each root with its chats in the order of their turns.
+fn sessions(chats: Vec<Chat>, parents: &HashMap<i64, i64>) -> impl Iterator<Item = (i64, Vec<Chat>)> {
+    let mut first: HashMap<i64, usize> = HashMap::new();
+    let mut sessions: BTreeMap<usize, (i64, Vec<Chat>)> = BTreeMap::new();
+    for (row, chat) in chats.into_iter().enumerate() {
+        let root = root(chat.id, parents);
+        let session = *first.entry(root).or_insert(row);
+        sessions.entry(session).or_insert_with(|| (root, Vec::new())).1.push(chat);
+    }
+    sessions.into_values().map(|(root, mut chats)| {
+        chats.sort_by_key(|chat| chat.turn);
+        (root, chats)
+    })
 }
 
 /// Walks up to the chat that began it all. A circle ends where it closes.
@@ -79,23 +91,27 @@ fn least_of_circle(start: i64, parents: &HashMap<i64, i64>) -> i64 {
     least
 }
 
-fn parse(row: &Row<'_>) -> Result<Chat, Error> {
-    let missing = |field: &str| row.error(format_args!("no `{field}`"));
+fn missing(row: &Row<'_>, field: &str) -> Error {
+    row.error(format_args!("no `{field}`"))
+}
+
+/// Chat, parent and turn.
+fn identity(row: &Row<'_>) -> Result<(i64, i64, i64), Error> {
     let whole = |field: &str| row.read::<i64>(field, "a whole number");
-    let length = row.integer("input_length", MAX_TOKENS)?.ok_or_else(|| missing("input_length"))?;
+    let id = whole("chat_id")?.ok_or_else(|| missing(row, "chat_id"))?;
+    Ok((id, whole("parent_chat_id")?.unwrap_or(-1), whole("turn")?.unwrap_or(0)))
+}
+
+fn step(row: &Row<'_>) -> Result<Step, Error> {
+    let length = row.integer("input_length", MAX_TOKENS)?.ok_or_else(|| missing(row, "input_length"))?;
     if length == 0 {
         return Err(row.error("`input_length` must be at least 1"));
     }
     let turn = Turn {
-        timestamp_ns: Some(row.seconds("timestamp")?.ok_or_else(|| missing("timestamp"))?),
-        max_tokens: Some(row.integer("output_length", MAX_TOKENS)?.ok_or_else(|| missing("output_length"))?),
+        timestamp_ns: Some(row.seconds("timestamp")?.ok_or_else(|| missing(row, "timestamp"))?),
+        max_tokens: Some(row.integer("output_length", MAX_TOKENS)?.ok_or_else(|| missing(row, "output_length"))?),
         ..Turn::default()
     };
     let hash_ids = row.read("hash_ids", "a list of whole numbers")?.unwrap_or_default();
-    Ok(Chat {
-        id: whole("chat_id")?.ok_or_else(|| missing("chat_id"))?,
-        parent: whole("parent_chat_id")?.unwrap_or(-1),
-        turn: whole("turn")?.unwrap_or(0),
-        step: Step { place: row.place, turn, prompt: Prompt::Synthetic { length, hash_ids } },
-    })
+    Ok(Step { place: row.place, turn, prompt: Prompt::Synthetic { length, hash_ids } })
 }

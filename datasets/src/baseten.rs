@@ -2,7 +2,7 @@
 //!
 //! Columns `timestamp_start_unix_ms`, `prompt`, `input_tokens`, `output_tokens`; and, where they are there,
 //! `provided_session_id` and `poor_man_session_id` (one of them names the session), `duration_e2e_ms`, `total_hashes`,
-//! `block_size`. Times are from the earliest row.
+//! `block_size`. Times are from the earliest row. Prompts wait in a temporary file until it is known whose turn they are.
 
 /// Columns that may name the session; the first does where nothing else is asked.
 pub const SESSION_COLUMNS: [&str; 2] = ["provided_session_id", "poor_man_session_id"];
@@ -17,7 +17,7 @@ pub(crate) fn read(options: &crate::file::Options, _: crate::intake::Emit<'_>) -
 }
 
 #[cfg(feature = "arrow")]
-pub(crate) use table::read;
+pub(crate) use table::{number, read};
 
 #[cfg(feature = "arrow")]
 mod table {
@@ -36,10 +36,12 @@ mod table {
     use serde_json::{Map, Value, json};
 
     use crate::file::{Options, Replay};
+    use crate::guard::unless_panics;
     use crate::intake::{Draft, Emit, Prompt, Step};
     use crate::jsonl::Place;
     use crate::lengths::MAX_TOKENS;
     use crate::seed::Stream;
+    use crate::spool::{Span, Spool, Spooled};
     use crate::{Context, Error, Turn, source};
 
     const START: &str = "timestamp_start_unix_ms";
@@ -51,11 +53,12 @@ mod table {
         /// Nanoseconds since 1970, then from the earliest row.
         at: u64,
         session: Option<String>,
-        prompt: String,
+        prompt: Span,
         input_tokens: u32,
         output_tokens: u32,
         duration: u64,
-        hashes: Vec<i64>,
+        /// Eight bytes each.
+        hashes: Span,
         block_size: Option<u32>,
     }
 
@@ -63,11 +66,14 @@ mod table {
     pub(crate) fn read(options: &Options, emit: Emit<'_>) -> Result<(), Error> {
         let path = options.path.as_path();
         let replay = &options.replay;
-        let mut calls = Vec::new();
-        for batch in batches(path)? {
+        let (mut calls, mut spool) = (Vec::new(), Spool::new()?);
+        let damaged = || unreadable(path, &ArrowError::ParseError("it is damaged".into()));
+        let mut batches = unless_panics(|| batches(path)).ok_or_else(damaged)??;
+        while let Some(batch) = unless_panics(|| batches.next()).ok_or_else(damaged)? {
             let batch = batch.map_err(|e| unreadable(path, &e))?;
-            append(path, &batch, replay.session_column, &mut calls)?;
+            append(path, &batch, replay, &mut calls, &mut spool)?;
         }
+        let mut spooled = spool.close()?;
         // A stable sort: rows of one time keep their order.
         calls.sort_by_key(|call| call.at);
         set_times(&mut calls, replay);
@@ -75,7 +81,7 @@ mod table {
         sample(&mut sessions, replay.session_sample_ratio, options.seed);
         let shared: Arc<Path> = path.into();
         for (id, calls) in sessions {
-            emit(draft(&shared, id, calls, replay))?;
+            emit(draft(&shared, id, calls, replay, &mut spooled)?)?;
         }
         Ok(())
     }
@@ -99,7 +105,13 @@ mod table {
         Error(format!("--input-file {}: the table cannot be read: {e}", path.display()))
     }
 
-    fn append(path: &Path, batch: &RecordBatch, session: &str, calls: &mut Vec<Call>) -> Result<(), Error> {
+    fn append(
+        path: &Path,
+        batch: &RecordBatch,
+        replay: &Replay,
+        calls: &mut Vec<Call>,
+        spool: &mut Spool,
+    ) -> Result<(), Error> {
         for column in REQUIRED {
             if batch.column_by_name(column).is_none() {
                 return Err(Error(format!("--input-file {}: the table has no column `{column}`", path.display())));
@@ -114,15 +126,18 @@ mod table {
                 tokens.map(|n| n as u32).ok_or_else(|| wrong(column, "a whole number of tokens"))
             };
             let text = |column: &str| batch.column_by_name(column).and_then(|array| text(array, row));
+            let prompt = text("prompt").ok_or_else(|| wrong("prompt", "a text"))?;
+            let hashes = batch.column_by_name("total_hashes").filter(|_| !replay.omit_kv_hints);
+            let hashes = hashes.map(|array| list(array, row)).unwrap_or_default();
             calls.push(Call {
                 place,
                 at: number(START).and_then(millis).ok_or_else(|| wrong(START, "a number of milliseconds from 0"))?,
-                session: text(session).filter(|id| !id.is_empty()),
-                prompt: text("prompt").ok_or_else(|| wrong("prompt", "a text"))?,
+                session: text(replay.session_column).filter(|id| !id.is_empty()),
+                prompt: spool.put(prompt.as_bytes())?,
                 input_tokens: tokens("input_tokens")?,
                 output_tokens: tokens("output_tokens")?.max(1),
                 duration: number("duration_e2e_ms").and_then(millis).unwrap_or(0),
-                hashes: batch.column_by_name("total_hashes").map(|array| list(array, row)).unwrap_or_default(),
+                hashes: spool.put(&hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect::<Vec<u8>>())?,
                 block_size: number("block_size").filter(|n| *n >= 1.0).map(|n| n as u32),
             });
         }
@@ -136,7 +151,7 @@ mod table {
     }
 
     /// A number of any type; integers above 2^53 lose their last digits.
-    fn number(array: &dyn Array, row: usize) -> Option<f64> {
+    pub(crate) fn number(array: &dyn Array, row: usize) -> Option<f64> {
         if array.is_null(row) {
             return None;
         }
@@ -244,7 +259,14 @@ mod table {
         });
     }
 
-    fn draft(path: &Arc<Path>, session_id: Option<String>, calls: Vec<Call>, replay: &Replay) -> Draft {
+    fn draft(
+        path: &Arc<Path>,
+        session_id: Option<String>,
+        calls: Vec<Call>,
+        replay: &Replay,
+        spooled: &mut Spooled,
+    ) -> Result<Draft, Error> {
+        let mut get = |span| spooled.get(span).map_err(|e| source::failed(path, &e));
         let open = replay.open_loop.unwrap_or(true);
         let context = if calls.len() > 1 { Context::MessageArray } else { Context::default() };
         let mut steps: Vec<Step> = Vec::with_capacity(calls.len());
@@ -252,28 +274,31 @@ mod table {
         for call in calls {
             let delay = before.map(|(at, duration)| (call.at - at).saturating_sub(duration));
             before = Some((call.at, call.duration));
-            let extra = extra(&call, replay);
+            let hashes = get(call.hashes)?;
+            let prompt = String::from_utf8_lossy(&get(call.prompt)?).into_owned();
+            let extra = extra(&call, &hashes, replay);
             let turn = Turn {
                 timestamp_ns: (open || delay.is_none()).then_some(call.at),
                 delay_ns: delay.filter(|_| !open),
                 max_tokens: Some(call.output_tokens),
                 input_tokens: Some(call.input_tokens),
                 extra,
-                ..Turn::of_text(call.prompt)
+                ..Turn::of_text(prompt)
             };
             steps.push(Step { place: call.place, turn, prompt: Prompt::Given });
         }
-        Draft { path: path.clone(), session_id, context, system: None, steps }
+        Ok(Draft { path: path.clone(), session_id, context, system: None, steps })
     }
 
-    fn extra(call: &Call, replay: &Replay) -> Map<String, Value> {
+    fn extra(call: &Call, hashes: &[u8], replay: &Replay) -> Map<String, Value> {
         let mut extra = Map::new();
         if replay.force_min_tokens.unwrap_or(true) {
             extra.insert("min_tokens".into(), json!(call.output_tokens));
         }
         if !replay.omit_kv_hints {
-            if !call.hashes.is_empty() {
-                extra.insert("hash_ids".into(), json!(call.hashes));
+            let hashes: Vec<i64> = hashes.as_chunks().0.iter().map(|hash| i64::from_le_bytes(*hash)).collect();
+            if !hashes.is_empty() {
+                extra.insert("hash_ids".into(), json!(hashes));
             }
             if let Some(size) = call.block_size {
                 extra.insert("block_size".into(), json!(size));

@@ -1,7 +1,7 @@
 //! Datasets read from a file or a directory: the options, and the path of its rows to conversations.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -17,6 +17,7 @@ use crate::intake::{Census, Draft, Intake, Prompt, Step};
 use crate::lengths::{Lengths, MAX_TOKENS};
 use crate::sharegpt;
 pub use crate::synthesis::Synthesis;
+use crate::texts::Source;
 use crate::tokens::Tokenizer;
 use crate::{Conversation, Error, Sink, Summary, Turn, parallel};
 
@@ -52,10 +53,17 @@ pub struct Options {
     pub ignore_trace_delays: bool,
     /// How a `baseten_trace` is replayed.
     pub replay: Replay,
-    /// `random_pool`: conversations to draw; 100 where none is given.
+    /// `random_pool`: conversations to draw, 100 where none is given. Large public datasets: rows to take.
     pub entries: Option<u64>,
     /// `random_pool`: contents of each medium in a request.
     pub batch: Batch,
+    /// `--prompt-corpus`: what prompts are made of, for formats whose rows give lengths; sonnets where none is given.
+    pub corpus: Option<Source>,
+    /// `--dataset-filter`: rows of a public dataset that has such filters, see [`crate::public::check_filters`].
+    pub filters: BTreeMap<String, String>,
+    /// `--uuid-and-strip`, `single_turn` only: an image whose key stood beside its content in an earlier turn of the
+    /// session is sent as the key alone.
+    pub uuid_and_strip: bool,
     /// The run's root seed.
     pub seed: u64,
 }
@@ -312,12 +320,21 @@ impl Options {
                 "{flag} goes only with traces whose prompts are made, and those of {name} are not"
             )));
         }
-        match (self.batch.given(), format == Format::RandomPool) {
-            (Some(flag), false) => {
-                Err(Error(format!("{flag} goes with generated prompts and random_pool, not {name}")))
-            }
-            _ => Ok(()),
+        if let (Some(flag), false) = (self.batch.given(), format == Format::RandomPool) {
+            return Err(Error(format!("{flag} goes with generated prompts and random_pool, not {name}")));
         }
+        if self.corpus == Some(Source::Random) && format.makes_prompts() {
+            return Err(Error(format!(
+                "--prompt-corpus random does not go with {name}, whose requests may share text; give sonnet or coding"
+            )));
+        }
+        if !self.filters.is_empty() {
+            crate::public::check_filters(format, &self.filters)?;
+        }
+        if self.uuid_and_strip && format != Format::SingleTurn {
+            return Err(Error(format!("--uuid-and-strip goes only with single_turn, and this is {name}")));
+        }
+        Ok(())
     }
 
     fn nothing_left(&self, skipped: &BTreeMap<Cow<'static, str>, u64>) -> Error {
@@ -364,6 +381,7 @@ impl<'o, 's> Output<'o, 's> {
             prompts: self.prompts.as_ref(),
             check: self.check,
             given_osl: self.options.osl.is_some(),
+            strips_images: self.options.uuid_and_strip,
             format: self.format,
         };
         for result in parallel::map(&mut self.caches, drafts, |cache, draft| finish.conversation(draft, cache)) {
@@ -394,7 +412,11 @@ impl<'o, 's> Output<'o, 's> {
             place.error(path, what)
         })?;
         let block_size = self.options.block_size(self.format);
-        Ok(Prompts::new(Corpus::sonnet(tokenizer), self.options.seed, trace_id(&self.options.path)?, block_size))
+        let corpus = match self.options.corpus {
+            Some(Source::Coding) => Corpus::coding(tokenizer),
+            _ => Corpus::sonnet(tokenizer),
+        };
+        Ok(Prompts::new(corpus, self.options.seed, trace_id(&self.options.path)?, block_size))
     }
 
     fn add_to(self, summary: &mut Summary) {
@@ -418,6 +440,7 @@ struct Finish<'a> {
     prompts: Option<&'a Prompts>,
     check: Check,
     given_osl: bool,
+    strips_images: bool,
     format: Format,
 }
 
@@ -433,8 +456,11 @@ struct Finished {
 impl Finish<'_> {
     /// The conversation of a draft, or why it is left out.
     fn conversation(&self, draft: Draft, cache: &mut Cache) -> Result<Result<Finished, &'static str>, Error> {
-        let Draft { path, session_id, context, system, steps } = draft;
+        let Draft { path, session_id, context, system, mut steps } = draft;
         let (mut inexact, mut attached) = (0, 0);
+        if self.strips_images {
+            strip_known_images(&mut steps);
+        }
         let mut turns = Vec::with_capacity(steps.len());
         for mut step in steps {
             let place = step.place;
@@ -477,6 +503,25 @@ impl Finish<'_> {
             }
         }
         Ok(Ok((turn, true)))
+    }
+}
+
+/// Leaves out the content of images whose key an earlier turn sent together with its content. Within one turn they stay:
+/// a server looks all of a request's keys up before it keeps anything.
+fn strip_known_images(steps: &mut [Step]) {
+    let mut known: HashSet<String> = HashSet::new();
+    for step in steps {
+        let mut new = Vec::new();
+        for image in &mut step.turn.images {
+            for (content, key) in image.contents.iter_mut().zip(&image.uuids) {
+                if known.contains(key) {
+                    content.clear();
+                } else if !content.is_empty() {
+                    new.push(key.clone());
+                }
+            }
+        }
+        known.extend(new);
     }
 }
 

@@ -133,6 +133,11 @@ impl Format {
         matches!(self, Self::RawPayload | Self::InputsJson)
     }
 
+    /// Whether the number of conversations taken from it can be said.
+    pub fn takes_entries(self) -> bool {
+        self == Self::RandomPool || matches!(self, Self::Hub(n) if public::is_large(n))
+    }
+
     /// Whether rows name a session, so that several may belong to one.
     pub(crate) fn names_sessions(self) -> bool {
         matches!(self, Self::SingleTurn | Self::MultiTurn | Self::MooncakeTrace)
@@ -165,6 +170,9 @@ impl Format {
         let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         if ending.is_some_and(|ending| COLUMNAR.contains(&ending.as_str())) {
             return Ok(Self::BasetenTrace);
+        }
+        if let Some(format) = long_document(path)? {
+            return Ok(format);
         }
         let mut lines = Lines::open(path)?;
         let (line, text) = lines.next()?.ok_or_else(|| empty(path))?;
@@ -215,7 +223,7 @@ impl Format {
             Self::MtBench => jsonl::each(&options.path, &mut |row| emit(questions::parse(row, false)?)),
             Self::SpeedBench(n) => speed_bench::read(&options.path, n, emit),
             Self::Compiled => compiled::read(&options.path, emit),
-            Self::Hub(n) => hub::read(&options.path, n, emit),
+            Self::Hub(n) => hub::read(options, n, emit),
             Self::RandomPool => random_pool::read(options, emit),
             Self::BailianTrace => bailian::read(&options.path, emit),
             Self::BurstGptTrace => burst_gpt::read(&options.path, emit),
@@ -319,10 +327,25 @@ fn turns(row: &Row<'_>) -> Result<Format, Error> {
     Ok(Format::MultiTurn)
 }
 
-/// The format of a document of several lines, by its first bytes: none where it is no JSON document.
-fn document(path: &Path) -> Result<Option<Format>, Error> {
+fn head(path: &Path) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     source::open(path)?.take(HEAD).read_to_end(&mut head).map_err(|e| source::failed(path, &e))?;
+    Ok(head)
+}
+
+/// The format of a document whose first line is long, if its beginning tells: the line may be all of a large file.
+fn long_document(path: &Path) -> Result<Option<Format>, Error> {
+    let head = head(path)?;
+    let text = String::from_utf8_lossy(&head);
+    let text = text.trim();
+    let is_long = head.len() as u64 == HEAD && !text.contains('\n');
+    let is_document = text.starts_with('[') || text.replacen([' ', '\t'], "", 4).starts_with("{\"data\":[");
+    if is_long && is_document { document(path) } else { Ok(None) }
+}
+
+/// The format of a document of several lines, by its first bytes: none where it is no JSON document.
+fn document(path: &Path) -> Result<Option<Format>, Error> {
+    let head = head(path)?;
     let text = String::from_utf8_lossy(&head);
     let text = text.trim_start();
     let has = |field: &str| text.contains(&format!("\"{field}\""));

@@ -48,6 +48,11 @@ pub(crate) enum Prompt {
 }
 
 impl Draft {
+    /// A session that has no turns yet.
+    pub(crate) fn empty(path: &Path) -> Self {
+        Self { path: path.into(), session_id: None, context: Context::default(), system: None, steps: Vec::new() }
+    }
+
     /// A session of one turn.
     pub(crate) fn of_turn(path: &Path, place: Place, session_id: Option<String>, turn: Turn, prompt: Prompt) -> Self {
         Self {
@@ -89,7 +94,9 @@ impl Draft {
 }
 
 /// Reasons in [`Summary::rows_skipped`] and [`Summary::rows_adjusted`].
-const NO_TURN: &str = "without a message of the human and one of the model after it";
+const NO_PAIR: &str = "without a message of the human and one of the model after it";
+const OTHER_CATEGORY: &str = "of another category";
+const NO_PROMPT: &str = "without a prompt, with a clip of more than 30 s, or left out by --dataset-filter";
 const OUTSIDE_WINDOW: &str = "outside the fixed-schedule offsets";
 const ABOVE_MAX_ISL: &str = "input_length above --synthesis-max-isl";
 const OSL_LOWERED: &str = "output_length lowered to --synthesis-max-osl";
@@ -159,7 +166,12 @@ impl<'o> Intake<'o> {
     pub(crate) fn take(&mut self, mut draft: Draft) -> Result<(), Error> {
         let steps = std::mem::take(&mut draft.steps);
         if steps.is_empty() {
-            *self.summary.rows_skipped.entry(NO_TURN.into()).or_default() += 1;
+            let reason = match self.format {
+                Format::Sharegpt => NO_PAIR,
+                Format::SpeedBench(_) => OTHER_CATEGORY,
+                _ => NO_PROMPT,
+            };
+            *self.summary.rows_skipped.entry(reason.into()).or_default() += 1;
         }
         for mut step in steps {
             if let Some(reason) = self.skip(&draft.path, &step)? {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::moment::decimal_to_ns;
-use crate::source::{self, Reader};
+use crate::source::{self, Reader, Stored};
 
 /// Where in its file something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +46,30 @@ pub(crate) struct Lines<'p> {
     reader: Reader,
     buffer: Vec<u8>,
     number: usize,
+    stored: Stored,
+    /// Bytes of the content that were read.
+    passed: u64,
 }
 
 impl<'p> Lines<'p> {
     /// Opens a file, compressed or not.
     pub(crate) fn open(path: &'p Path) -> Result<Self, Error> {
-        Ok(Self { path, reader: source::open(path)?, buffer: Vec::new(), number: 0 })
+        let (reader, stored) = source::open_as_stored(path)?;
+        Ok(Self { path, reader, buffer: Vec::new(), number: 0, stored, passed: 0 })
+    }
+
+    /// Whether lines lie in the file as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.stored != Stored::Packed
     }
 
     /// The next line that is not blank, and its number from 1.
     pub(crate) fn next(&mut self) -> Result<Option<(usize, &str)>, Error> {
+        Ok(self.next_at()?.map(|(number, _, line)| (number, line)))
+    }
+
+    /// The next line that is not blank: its number from 1, where its first character lies in a plain file, itself.
+    pub(crate) fn next_at(&mut self) -> Result<Option<(usize, u64, &str)>, Error> {
         loop {
             self.buffer.clear();
             let read = self.reader.read_until(b'\n', &mut self.buffer).map_err(|e| source::failed(self.path, &e))?;
@@ -63,12 +77,16 @@ impl<'p> Lines<'p> {
                 return Ok(None);
             }
             self.number += 1;
+            self.passed += read as u64;
             if !self.buffer.trim_ascii().is_empty() {
                 break;
             }
         }
+        let start = if let Stored::Plain(start) = self.stored { start } else { 0 };
+        let blank = self.buffer.len() - self.buffer.trim_ascii_start().len();
+        let at = start + self.passed - (self.buffer.len() - blank) as u64;
         match std::str::from_utf8(&self.buffer) {
-            Ok(line) => Ok(Some((self.number, line.trim_ascii()))),
+            Ok(line) => Ok(Some((self.number, at, line.trim_ascii()))),
             Err(e) => {
                 Err(Error::row(self.path, self.number, format_args!("not UTF-8 at byte {}", e.valid_up_to() + 1)))
             }
@@ -160,6 +178,11 @@ impl<'a> Row<'a> {
             Ok(fields) => Ok(Row { path: self.path, place: self.place, within, text: raw.get(), fields }),
             Err(_) => Err(self.place.error(self.path, format_args!("`{within}` must be an object"))),
         }
+    }
+
+    /// Whether the field is there, null or not.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
     }
 
     /// Whether the field is there and not null.

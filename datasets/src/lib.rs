@@ -17,6 +17,8 @@ mod corpus;
 pub mod error;
 pub mod file;
 mod format;
+#[cfg(feature = "arrow")]
+mod guard;
 mod hub;
 pub mod identity;
 mod inputs_json;
@@ -40,7 +42,9 @@ pub mod sequence;
 mod sharegpt;
 mod single_turn;
 mod source;
+mod spans;
 mod speed_bench;
+mod spool;
 pub mod stats;
 mod synthesis;
 pub mod synthetic;

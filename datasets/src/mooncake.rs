@@ -6,7 +6,8 @@
 //! ```
 //! Exactly one of `input_length` (a prompt of that length is made), `text_input`, `messages`, `payload` (sent as it
 //! stands); `hash_ids` only beside `input_length`, `tools` only beside `messages`. Further `output_length`, `timestamp`
-//! or `delay` (milliseconds), `session_id`, `extra`. Rows of one `session_id` are one conversation, in the file's order:
+//! and `delay` (milliseconds; in a fixed schedule a later turn goes by its timestamp if it has one, else by its delay),
+//! `session_id`, `extra`. Rows of one `session_id` are one conversation, in the file's order:
 //! `input_length` and `text_input` are what each turn adds, `messages` and `payload` hold the whole conversation so far.
 
 use serde_json::Value;
@@ -35,9 +36,6 @@ pub(crate) fn parse(row: &Row<'_>) -> Result<Draft, Error> {
         if row.is_set(field) && input != needs {
             return Err(row.error(format_args!("`{field}` goes only with `{needs}`, not with `{input}`")));
         }
-    }
-    if row.is_set("timestamp") && row.is_set("delay") {
-        return Err(row.error("`timestamp` and `delay` exclude each other"));
     }
     let mut turn = Turn {
         max_tokens: row.integer("output_length", MAX_TOKENS)?,

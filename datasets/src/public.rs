@@ -3,10 +3,11 @@
 //! Nothing is downloaded. A copy is looked for in the user's hub cache (`HF_HUB_CACHE`, else `HF_HOME/hub`, else
 //! `~/.cache/huggingface/hub`), which keeps a repository under `datasets--ORG--NAME/snapshots/REVISION/`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::file::Format;
-use crate::{Error, source};
+use crate::{Error, source, spans};
 
 /// How the rows of a set become requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,14 @@ pub(crate) enum Shape {
     Picture { text: &'static str, image: &'static str },
     /// An instruction, and the code it is about.
     Edit { code: &'static str, request: &'static str },
+    /// A question, the answers to choose from, and a video.
+    Choice { text: &'static str, choices: &'static str, video: &'static str },
+    /// The first message of a person among a list of messages, and a picture.
+    Opening { messages: &'static str, content: &'static str, image: &'static str },
+    /// A clip to be written down.
+    Sound(&'static str),
+    /// Recorded calls of an agent, as spans.
+    Spans { benchmarks: bool },
     /// Known by name only, and why.
     NotYet(&'static str),
 }
@@ -37,8 +46,8 @@ pub(crate) struct Set {
     pub(crate) shape: Shape,
 }
 
-const SOUND: &str = "its clips are encoded in ways that maser does not read";
-const AGENTS: &str = "it is a trace of agents";
+const AGENTS: &str = "it is a weka_trace, a trace of agents";
+const WEKA: &str = "semianalysis_cc_traces_weka";
 
 const fn set(name: &'static str, repo: &'static str, split: &'static str, shape: Shape) -> Set {
     Set { name, repo, subset: None, split, shape }
@@ -61,14 +70,19 @@ pub(crate) const SETS: [Set; 30] = [
     set("aimo_numina_cot", "AI-MO/NuminaMath-CoT", "train", Shape::Column("problem")),
     set("aimo_numina_1_5", "AI-MO/NuminaMath-1.5", "train", Shape::Column("problem")),
     set("mmstar", "Lin-Chen/MMStar", "val", Shape::Picture { text: "question", image: "image" }),
-    set("mmvu", "yale-nlp/MMVU", "validation", Shape::NotYet("its videos lie outside the table")),
-    set("vision_arena", "lmarena-ai/VisionArena-Chat", "train", Shape::NotYet("its pictures are lists")),
+    set("mmvu", "yale-nlp/MMVU", "validation", Shape::Choice { text: "question", choices: "choices", video: "video" }),
+    set(
+        "vision_arena",
+        "lmarena-ai/VisionArena-Chat",
+        "train",
+        Shape::Opening { messages: "conversation", content: "content", image: "images" },
+    ),
     subset(
         set(
             "llava_onevision",
             "lmms-lab/LLaVA-OneVision-Data",
             "train",
-            Shape::NotYet("its questions are lists of messages"),
+            Shape::Opening { messages: "conversations", content: "value", image: "image" },
         ),
         "sharegpt4o",
     ),
@@ -81,14 +95,15 @@ pub(crate) const SETS: [Set; 30] = [
     set("instruct_coder", "likaixin/InstructCoder", "train", Shape::Column("instruction")),
     set("blazedit_5k", "vdaita/edit_5k_char", "train", Shape::Edit { code: "code", request: "change_request" }),
     set("blazedit_10k", "vdaita/edit_10k_char", "train", Shape::Edit { code: "code", request: "change_request" }),
-    set("librispeech", "openslr/librispeech_asr", "test", Shape::NotYet(SOUND)),
-    set("voxpopuli", "facebook/voxpopuli", "test", Shape::NotYet(SOUND)),
-    set("gigaspeech", "speechcolab/gigaspeech", "test", Shape::NotYet(SOUND)),
-    set("ami", "edinburghcstr/ami", "test", Shape::NotYet(SOUND)),
-    set("spgispeech", "kensho/spgispeech", "test", Shape::NotYet(SOUND)),
-    set("exgentic", "Exgentic/agent-llm-traces", "train", Shape::NotYet(AGENTS)),
-    set("exgentic_v2", "Exgentic/agent-llm-traces-v2", "train", Shape::NotYet(AGENTS)),
-    set("semianalysis_cc_traces_weka", "semianalysisai/cc-traces-weka", "train", Shape::NotYet(AGENTS)),
+    subset(set("librispeech", "openslr/librispeech_asr", "test", Shape::Sound("audio")), "clean"),
+    subset(set("voxpopuli", "facebook/voxpopuli", "test", Shape::Sound("audio")), "en"),
+    subset(set("gigaspeech", "speechcolab/gigaspeech", "test", Shape::Sound("audio")), "xs"),
+    subset(set("ami", "edinburghcstr/ami", "test", Shape::Sound("audio")), "ihm"),
+    subset(set("spgispeech", "kensho/spgispeech", "test", Shape::Sound("audio")), "test"),
+    set("exgentic", "Exgentic/agent-llm-traces", "train", Shape::Spans { benchmarks: false }),
+    set("exgentic_v2", "Exgentic/agent-llm-traces-v2", "train", Shape::Spans { benchmarks: true }),
+    // Others of these begin with the same name.
+    set(WEKA, "semianalysisai/cc-traces-weka-no-subagents-051826", "train", Shape::NotYet(AGENTS)),
     set("weka_hf", "", "train", Shape::NotYet(AGENTS)),
     set("tracelab", "", "train", Shape::NotYet(AGENTS)),
     set(
@@ -114,6 +129,38 @@ pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     SETS.iter().filter(|set| !matches!(set.shape, Shape::NotYet(_))).map(|set| (set.name, set.repo))
 }
 
+/// Whether only a part of the set is usually taken.
+pub(crate) fn is_large(number: u8) -> bool {
+    let shape = SETS.get(usize::from(number)).map(|set| set.shape);
+    matches!(shape, Some(Shape::Opening { .. } | Shape::Sound(_) | Shape::Spans { .. }))
+}
+
+/// Checks `--dataset-filter`, names and values in any case.
+///
+/// # Errors
+/// A sentence: the dataset has no filters, none of that name, or none of its values is that one.
+pub fn check_filters(format: Format, filters: &BTreeMap<String, String>) -> Result<(), Error> {
+    let set = if let Format::Hub(at) = format { SETS.get(usize::from(at)) } else { None };
+    let Some(Set { shape: Shape::Spans { benchmarks }, name, .. }) = set else {
+        let name = set.map_or(format.name(), |set| set.name);
+        return Err(Error(format!("--dataset-filter goes only with exgentic and exgentic_v2, and this is {name}")));
+    };
+    let known = || spans::FILTERS.iter().filter(|(filter, _)| *benchmarks || *filter != "benchmark");
+    for (filter, wanted) in filters {
+        let Some((_, values)) = known().find(|(name, _)| name == filter) else {
+            let names: Vec<&str> = known().map(|(name, _)| *name).collect();
+            return Err(Error(format!(
+                "--dataset-filter {filter}={wanted}: {name} has the filters {}",
+                names.join(", ")
+            )));
+        };
+        if !values.iter().any(|value| value.eq_ignore_ascii_case(wanted)) {
+            return Err(Error(format!("--dataset-filter {filter}={wanted}: expected one of {}", values.join(", "))));
+        }
+    }
+    Ok(())
+}
+
 /// The copy of the dataset `name` in the user's hub cache, as the environment says where that is.
 ///
 /// # Errors
@@ -128,7 +175,8 @@ pub fn find(name: &str, subset: Option<&str>) -> Result<Found, Error> {
 /// As there.
 pub fn find_in(caches: &[PathBuf], name: &str, subset: Option<&str>) -> Result<Found, Error> {
     let wanted = name.to_ascii_lowercase().replace('-', "_");
-    let Some(at) = SETS.iter().position(|set| set.name == wanted) else {
+    let known = |set: &Set| set.name == wanted || (set.name == WEKA && wanted.starts_with(WEKA));
+    let Some(at) = SETS.iter().position(known) else {
         let known: Vec<&str> = names().map(|(name, _)| name).collect();
         return Err(Error(format!("--public-dataset {name}: expected one of {}", known.join(", "))));
     };
@@ -229,6 +277,27 @@ mod tests {
     #[test]
     fn unknown_names_list_the_known_ones() {
         assert!(find_in(&[], "nothing", None).unwrap_err().0.contains("expected one of sharegpt, aimo"));
-        assert!(find_in(&[], "ami", None).unwrap_err().0.contains("not supported yet"));
+        assert!(
+            find_in(&[], "semianalysis_cc_traces_weka_061526_256k", None).unwrap_err().0.contains("not supported yet")
+        );
+    }
+
+    #[test]
+    fn filters_are_those_of_the_dataset() {
+        let set = |name: &str| Format::Hub(SETS.iter().position(|set| set.name == name).unwrap() as u8);
+        let check = |format: Format, name: &str, value: &str| {
+            check_filters(format, &BTreeMap::from([(name.to_owned(), value.to_owned())])).map_err(|e| e.0)
+        };
+        assert_eq!(check(set("exgentic"), "harness", "Claude_Code"), Ok(()));
+        assert_eq!(check(set("exgentic_v2"), "benchmark", "swebench"), Ok(()));
+        for (format, name, value, said) in [
+            (set("exgentic"), "benchmark", "swebench", "exgentic has the filters harness, source_model"),
+            (set("exgentic"), "harness", "x", "--dataset-filter harness=x: expected one of claude_code, "),
+            (set("aimo"), "harness", "x", "goes only with exgentic and exgentic_v2, and this is aimo"),
+            (Format::SingleTurn, "harness", "x", "and this is single_turn"),
+        ] {
+            let wrong = check(format, name, value).unwrap_err();
+            assert!(wrong.contains(said), "{wrong}");
+        }
     }
 }

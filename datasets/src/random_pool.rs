@@ -13,7 +13,7 @@ use crate::file::Options;
 use crate::intake::{Draft, Emit, Prompt};
 use crate::jsonl::{self, Place};
 use crate::seed::Stream;
-use crate::{Error, Media, Turn, format, single_turn, source};
+use crate::{Error, Media, Turn, attachment, format, single_turn, source};
 
 /// Requests to draw where nothing says how many.
 const ENTRIES: u64 = 100;
@@ -34,8 +34,15 @@ pub(crate) fn read(options: &Options, emit: Emit<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The rows of one file.
+struct Pool {
+    rows: Vec<Turn>,
+    /// The first line with contents that belong together: under a name, several in one, or with keys.
+    bound: Option<(PathBuf, Place)>,
+}
+
 /// The pools of a file or directory; none is empty.
-fn pools(path: &Path) -> Result<Vec<Vec<Turn>>, Error> {
+fn pools(path: &Path) -> Result<Vec<Pool>, Error> {
     let files: Vec<PathBuf> = if path.is_dir() { source::files(path, false)? } else { vec![path.to_owned()] };
     if files.is_empty() {
         return Err(Error(format!("--input-file {}: the directory has no files", path.display())));
@@ -43,19 +50,26 @@ fn pools(path: &Path) -> Result<Vec<Vec<Turn>>, Error> {
     files.iter().map(|file| pool(file)).collect()
 }
 
-fn pool(file: &Path) -> Result<Vec<Turn>, Error> {
+fn pool(file: &Path) -> Result<Pool, Error> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.split('.').next().unwrap_or_default();
-    let mut rows = Vec::new();
+    let mut pool = Pool { rows: Vec::new(), bound: None };
     jsonl::each(file, &mut |row| {
         let mut turn = single_turn::contents(row)?;
-        for media in all_media(&mut turn).into_iter().flatten().filter(|media| media.name.is_empty()) {
-            stem.clone_into(&mut media.name);
+        // What is drawn has no line any more to say where a file is missing.
+        attachment::embed(&mut turn.clone(), file).map_err(|e| row.error(e))?;
+        for media in all_media(&mut turn).into_iter().flatten() {
+            if !media.name.is_empty() || media.contents.len() > 1 || !media.uuids.is_empty() {
+                pool.bound.get_or_insert_with(|| (file.to_owned(), row.place));
+            }
+            if media.name.is_empty() {
+                stem.clone_into(&mut media.name);
+            }
         }
-        rows.push(turn);
+        pool.rows.push(turn);
         Ok(())
     })?;
-    if rows.is_empty() { Err(format::empty(file)) } else { Ok(rows) }
+    if pool.rows.is_empty() { Err(format::empty(file)) } else { Ok(pool) }
 }
 
 fn all_media(turn: &mut Turn) -> [&mut Vec<Media>; 4] {
@@ -63,10 +77,10 @@ fn all_media(turn: &mut Turn) -> [&mut Vec<Media>; 4] {
 }
 
 /// One row of each pool.
-fn merged(pools: &[Vec<Turn>], stream: &mut Stream) -> Turn {
+fn merged(pools: &[Pool], stream: &mut Stream) -> Turn {
     let mut merged = Turn::default();
-    for pool in pools {
-        let Some(mut row) = pool.get(stream.below(pool.len() as u64) as usize).cloned() else { continue };
+    for Pool { rows, .. } in pools {
+        let Some(mut row) = rows.get(stream.below(rows.len() as u64) as usize).cloned() else { continue };
         for (all, own) in all_media(&mut merged).into_iter().zip(all_media(&mut row)) {
             all.append(own);
         }
@@ -79,30 +93,30 @@ struct Batches([(Vec<String>, u32); 4]);
 
 impl Batches {
     /// None where every medium goes by rows.
-    fn new(options: &Options, pools: &[Vec<Turn>]) -> Result<Option<Self>, Error> {
+    fn new(options: &Options, pools: &[Pool]) -> Result<Option<Self>, Error> {
         let batch = &options.batch;
         let sizes = [batch.texts, batch.images, batch.audios, batch.videos].map(|size| size.unwrap_or(1));
-        let mut flat: [(Vec<String>, u32); 4] = Default::default();
-        let mut keyed = false;
-        for row in pools.iter().flatten() {
+        let mut flat: [(Vec<String>, u32); 4] = sizes.map(|size| (Vec::new(), size));
+        for row in pools.iter().flat_map(|pool| &pool.rows) {
             for ((contents, _), media) in flat.iter_mut().zip([&row.texts, &row.images, &row.audios, &row.videos]) {
-                keyed |= media.iter().any(|media| !media.uuids.is_empty() || media.contents.len() > 1);
                 contents.extend(media.iter().flat_map(|media| media.contents.iter().cloned()));
             }
         }
-        flat.iter_mut().zip(sizes).for_each(|((_, size), asked)| *size = asked);
-        if flat.iter().all(|(contents, size)| contents.is_empty() || *size == 1) {
-            return Ok(None);
-        }
-        let wrong = |why: &str| Err(Error(format!("--batch-size: {why}")));
+        const FLAGS: [&str; 4] =
+            ["--batch-size-text", "--batch-size-image", "--batch-size-audio", "--batch-size-video"];
+        let there = || FLAGS.iter().zip(&flat).filter(|(_, (contents, _))| !contents.is_empty());
+        let Some((flag, _)) = there().find(|(_, (_, size))| *size != 1) else { return Ok(None) };
         if pools.len() > 1 {
-            return wrong("a random_pool of several files is drawn by rows; remove the batch sizes");
+            return Err(Error(format!("{flag}: a random_pool of several files is drawn by rows, one of each file")));
         }
-        if keyed {
-            return wrong("rows with {name, contents} or `image_uuids` are drawn as they are; remove the batch sizes");
+        if let Some((file, place)) = pools.iter().find_map(|pool| pool.bound.as_ref()) {
+            let what = format_args!(
+                "{flag} takes contents apart, which those with a name, several in one or `image_uuids` do not allow"
+            );
+            return Err(place.error(file, what));
         }
-        if flat.iter().all(|(contents, size)| contents.is_empty() || *size == 0) {
-            return wrong("all media of the pool have batch size 0, which leaves nothing to send");
+        if there().all(|(_, (_, size))| *size == 0) {
+            return Err(Error(format!("{flag} 0: that leaves nothing of the random_pool to send")));
         }
         Ok(Some(Self(flat)))
     }

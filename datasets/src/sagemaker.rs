@@ -14,41 +14,50 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use crate::intake::{Draft, Emit, Prompt};
-use crate::jsonl::{self, Row};
+use crate::jsonl::Row;
 use crate::lengths::MAX_TOKENS;
 use crate::moment::date_to_ns;
+use crate::spool::Rows;
 use crate::{Context, Error, Turn, mooncake, source};
 
-/// Reads all captures, then hands them over by time.
+/// Looks at the times of all captures, then reads these in their order.
 pub(crate) fn read(path: &Path, emit: Emit<'_>) -> Result<(), Error> {
-    let files: Vec<PathBuf> =
+    let paths: Vec<PathBuf> =
         if path.is_dir() { source::jsonl(source::files(path, true)?) } else { vec![path.to_owned()] };
-    let mut captures: Vec<(u64, Draft)> = Vec::new();
-    for file in &files {
-        jsonl::each(file, &mut |row| {
-            captures.push(parse(row)?);
+    let (mut files, mut captures) = (Vec::new(), Vec::new());
+    for (number, file) in paths.iter().enumerate() {
+        files.push(Rows::index(file, &mut |row, span| {
+            captures.push((time(row)?, number, row.place, span));
             Ok(())
-        })?;
+        })?);
     }
-    captures.sort_by_key(|(at, _)| *at);
-    let zero = captures.first().map_or(0, |(at, _)| *at);
-    for (at, mut draft) in captures {
+    captures.sort_by_key(|(at, ..)| *at);
+    let zero = captures.first().map_or(0, |(at, ..)| *at);
+    for (at, number, place, span) in captures {
+        let Some(file) = files.get_mut(number) else { continue };
+        let mut draft = file.read(place, span, parse)?;
         draft.steps.iter_mut().for_each(|step| step.turn.timestamp_ns = Some(at - zero));
         emit(draft)?;
     }
     Ok(())
 }
 
-/// A capture and its time since 1970.
-fn parse(row: &Row<'_>) -> Result<(u64, Draft), Error> {
-    let missing = |field: &str| row.error(format_args!("no `{field}`"));
-    let metadata = row.row("eventMetadata")?.ok_or_else(|| missing("eventMetadata"))?;
-    let time = metadata.string("inferenceTime")?.ok_or_else(|| missing("eventMetadata.inferenceTime"))?;
-    let at = date_to_ns(&time)
-        .ok_or_else(|| metadata.error(format_args!("`inferenceTime` must be an ISO 8601 time, not {time:?}")))?;
-    let data = row.row("captureData")?.ok_or_else(|| missing("captureData"))?;
-    let input = data.row("endpointInput")?.ok_or_else(|| missing("captureData.endpointInput"))?;
-    let body = decode(&input)?.ok_or_else(|| missing("captureData.endpointInput.data"))?;
+fn missing(row: &Row<'_>, field: &str) -> Error {
+    row.error(format_args!("no `{field}`"))
+}
+
+/// When it was captured, since 1970.
+fn time(row: &Row<'_>) -> Result<u64, Error> {
+    let metadata = row.row("eventMetadata")?.ok_or_else(|| missing(row, "eventMetadata"))?;
+    let time = metadata.string("inferenceTime")?.ok_or_else(|| missing(row, "eventMetadata.inferenceTime"))?;
+    date_to_ns(&time)
+        .ok_or_else(|| metadata.error(format_args!("`inferenceTime` must be an ISO 8601 time, not {time:?}")))
+}
+
+fn parse(row: &Row<'_>) -> Result<Draft, Error> {
+    let data = row.row("captureData")?.ok_or_else(|| missing(row, "captureData"))?;
+    let input = data.row("endpointInput")?.ok_or_else(|| missing(row, "captureData.endpointInput"))?;
+    let body = decode(&input)?.ok_or_else(|| missing(row, "captureData.endpointInput.data"))?;
     let body = Row::parse(row.path, row.place, &body)
         .map_err(|_| input.error("`data` must be a JSON object once it is decoded"))?;
     let length = |field: &str| body.integer(field, MAX_TOKENS);
@@ -59,10 +68,10 @@ fn parse(row: &Row<'_>) -> Result<(u64, Draft), Error> {
         input_tokens: prompt_tokens(&data)?,
         ..Turn::default()
     };
-    let id = metadata.string("eventId")?;
+    let id = row.row("eventMetadata")?.map_or(Ok(None), |metadata| metadata.string("eventId"))?;
     let mut draft = Draft::of_turn(row.path, row.place, id, turn, Prompt::Given);
     draft.context = Context::MessageArray;
-    Ok((at, draft))
+    Ok(draft)
 }
 
 /// The captured text; it is base64 unless it is said to be JSON.

@@ -1,7 +1,7 @@
 //! Opening what `--input-file` names: plain, gzip or zstd, told apart by their first bytes.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -13,6 +13,15 @@ const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 /// The content of a file as it is read through.
 pub(crate) type Reader = Box<dyn BufRead + Send>;
 
+/// How the content of an opened file lies in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// As it is, from this byte on.
+    Plain(u64),
+    /// Compressed.
+    Packed,
+}
+
 /// An error of the file system or of a decompressor.
 pub(crate) fn failed(path: &Path, e: &io::Error) -> Error {
     Error(format!("--input-file {}: {e}", path.display()))
@@ -20,6 +29,11 @@ pub(crate) fn failed(path: &Path, e: &io::Error) -> Error {
 
 /// Opens a file at its first byte after a byte order mark, decompressed.
 pub(crate) fn open(path: &Path) -> Result<Reader, Error> {
+    Ok(open_as_stored(path)?.0)
+}
+
+/// [`open`], and how the content is stored.
+pub(crate) fn open_as_stored(path: &Path) -> Result<(Reader, Stored), Error> {
     let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error(format!("--input-file {}: there is no such file", path.display())),
         _ => failed(path, &e),
@@ -37,26 +51,21 @@ pub(crate) fn open(path: &Path) -> Result<Reader, Error> {
     let file = File::open(path).map_err(|e| failed(path, &e))?;
     let mut raw = BufReader::with_capacity(1 << 16, file);
     let head = raw.fill_buf().map_err(|e| failed(path, &e))?;
+    let mut stored = Stored::Packed;
     let mut reader: Reader = if head.starts_with(GZIP) {
         Box::new(BufReader::with_capacity(1 << 16, flate2::bufread::MultiGzDecoder::new(raw)))
     } else if head.starts_with(ZSTD) {
         let decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(|e| failed(path, &e))?;
         Box::new(BufReader::with_capacity(1 << 16, decoder))
     } else {
+        stored = Stored::Plain(0);
         Box::new(raw)
     };
     if reader.fill_buf().map_err(|e| failed(path, &e))?.starts_with(BOM) {
         reader.consume(BOM.len());
+        stored = if stored == Stored::Packed { stored } else { Stored::Plain(BOM.len() as u64) };
     }
-    Ok(reader)
-}
-
-/// The whole content as text.
-pub(crate) fn text(path: &Path) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes).map_err(|e| failed(path, &e))?;
-    String::from_utf8(bytes)
-        .map_err(|e| Error(format!("{}: not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to() + 1)))
+    Ok((reader, stored))
 }
 
 /// The files of a directory in the order of their paths, all levels deep if `deep`; names that begin with a dot are

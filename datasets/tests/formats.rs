@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use maser_datasets::file::{Batch, Format, Options, Replay, Synthesis};
 use maser_datasets::lengths::Lengths;
+use maser_datasets::texts::Source;
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, Tokenizer};
 
 fn data(name: &str) -> PathBuf {
@@ -176,9 +177,106 @@ fn a_random_pool_is_drawn_by_rows_or_by_contents() {
     let (_, all) = rows(one, options.clone()).unwrap();
     assert!(all.iter().all(|c| c.turns[0].texts.len() == 1 && c.turns[0].texts[0].contents.len() == 5));
     let none = Options { batch: Batch { texts: Some(0), ..Batch::default() }, ..options.clone() };
-    assert!(refused(one, none).contains("leaves nothing to send"));
-    let said = build(&Options { path: pools.path().into(), ..options }).unwrap_err().0;
-    assert!(said.contains("a random_pool of several files is drawn by rows"), "{said}");
+    assert!(refused(one, none).starts_with("--batch-size-text 0: that leaves nothing of the random_pool to send"));
+    let said = build(&Options { path: pools.path().into(), ..options.clone() }).unwrap_err().0;
+    assert!(said.starts_with("--batch-size-text: a random_pool of several files is drawn by rows"), "{said}");
+    let bound = "{\"text\":\"a\"}\n{\"texts\":[{\"name\":\"n\",\"contents\":[\"b\"]}]}\n";
+    let said = refused(bound, options);
+    assert!(said.starts_with("rows.jsonl:2: --batch-size-text takes contents apart"), "{said}");
+}
+
+#[test]
+fn media_of_a_random_pool_lie_beside_its_files_and_missing_ones_have_a_line() {
+    let gif = "{\"image\":\"a.gif\"}\n{\"image\":\"b.gif\"}\n";
+    let pools = dir(&[("images.jsonl", gif), ("media/a.gif", "GIF89a")]);
+    let options =
+        Options { path: pools.path().into(), format: Some(Format::RandomPool), entries: Some(2), ..Options::default() };
+    let said = build(&options).unwrap_err().0;
+    assert!(said.contains("images.jsonl:1: image a.gif: there is no such file"), "{said}");
+    let file = pools.path().join("images.jsonl");
+    std::fs::write(&file, gif.replace("a.gif", "media/a.gif").replace("b.gif", "media/a.gif")).unwrap();
+    let (summary, all) = build(&options).unwrap();
+    assert_eq!(summary.attached, 2);
+    assert!(all.iter().all(|c| c.turns[0].images[0].contents[0].starts_with("data:image/gif;base64,")));
+}
+
+#[test]
+fn an_image_of_a_session_may_be_sent_once_and_then_by_its_key() {
+    let row = |images: &str, keys: &str| {
+        format!("{{\"session_id\":\"s\",\"text\":\"t\",\"images\":[{images}],\"image_uuids\":[{keys}]}}\n")
+    };
+    let file = [
+        row("\"data:a\",\"data:a\"", "\"a\",\"a\""),
+        row("\"data:a\",\"data:b\"", "\"a\",\"b\""),
+        row("\"no such file\"", "\"b\""),
+        "{\"text\":\"t\",\"images\":[\"data:a\"],\"image_uuids\":[\"a\"]}\n".to_owned(),
+    ]
+    .concat();
+    let options = Options { uuid_and_strip: true, ..Options::default() };
+    let (_, all) = rows(&file, options.clone()).unwrap();
+    let sent: Vec<Vec<&str>> = all
+        .iter()
+        .flat_map(|c| &c.turns)
+        .map(|turn| turn.images.iter().flat_map(|image| image.contents.iter().map(String::as_str)).collect())
+        .collect();
+    assert_eq!(sent, [vec!["data:a", "data:a"], vec!["", "data:b"], vec![""], vec!["data:a"]]);
+    assert!(refused(&file, Options::default()).contains("there is no such file"));
+    let said = refused("{\"turns\":[{\"text\":\"a\"}]}", options);
+    assert_eq!(said, "--uuid-and-strip goes only with single_turn, and this is multi_turn");
+}
+
+#[test]
+fn prompts_of_a_trace_are_made_of_the_corpus_asked_for() {
+    let trace =
+        "{\"input_length\":700,\"output_length\":4,\"hash_ids\":[1,2]}\n{\"input_length\":600,\"hash_ids\":[1,3]}\n";
+    let tokenizer = Tokenizer::builtin();
+    let of = |corpus| rows(trace, Options { corpus: Some(corpus), ..Options::default() });
+    let (_, sonnet) = of(Source::Sonnet).unwrap();
+    assert_eq!(rows(trace, Options::default()).unwrap().1, sonnet);
+    let (_, coding) = of(Source::Coding).unwrap();
+    let [first, second] = [&texts(&coding[0])[0], &texts(&coding[1])[0]];
+    assert!(first.contains('\n') && !texts(&sonnet[0])[0].contains('\n'));
+    let shared = first.bytes().zip(second.bytes()).take_while(|(a, b)| a == b).count();
+    assert!(tokenizer.count(&first[..shared]) >= 510, "the block they share");
+    assert_eq!(coding[0].turns[0].input_tokens.unwrap() as usize, tokenizer.count(first));
+    let said = of(Source::Random).unwrap_err().0;
+    assert!(said.starts_with("--prompt-corpus random does not go with mooncake_trace"), "{said}");
+}
+
+#[test]
+fn every_format_that_reads_twice_reads_compressed_files_too() {
+    use std::io::Write;
+    let bailian = concat!(
+        "{\"chat_id\":1,\"parent_chat_id\":-1,\"timestamp\":1,\"input_length\":3,\"output_length\":3,\"turn\":1}\n",
+        "{\"chat_id\":2,\"parent_chat_id\":-1,\"timestamp\":2,\"input_length\":4,\"output_length\":3,\"turn\":1}\n",
+        "{\"chat_id\":3,\"parent_chat_id\":1,\"timestamp\":3,\"input_length\":5,\"output_length\":3,\"turn\":2}\n",
+    );
+    let capture = |at: u32, said: &str| {
+        format!(
+            "{{\"captureData\":{{\"endpointInput\":{{\"encoding\":\"JSON\",\"data\":\"{{\\\"messages\\\":[{{\\\"role\\\":\\\"user\\\",\\\"content\\\":\\\"{said}\\\"}}]}}\"}}}},\"eventMetadata\":{{\"inferenceTime\":\"2024-01-01T00:00:{at:02}Z\"}}}}\n"
+        )
+    };
+    let sagemaker = capture(5, "later") + &capture(3, "first");
+    let inputs = "{\"version\":1,\"data\":[{\"payloads\":[{\"prompt\":\"x\"},[1]],\"session_id\":\"s\"}]}";
+    for text in [bailian, &sagemaker, inputs] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.gz");
+        std::fs::write(&path, gzip.finish().unwrap()).unwrap();
+        let packed = build(&Options { path: path.clone(), ..Options::default() }).unwrap();
+        let plain = rows(text, Options::default()).unwrap();
+        assert_eq!(packed.0, plain.0);
+        // Made prompts are the file's own: their words follow from its bytes.
+        let known = |all: &[Conversation]| -> Vec<_> {
+            all.iter()
+                .map(|c| (c.session_id.clone(), times(c), c.turns.iter().map(|t| t.input_tokens).collect::<Vec<_>>()))
+                .collect()
+        };
+        assert_eq!(known(&packed.1), known(&plain.1), "{text}");
+    }
+    let (_, all) = rows(&sagemaker, Options::default()).unwrap();
+    assert_eq!(all[0].turns[0].messages.as_ref().unwrap()[0]["content"], "first");
 }
 
 #[test]
@@ -196,6 +294,9 @@ fn mooncake_sessions_have_several_turns() {
     );
     assert_eq!(all[0].turns.iter().map(|t| t.input_tokens).collect::<Vec<_>>(), [Some(300), Some(150)]);
     assert_eq!(all[0].turns[1].delay_ns, Some(2_000_000));
+    let (_, both) =
+        rows(&file.replace("\"delay\":2", "\"delay\":2,\"timestamp\":9"), of(Format::MooncakeTrace)).unwrap();
+    assert_eq!((both[0].turns[1].delay_ns, times(&both[0])[1]), (Some(2_000_000), Some(9_000_000)));
     let mixed = file.replace("\"session_id\":\"m\"", "\"session_id\":\"a\"");
     assert!(refused(&mixed, of(Format::MooncakeTrace)).contains("rows.jsonl:2: session \"a\" mixes kinds of rows"));
 }
@@ -340,6 +441,13 @@ fn speed_bench_takes_a_category() {
     let named = |name: &str| rows(file, of(Format::from_name(name).unwrap())).unwrap().1;
     assert_eq!(named("speed-bench-coding")[0].session_id, "q1");
     assert_eq!(named("speed_bench_throughput_2k_low_entropy")[0].session_id, "q2");
+    let said = refused(file, of(Format::from_name("speed_bench_math").unwrap()));
+    assert!(said.ends_with("every row was left out: 2 of another category"), "{said}");
+    let hidden = file.replace("\"l\"", "\"FULL BENCHMARK DATA SHOULD BE FETCHED FROM ELSEWHERE\"");
+    assert!(
+        refused(&hidden, Options::default())
+            .starts_with("rows.jsonl:2: messages[1]: `content` is the hub's placeholder")
+    );
 }
 
 #[test]
@@ -405,13 +513,13 @@ fn whole_bodies_are_taken_as_they_stand() {
         ("{\"data\":[{\"session_id\":\"s\",\"payloads\":[]}]}", "rows.jsonl: entry 1: `payloads` must hold"),
         (
             "{\"data\":[{\"session_id\":\"s\",\"payloads\":[5]}]}",
-            "rows.jsonl: entry 1: `payloads[0]` must be an object",
+            "rows.jsonl: entry 1: `payloads[0]` must be a body: an object, a list or a text",
         ),
         (
             "{\"data\":[{\"session_id\":\"s\",\"payloads\":[{}]},{\"session_id\":\"s\",\"payloads\":[{}]}]}",
             "rows.jsonl: entry 2: `session_id` \"s\" is that of another entry too",
         ),
-        ("{\"data\":\n[{}]}", "rows.jsonl:2: no inputs.json, {\"data\": [{session_id, payloads}]}: missing field"),
+        ("{\"data\":\n[{}]}", "rows.jsonl: entry 1: no `session_id`"),
     ] {
         let said = refused(file, of(Format::InputsJson));
         assert!(said.starts_with(sentence), "{file}: {said}");
@@ -473,11 +581,11 @@ fn stretched_traces_keep_what_they_share() {
 }
 
 #[test]
-fn no_broken_file_of_the_corpus_panics_a_reader() {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(data("broken")).unwrap().map(|entry| entry.unwrap().path()).collect();
+fn no_file_of_the_corpus_panics_a_reader() {
+    let files = ["broken", "seeds"].map(|dir| std::fs::read_dir(data(dir)).unwrap());
+    let mut files: Vec<PathBuf> = files.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    assert!(files.len() >= 10, "{files:?}");
+    assert!(files.len() >= 30, "{files:?}");
     for path in files {
         for format in [None].into_iter().chain(Format::ALL.map(Some)) {
             let options = Options { path: path.clone(), format, entries: Some(2), ..Options::default() };
@@ -485,6 +593,20 @@ fn no_broken_file_of_the_corpus_panics_a_reader() {
                 assert!(!e.0.contains('\n') && e.0.len() > 20, "{}: {e}", path.display());
             }
         }
+    }
+}
+
+#[test]
+fn every_seed_is_a_good_file_of_its_format() {
+    for entry in std::fs::read_dir(data("seeds")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !cfg!(feature = "arrow") && name.starts_with("baseten") || name.ends_with(".maserds") {
+            continue;
+        }
+        let format = Format::from_name(name.split('.').next().unwrap()).unwrap();
+        let (summary, _) = build(&Options { path, format: Some(format), ..Options::default() }).unwrap();
+        assert!(summary.requests > 0 && summary.kind == format.name(), "{name}");
     }
 }
 

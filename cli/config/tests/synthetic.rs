@@ -167,7 +167,7 @@ fn options_that_do_not_go_together_are_refused_by_name() {
         ("--isl 5 --endpoint-type image_retrieval --image-width-mean 9", "--isl: image_retrieval takes no text"),
         ("--input-file FILE --conversation-turn-mean 2", "--conversation-turn-mean is for generated prompts"),
         ("--input-file FILE --seq-dist 1,1:100", "--seq-dist is for generated prompts"),
-        ("--input-file FILE --batch-size-image 2", "--image-batch-size is for generated prompts"),
+        ("--input-file FILE --image-width-mean 2", "--image-width-mean is for generated prompts"),
         ("--input-file FILE --rankings-passages-mean 2", "--rankings-passages-mean is for generated prompts"),
     ] {
         let line = format!("{MODEL} {words}").replace("FILE", FILE);

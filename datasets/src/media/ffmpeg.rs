@@ -24,7 +24,9 @@ pub(super) fn run<A: AsRef<OsStr>>(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error(format!("{what} is made by the program ffmpeg, which is not installed here")),
+            ErrorKind::NotFound => Error(format!(
+                "{what} is made by the program ffmpeg, which is not installed here (wav clips and images need none)"
+            )),
             _ => Error(format!("{what}: ffmpeg cannot be started: {e}")),
         })?;
     // A program that stops early closes the pipe; its own words say why, so a failed write alone is no error.

@@ -19,6 +19,7 @@ mod kserve;
 mod messages;
 mod multipart;
 mod nim_embeddings;
+mod parts;
 mod path;
 mod rankings;
 mod raw;
@@ -107,6 +108,8 @@ pub enum Auth {
 }
 
 pub use multipart::BOUNDARY;
+pub(crate) use multipart::encode_base64;
+pub use parts::form_as_json;
 
 /// Everything that is fixed about an endpoint type: one constant a file.
 struct Facts {
@@ -330,7 +333,8 @@ impl Kind {
     }
 
     /// Appends the request body of the conversation's turn `k` (which must exist), history left out: compact JSON, fields
-    /// in the endpoint's order. A turn with a ready-made payload is that payload and nothing else. Says where the history
+    /// in the endpoint's order. A turn with a ready-made payload is that payload and nothing else, as
+    /// a form where the endpoint takes one. Says where the history
     /// goes, counted from where `out` ended before.
     ///
     /// # Errors
@@ -344,7 +348,13 @@ impl Kind {
     ) -> Result<Splice, Unfit> {
         let facts = self.facts();
         if let Some(payload) = &conversation.turns[k].payload {
-            put_json(out, payload);
+            match facts.encoding {
+                Encoding::Json => put_json(out, payload),
+                Encoding::Multipart => parts::put_form(payload, out).map_err(|what| {
+                    let session = &conversation.session_id;
+                    Unfit(format!("--endpoint-type {}: {what}, in session {session}", facts.name))
+                })?,
+            }
             return Ok(Splice::NONE);
         }
         if !facts.holds_conversations && conversation.turns.len() > 1 && conversation.context != Context::MessageArray {

@@ -69,14 +69,19 @@ impl<'t> Form<'t> {
             }
         }
         for (name, value) in &all {
-            match value {
-                Value::Null => {}
-                Value::String(text) => self.text(name, text),
-                other => {
-                    let mut text = Vec::new();
-                    put_json(&mut text, other);
-                    self.text(name, &String::from_utf8_lossy(&text));
-                }
+            self.value(name, value);
+        }
+    }
+
+    /// A field of any value: none where it is null, a text as it is, another as JSON.
+    pub(super) fn value(&mut self, name: &str, value: &Value) {
+        match value {
+            Value::Null => {}
+            Value::String(text) => self.text(name, text),
+            other => {
+                let mut text = Vec::new();
+                put_json(&mut text, other);
+                self.text(name, &String::from_utf8_lossy(&text));
             }
         }
     }
@@ -113,9 +118,33 @@ pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     (held < 6).then_some(out)
 }
 
+/// Base64 with padding (RFC 4648, section 4).
+pub(crate) fn encode_base64(data: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(data.len().div_ceil(3) * 4);
+    for group in data.chunks(3) {
+        let bits = group.iter().fold(0u32, |bits, &b| (bits << 8) | u32::from(b)) << (8 * (3 - group.len()));
+        for k in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * k)) as usize & 63];
+            out.push(if k <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_as_in_the_standard() {
+        let table =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        for (plain, coded) in table {
+            assert_eq!(encode_base64(plain.as_bytes()), coded);
+        }
+        assert_eq!(encode_base64(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
 
     #[test]
     fn base64_is_decoded_or_refused() {
