@@ -1,4 +1,4 @@
-//! Parquet and Arrow files.
+//! Parquet and Arrow files. Damaged ones state lengths that no machine has: `ASAN_OPTIONS=allocator_may_return_null=1`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
