@@ -569,7 +569,10 @@ fn agrees_with_the_server(fault: &str, more: &[&str]) {
     let tries: u64 = truth.values().map(|(_, _, tries)| tries - 1).sum();
     assert_eq!(results.summary["maser"]["ledger"]["retried"], tries);
     assert!(failed >= 5, "the fault came too rarely to tell anything: {failed}");
-    assert!(ran.stdout.contains(&format!("{failed} failed ({failed}.0%)")), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("{failed} failed ({failed}.0%):")), "{}", ran.stdout);
+    for (class, n) in counts.iter().filter(|(class, _)| **class != "OK") {
+        assert!(ran.stdout.contains(&format!("{n} × {class}")), "{n} × {class} on one line: {}", ran.stdout);
+    }
 }
 
 #[test]
@@ -608,7 +611,14 @@ fn a_run_in_which_everything_fails_is_a_failure_with_files() {
     assert_eq!(ran.errors(), ["error: all 10 requests failed; the files are written all the same"]);
     let results = bench.results();
     assert_eq!((results.lines.len(), results.metric("error_request_count", "avg")), (10, Some(10.0)));
-    assert!(ran.stdout.contains("10 failed (100.0%): 10 × Internal Server Error."), "{}", ran.stdout);
+    let got = "Got:    10 of 10 requests failed (100.0%): 10 × Internal Server Error";
+    assert!(ran.stdout.contains(got), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("Client: not the limit"), "failures show nothing of it: {}", ran.stdout);
+    // Nor of one that had times to keep.
+    let dead = ["--mock=ttft=0,fault=http500:1.0", "--request-rate", "500", "--request-count", "50"];
+    let ran = Bench::new().profile(&dead).ends_with(1);
+    assert!(ran.stdout.contains("50 of 50 requests failed (100.0%):"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("Client: ") && !ran.stdout.contains("Client: not the limit"), "{}", ran.stdout);
 }
 
 // What ends a run early.

@@ -72,6 +72,10 @@ impl<'a> Part<'a> {
 
 pub(super) fn write(report: &Report, options: &ExportOptions, out: &mut impl Write) -> io::Result<()> {
     let mut document = document(report, &Part::whole(report), options);
+    if !report.acceptance.is_empty() {
+        // Pooled over the whole run: the folder of a phase has none.
+        document.insert("pooled_spec_decode_acceptance_histogram".into(), json!(report.acceptance));
+    }
     document.insert("maser".into(), own(report));
     serde_json::to_writer_pretty(out, &document).map_err(io::Error::from)
 }

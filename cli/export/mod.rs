@@ -223,6 +223,14 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Stands for a space at which the console breaks no line, until the line is made.
+const GLUE: char = '\u{a0}';
+
+/// A text that the console keeps on one line if a line has room for it.
+fn unbroken(text: &str) -> String {
+    text.chars().map(|c| if c == ' ' { GLUE } else { c }).collect()
+}
+
 /// Writes one file whole or not at all.
 fn file(
     label: &'static str,

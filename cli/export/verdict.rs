@@ -106,7 +106,10 @@ fn figure(report: &Report, tag: &str) -> Option<f64> {
 fn got(report: &Report) -> String {
     let n = report.valid + report.failed;
     let cut = if report.is_complete() { "" } else { " (incomplete)" };
-    let mut parts = vec![format!("{}{cut}", count(n, "request"))];
+    let mut parts = Vec::new();
+    if !mostly_failed(report) {
+        parts.push(format!("{}{cut}", count(n, "request")));
+    }
     let scheduled = report.metric("send_slip").is_some();
     match report.sending.map(|ns| ns as f64 / SECOND as f64).filter(|s| scheduled && *s > 0.0) {
         Some(seconds) => {
@@ -131,8 +134,21 @@ fn got(report: &Report) -> String {
         let limits = limits(load(&report.run.header.input_config));
         parts.push(format!("{queued:.0} waited for a free slot under {limits}"));
     }
-    parts.push(failures(report));
+    if mostly_failed(report) {
+        // That is the result; the rest is of a server that hardly served.
+        parts.insert(0, failures(report, &format!("{} of {}{cut} failed", report.failed, count(n, "request"))));
+        return parts.join("; ");
+    }
+    parts.push(match report.failed {
+        0 => "none failed".to_owned(),
+        failed => failures(report, &super::unbroken(&format!("{failed} failed"))),
+    });
     parts.join(", ")
+}
+
+/// Whether more requests failed than were answered.
+fn mostly_failed(report: &Report) -> bool {
+    report.failed > report.valid
 }
 
 /// The options that a wait for a slot can come from.
@@ -145,23 +161,38 @@ fn limits(phase: Option<&Value>) -> &'static str {
     }
 }
 
-fn failures(report: &Report) -> String {
-    if report.failed == 0 {
-        return "none failed".to_owned();
-    }
+/// After `what`: the share that it is, and of what; the most frequent kinds first, each with its number on one line.
+fn failures(report: &Report, what: &str) -> String {
     let mut kinds: HashMap<&str, u64> = HashMap::new();
     for group in &report.errors {
         *kinds.entry(group.details.kind.as_str()).or_default() += group.count;
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|(kind, n)| (std::cmp::Reverse(*n), *kind));
-    let named: Vec<_> = kinds.iter().take(KINDS).map(|(kind, n)| format!("{n} × {}", super::printable(kind))).collect();
+    let named = |(kind, n): &(&str, u64)| super::unbroken(&format!("{n} × {}", super::printable(kind)));
+    let named: Vec<_> = kinds.iter().take(KINDS).map(named).collect();
     let more = if kinds.len() > KINDS { ", and others" } else { "" };
     let share = 100.0 * report.failed as f64 / (report.valid + report.failed) as f64;
-    format!("{} failed ({share:.1}%): {}{more}", report.failed, named.join(", "))
+    format!("{what}{}({share:.1}%): {}{more}", super::GLUE, named.join(", "))
 }
 
 fn client(report: &Report) -> Option<Client> {
+    judged(report).map(|client| in_spite_of(client, mostly_failed(report)))
+}
+
+/// A client that failures hardly loaded has shown nothing, unless it was late even so.
+fn in_spite_of(client: Client, mostly_failed: bool) -> Client {
+    match client {
+        Client::KeptUp(_) if mostly_failed => Client::Unclear(
+            "Client: not judged; most requests failed, and a failure asks less of a client than an answer does."
+                .to_owned(),
+        ),
+        client => client,
+    }
+}
+
+/// The client by its delays alone, whatever became of the requests.
+fn judged(report: &Report) -> Option<Client> {
     let queued = figure(report, "queued_request_count").unwrap_or(0.0) as u64;
     if let Some(slip) = report.metric("send_slip") {
         let (p50, p99) = (slip.summary.percentiles[P50]?, slip.summary.percentiles[P99]?);
@@ -315,6 +346,15 @@ mod tests {
         let said = open_loop(&kept, 8);
         assert!(matches!(&said, Client::Unclear(said) if said.contains("8 of 10 requests that found a free slot")));
         assert!(few(0.02, 0.9).iter().all(|client| matches!(client, Client::KeptUp(_))));
+    }
+
+    #[test]
+    fn failures_are_no_evidence_for_a_client() {
+        let kept = || open_loop(&delays(1000, 0.01, 0.5, 3.0), 0);
+        assert_eq!(in_spite_of(kept(), false), kept());
+        assert!(matches!(in_spite_of(kept(), true), Client::Unclear(said) if said.contains("most requests failed")));
+        let late = || open_loop(&delays(1000, 0.01, 0.5, 3.0), 500);
+        assert_eq!(in_spite_of(late(), true), late());
     }
 
     #[test]

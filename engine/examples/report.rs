@@ -1,7 +1,9 @@
 //! A record log of any size, and a report of it: what `benches/report` measures.
 //!
 //! ```text
-//! report make FILE RECORDS [GAPS]    write a log: streams at 20,000/s, GAPS gaps between chunks in each payload
+//! report make FILE RECORDS [GAPS [LAW]]
+//!                                    write a log: streams at 20,000/s, GAPS gaps between chunks in each payload, planned
+//!                                    times by LAW: constant (the default), poisson
 //! report read FILE [SLICE_MS]        build the report, and the slices if a width is given; print a few figures
 //! report verify FILE                 check the log
 //! ```
@@ -11,6 +13,7 @@ use maser_engine::log::{End, Header, Kind, Log, MAGIC, PhaseInfo, PhaseMark};
 use maser_engine::log::{RequestInfo, put_block, put_json, put_record, put_request};
 use maser_engine::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part};
 use maser_engine::report::{Options, Report, verify};
+use maser_engine::schedule::Spec;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -20,25 +23,32 @@ fn main() -> io::Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().map_err(|e| io::Error::other(format!("{text}: {e}")));
     match args.as_slice() {
-        ["make", file, records] => make(Path::new(file), number(records)?, 0),
-        ["make", file, records, gaps] => make(Path::new(file), number(records)?, number(gaps)?),
+        ["make", file, records] => make(Path::new(file), number(records)?, 0, "constant"),
+        ["make", file, records, gaps] => make(Path::new(file), number(records)?, number(gaps)?, "constant"),
+        ["make", file, records, gaps, law] => make(Path::new(file), number(records)?, number(gaps)?, law),
         ["read", file] => read(Path::new(file), None),
         ["read", file, ms] => read(Path::new(file), Some(number(ms)? * MILLI)),
         ["verify", file] => check(Path::new(file)),
-        _ => Err(io::Error::other("usage: report make FILE RECORDS [GAPS] | read FILE [SLICE_MS] | verify FILE")),
+        _ => Err(io::Error::other("usage: report make FILE RECORDS [GAPS [LAW]] | read FILE [SLICE_MS] | verify FILE")),
     }
 }
 
 /// Requests in the table; records refer to them in turn.
 const REQUESTS: u64 = 1000;
-/// Nanoseconds between two due times.
-const STEP: u64 = 50_000;
+/// Requests planned in a second.
+const RATE: f64 = 20_000.0;
 const ZERO: u64 = 1_000_000_000;
 
-fn make(path: &Path, records: u64, gaps: u64) -> io::Result<()> {
+fn make(path: &Path, records: u64, gaps: u64, law: &str) -> io::Result<()> {
+    let plan = match law {
+        "constant" => Spec::Constant(RATE),
+        "poisson" => Spec::Poisson(RATE),
+        _ => return Err(io::Error::other(format!("{law} is no law: constant, poisson"))),
+    };
+    let mut plan = plan.arrivals(1);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let mut head = MAGIC.to_vec();
-    put_json(&mut head, Kind::Header, &header());
+    put_json(&mut head, Kind::Header, &header(law));
     let mut table = Vec::new();
     for n in 0..REQUESTS {
         let conversation = format!("session_{n:06}");
@@ -56,8 +66,10 @@ fn make(path: &Path, records: u64, gaps: u64) -> io::Result<()> {
     out.write_all(&head)?;
     let mut random = 1;
     let (mut block, mut body, mut count, mut last) = (Vec::new(), Vec::new(), 0, ZERO);
+    let mut due = ZERO;
     for seq in 0..records {
-        let (record, payload) = record(seq, gaps, &mut random);
+        due = ZERO + plan.next_offset().unwrap_or_default();
+        let (record, payload) = record(seq, due, gaps, &mut random);
         last = last.max(record.done.0);
         put_record(&mut body, &record, &payload);
         count += 1;
@@ -70,14 +82,14 @@ fn make(path: &Path, records: u64, gaps: u64) -> io::Result<()> {
     }
     let mut tail = Vec::new();
     let mark = PhaseMark { start: Instant(ZERO), end: Instant(last), issued: records, ..PhaseMark::default() };
-    put_json(&mut tail, Kind::Phase, &PhaseMark { sent_end: Instant(ZERO + records * STEP), ..mark });
+    put_json(&mut tail, Kind::Phase, &PhaseMark { sent_end: Instant(due), ..mark });
     put_json(&mut tail, Kind::End, &End { issued: records, records, ..End::default() });
     out.write_all(&tail)?;
     out.flush()
 }
 
 /// Latencies with a long tail, one request in a thousand failed.
-fn record(seq: u64, gaps: u64, random: &mut u64) -> (Record, Vec<u8>) {
+fn record(seq: u64, due: u64, gaps: u64, random: &mut u64) -> (Record, Vec<u8>) {
     let mut draw = || {
         *random ^= *random << 13;
         *random ^= *random >> 7;
@@ -85,7 +97,6 @@ fn record(seq: u64, gaps: u64, random: &mut u64) -> (Record, Vec<u8>) {
         *random
     };
     let tail = |x: u64| (1 + x % 1000) * (1 + x / 1000 % 8) * 1000;
-    let due = ZERO + seq * STEP;
     let start = due + draw() % 20_000;
     let sent = start + 1000 + draw() % 2000;
     let first = sent + 200_000 + tail(draw());
@@ -140,14 +151,14 @@ fn record(seq: u64, gaps: u64, random: &mut u64) -> (Record, Vec<u8>) {
     (record, payload)
 }
 
-fn header() -> Header {
+fn header(law: &str) -> Header {
     Header {
         maser_version: env!("CARGO_PKG_VERSION").into(),
         benchmark_id: "0123456789ab".into(),
         run_key: 1,
         anchor: Anchor { mono: Instant(ZERO), wall: 1_700_000_000_000_000_000 },
         cli_command: "maser profile".into(),
-        input_config: serde_json::json!({}),
+        input_config: serde_json::json!({"phases": [{"type": law, "rate": RATE}]}),
         endpoint: "chat".into(),
         streaming: true,
         phases: vec![PhaseInfo { name: "profiling".into(), warmup: false }],
@@ -168,6 +179,7 @@ fn read(path: &Path, slice: Option<u64>) -> io::Result<()> {
             println!("{tag}: {:?}", entry.summary);
         }
     }
+    report.arrivals.iter().for_each(|(_, arrivals)| println!("{arrivals:?}"));
     if let Some(duration) = slice {
         let (slices, entries) = report
             .slices(&log, duration, &options)

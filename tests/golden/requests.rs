@@ -238,7 +238,7 @@ fn request_bodies_are_laid_out_as_the_reference_does() {
 
 /// The reference has no run of a server that decodes speculatively: names and shape are those of its documentation.
 #[test]
-fn a_server_s_account_of_speculative_decoding_stands_in_its_request_s_line() {
+fn a_server_s_account_of_speculative_decoding_stands_in_its_request_s_line_and_pooled_in_the_summary() {
     let source = export(&log_of("rate_goodput", true));
     let mut bytes = MAGIC.to_vec();
     put_json(&mut bytes, Kind::Header, &source.log.header);
@@ -251,12 +251,17 @@ fn a_server_s_account_of_speculative_decoding_stands_in_its_request_s_line() {
     let mut body = Vec::new();
     put_record(&mut body, &record, &parts);
     put_block(&mut bytes, Kind::Records, 1, &body);
-    let lines = export(&bytes).text("profile_export.jsonl");
-    let line: Value = serde_json::from_str(&lines).unwrap();
+    let exported = export(&bytes);
+    let line: Value = serde_json::from_str(&exported.text("profile_export.jsonl")).unwrap();
     let expected = serde_json::json!({
         "num_spec_steps": 5, "num_accepted_draft_tokens": 6, "num_draft_tokens": 15, "mean_acceptance_length": 2.2,
         "acceptance_histogram": {"0": 2, "2": 3}, "engine": "vllm", "completion_tokens": record.usage_completion
     });
     assert_eq!(line["spec_decode_acceptance"], expected);
     assert_eq!(line["metrics"]["spec_decode_acceptance_length"]["value"], 2.2);
+    let key = "pooled_spec_decode_acceptance_histogram";
+    let summary: Value = serde_json::from_str(&exported.text("profile_export_aiperf.json")).unwrap();
+    assert_eq!(summary[key], serde_json::json!({"0": 2, "2": 3}));
+    let without: Value = serde_json::from_str(&source.text("profile_export_aiperf.json")).unwrap();
+    assert!(without.get(key).is_none(), "of a server that tells nothing there is nothing to pool");
 }

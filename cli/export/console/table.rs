@@ -1,5 +1,7 @@
 //! Tables of text that fit a width: columns give way, then labels wrap.
 
+use super::super::GLUE;
+
 /// The lines of one cell.
 pub(super) type Cell = Vec<String>;
 
@@ -113,8 +115,11 @@ pub(super) fn lines(out: &mut String, table: &Table, widths: &[usize], cells: &[
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
-    for word in text.split(' ') {
-        let mut word: Vec<char> = word.chars().collect();
+    // What is too long for a line is broken at its own spaces first.
+    let too_long = |word: &str| word.chars().count() > width;
+    let words = text.split(' ').flat_map(|word| word.split(move |c| c == GLUE && too_long(word)));
+    for word in words {
+        let mut word: Vec<char> = word.chars().map(|c| if c == GLUE { ' ' } else { c }).collect();
         if used > 0 && used + 1 + word.len() <= width {
             used += 1;
             push(&mut lines, " ");
@@ -142,6 +147,7 @@ fn push(lines: &mut [String], text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::unbroken;
     use super::*;
 
     #[test]
@@ -149,5 +155,13 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
         assert_eq!(wrap("", 4), [""]);
+    }
+
+    #[test]
+    fn what_is_unbroken_stands_on_one_line_if_a_line_has_room() {
+        let text = format!("none of {}", unbroken("4 × Not Found"));
+        assert_eq!(wrap(&text, 13), ["none of", "4 × Not Found"]);
+        assert_eq!(wrap(&text, 12), ["none of 4 ×", "Not Found"]);
+        assert_eq!(wrap(&text, 80), ["none of 4 × Not Found"]);
     }
 }

@@ -95,51 +95,65 @@ pub struct Arrivals {
 }
 
 /// Planned and actual time of each send that had a planned one, nanoseconds from `start`.
-pub fn sends(start: Instant, records: impl IntoIterator<Item: Borrow<Record>>) -> Vec<(Nanos, Nanos)> {
-    let send = |r: &Record| {
+pub fn sends(start: Instant, records: impl IntoIterator<Item: Borrow<Record>>) -> impl Iterator<Item = (Nanos, Nanos)> {
+    let send = move |r: &Record| {
         // A request that found no connection was never sent; that it was taken up is the nearest to it.
         let sent = if r.sent.is_set() { r.sent } else { r.start };
         r.has(flag::SCHEDULED).then(|| (r.due.since(start), sent.since(start)))
     };
-    records.into_iter().filter_map(|r| send(r.borrow())).collect()
+    records.into_iter().filter_map(move |r| send(r.borrow()))
+}
+
+/// One of the two processes of a phase, summed up.
+struct Process {
+    rate: f64,
+    moments: Moments,
+    ks: Option<f64>,
+}
+
+impl Process {
+    /// Of times in any order; `None` of fewer than 20 and if no time passes between them. The times give their memory to
+    /// the gaps, so that a send takes 8 bytes.
+    fn of(times: impl Iterator<Item = Nanos>, intended: &Intended, with_distance: bool) -> Option<Self> {
+        let mut times: Vec<Nanos> = times.collect();
+        if times.len() < FEWEST {
+            return None;
+        }
+        times.sort_unstable();
+        let rate = rate(&times)?;
+        let mut gaps = gaps(times, intended);
+        let moments = Moments::of(&gaps)?;
+        let ks = match intended {
+            Intended::Paced(Gaps::Exponential, _) if with_distance => Some(kolmogorov(&mut gaps, |x| -(-x).exp_m1())),
+            Intended::Paced(Gaps::Gamma(k), _) if with_distance => Some(kolmogorov(&mut gaps, |x| gamma_below(*k, x))),
+            _ => None,
+        };
+        Some(Self { rate, moments, ks })
+    }
 }
 
 impl Arrivals {
-    /// Judges sends in any order, as [`sends`] gives them; `None` of fewer than 20.
-    pub fn new(sends: &[(Nanos, Nanos)], intended: &Intended) -> Option<Self> {
-        if sends.len() < FEWEST {
-            return None;
-        }
-        let sorted = |mut times: Vec<Nanos>| {
-            times.sort_unstable();
-            times
-        };
-        let planned = sorted(sends.iter().map(|s| s.0).collect());
-        let actual = sorted(sends.iter().map(|s| s.1).collect());
-        let (rate, planned_rate) = (rate(&actual)?, rate(&planned)?);
-        let mut gaps = gaps(&actual, intended);
-        let moments = Moments::of(&gaps)?;
-        let planned_cv = Moments::of(&self::gaps(&planned, intended))?.cv;
-        let ks = match intended {
-            Intended::Paced(Gaps::Exponential, _) => Some(kolmogorov(&mut gaps, |x| -(-x).exp_m1())),
-            Intended::Paced(Gaps::Gamma(k), _) => Some(kolmogorov(&mut gaps, |x| gamma_below(*k, x))),
-            Intended::Paced(Gaps::Regular, _) | Intended::Given => None,
-        };
+    /// Judges sends in any order, as [`sends`] gives them; `None` of fewer than 20. They are asked for twice, so that only
+    /// their planned or their actual times are in memory at once: 8 bytes a send.
+    pub fn new<I: Iterator<Item = (Nanos, Nanos)>>(sends: impl Fn() -> I, intended: &Intended) -> Option<Self> {
+        let planned = Process::of(sends().map(|s| s.0), intended, false)?;
+        let actual = Process::of(sends().map(|s| s.1), intended, true)?;
+        let moments = &actual.moments;
         let half = Z * moments.relative_error();
         let mut arrivals = Self {
-            count: sends.len() as u64,
-            rate,
-            rate_low: rate * (1.0 - half).max(0.0),
-            rate_high: rate * (1.0 + half),
-            planned_rate,
+            count: moments.n as u64 + 1,
+            rate: actual.rate,
+            rate_low: actual.rate * (1.0 - half).max(0.0),
+            rate_high: actual.rate * (1.0 + half),
+            planned_rate: planned.rate,
             cv: moments.cv,
-            planned_cv,
+            planned_cv: planned.moments.cv,
             intended_cv: match intended {
                 Intended::Paced(gaps, _) => Some(gaps.cv()),
                 Intended::Given => None,
             },
-            ks,
-            ks_p: ks.map(|d| p_value(d, moments.n)),
+            ks: actual.ks,
+            ks_p: actual.ks.map(|d| p_value(d, moments.n)),
             autocorrelation: moments.autocorrelation,
             verdict: None,
         };
@@ -155,8 +169,8 @@ impl Arrivals {
         let of_phase = |n: usize| {
             let mark = log.phases.iter().find(|m| usize::from(m.phase) == n)?;
             let intended = Intended::from_settings(&settings[n], seed)?;
-            let own = log.records().map(|(r, _)| r).filter(|r| usize::from(r.phase) == n);
-            Some((n, Self::new(&sends(mark.start, own), &intended)?))
+            let own = || log.records().map(|(r, _)| r).filter(move |r| usize::from(r.phase) == n);
+            Some((n, Self::new(|| sends(mark.start, own()), &intended)?))
         };
         (0..log.header.phases.len()).filter_map(of_phase).collect()
     }
@@ -200,18 +214,23 @@ fn rate(times: &[Nanos]) -> Option<f64> {
     (span > 0).then(|| (times.len() - 1) as f64 / span as f64 * 1e9)
 }
 
-/// The gaps between sorted times, the rate taken out.
-fn gaps(times: &[Nanos], intended: &Intended) -> Vec<f64> {
+/// The gaps between sorted times, the rate taken out, in the memory of the times (the same size and a plain chain: the
+/// standard library collects in place).
+fn gaps(times: Vec<Nanos>, intended: &Intended) -> Vec<f64> {
+    let first = times.first().copied().unwrap_or(0);
     match intended {
         Intended::Paced(_, curve) => {
-            let mut before = times.first().map_or(0.0, |t| curve.expected(*t));
-            let gap = |t: &Nanos| {
-                let at = curve.expected(*t);
+            let mut before = curve.expected(first);
+            let gap = |t: Nanos| {
+                let at = curve.expected(t);
                 at - std::mem::replace(&mut before, at)
             };
-            times.iter().skip(1).map(gap).collect()
+            times.into_iter().skip(1).map(gap).collect()
         }
-        Intended::Given => times.windows(2).map(|w| (w[1] - w[0]) as f64).collect(),
+        Intended::Given => {
+            let mut before = first;
+            times.into_iter().skip(1).map(|t| (t - std::mem::replace(&mut before, t)) as f64).collect()
+        }
     }
 }
 
@@ -272,6 +291,10 @@ mod tests {
     use bytemuck::Zeroable;
     use serde_json::json;
 
+    fn judged(sends: &[(Nanos, Nanos)], intended: &Intended) -> Option<Arrivals> {
+        Arrivals::new(|| sends.iter().copied(), intended)
+    }
+
     fn planned(spec: &Spec, n: usize) -> Vec<Nanos> {
         let mut arrivals = spec.arrivals(21);
         (0..n).filter_map(|_| arrivals.next_offset()).collect()
@@ -294,7 +317,7 @@ mod tests {
                 for curve in [RateCurve::constant(rate), RateCurve::constant(rate).ramped(&ramp, 0)] {
                     let spec = Spec::paced(gaps, curve.clone());
                     let intended = Intended::Paced(gaps, curve);
-                    let arrivals = Arrivals::new(&sent(&spec, 20_000, |_, _| 2 * MICRO), &intended).unwrap();
+                    let arrivals = judged(&sent(&spec, 20_000, |_, _| 2 * MICRO), &intended).unwrap();
                     assert_eq!(arrivals.verdict, None, "{rate}/s, {gaps:?}: {arrivals:?}");
                     assert!((arrivals.cv - gaps.cv()).abs() < 0.05 * gaps.cv() + 1e-3, "{arrivals:?}");
                     assert!(arrivals.ks_p.is_none_or(|p| p > SURE), "{arrivals:?}");
@@ -309,13 +332,12 @@ mod tests {
         for seed in 0..400 {
             let mut walk = Spec::Poisson(1000.0).arrivals(seed);
             let times: Vec<_> = (0..500).filter_map(|_| walk.next_offset()).map(|t| (t, t)).collect();
-            let arrivals = Arrivals::new(&times, &intended(Gaps::Exponential, 1000.0)).unwrap();
+            let arrivals = judged(&times, &intended(Gaps::Exponential, 1000.0)).unwrap();
             held += u32::from((arrivals.rate_low..=arrivals.rate_high).contains(&1000.0));
         }
         // 95 % of 400 is 380, with a standard deviation of 4.4.
         assert!((364..=396).contains(&held), "{held} of 400");
-        let even =
-            Arrivals::new(&sent(&Spec::Constant(100.0), 1000, |_, _| 0), &intended(Gaps::Regular, 100.0)).unwrap();
+        let even = judged(&sent(&Spec::Constant(100.0), 1000, |_, _| 0), &intended(Gaps::Regular, 100.0)).unwrap();
         assert!((even.rate - 100.0).abs() < 1e-6 && even.rate_high - even.rate_low < 1e-3, "{even:?}");
     }
 
@@ -323,9 +345,8 @@ mod tests {
     fn what_is_off_is_said() {
         let poisson = Spec::Poisson(1000.0);
         let law = intended(Gaps::Exponential, 1000.0);
-        let said = |sends: &[(Nanos, Nanos)], law: &Intended| {
-            Arrivals::new(sends, law).and_then(|a| a.verdict).unwrap_or_default()
-        };
+        let said =
+            |sends: &[(Nanos, Nanos)], law: &Intended| judged(sends, law).and_then(|a| a.verdict).unwrap_or_default();
         // A timer of a millisecond.
         let rounded = sent(&poisson, 10_000, |_, due| due.next_multiple_of(MILLI) - due);
         assert!(said(&rounded, &law).contains("do not have the intended distribution"), "{}", said(&rounded, &law));
@@ -373,8 +394,8 @@ mod tests {
         let due = start.after(5);
         let with = |flags, sent| Record { due, start: due, sent, flags, ..Record::zeroed() };
         let records = [with(flag::SCHEDULED, due.after(3)), with(0, due), with(flag::SCHEDULED, Instant::UNSET)];
-        assert_eq!(sends(start, records), [(5, 8), (5, 5)]);
-        assert_eq!(Arrivals::new(&[(1, 2); 19], &Intended::Given), None);
-        assert_eq!(Arrivals::new(&[(1, 2); 30], &Intended::Given), None, "no time passes");
+        assert_eq!(sends(start, records).collect::<Vec<_>>(), [(5, 8), (5, 5)]);
+        assert_eq!(judged(&[(1, 2); 19], &Intended::Given), None);
+        assert_eq!(judged(&[(1, 2); 30], &Intended::Given), None, "no time passes");
     }
 }

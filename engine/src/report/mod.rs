@@ -153,9 +153,14 @@ impl Report {
             threads,
         };
         let limits = limits(&reader, options.window);
-        let (main, curves_follow_chunks) = part(&method, Class::Profiling, limits);
-        let has_warmup = options.window.is_none() && log.header.phases.iter().any(|p| p.warmup);
-        let warmup = has_warmup.then(|| part(&method, Class::Warmup, ALWAYS).0);
+        let whole = options.window.is_none();
+        let has_warmup = whole && log.header.phases.iter().any(|p| p.warmup);
+        let sections = || {
+            let main = part(&method, Class::Profiling, limits);
+            (main, has_warmup.then(|| part(&method, Class::Warmup, ALWAYS).0))
+        };
+        let accounts = || if whole { (Ledger::of_log(log), Arrivals::of_log(log)) } else { Default::default() };
+        let (((main, curves_follow_chunks), warmup), (ledgers, arrivals)) = both(threads > 1, sections, accounts);
         let anchor = log.header.anchor;
         Self {
             was_cancelled: was_cancelled(log),
@@ -176,8 +181,8 @@ impl Report {
             acceptance: main.acceptance,
             service_levels,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
-            ledgers: if options.window.is_none() { Ledger::of_log(log) } else { Vec::new() },
-            arrivals: if options.window.is_none() { Arrivals::of_log(log) } else { Vec::new() },
+            ledgers,
+            arrivals,
             tokens,
             run: RunInfo {
                 header: log.header.clone(),
@@ -270,6 +275,18 @@ impl Report {
     pub fn endpoint(&self) -> Kind {
         endpoint(&self.run.header)
     }
+}
+
+/// Runs two pieces of work, the second on a thread of its own if there may be one.
+fn both<A, B: Send>(at_once: bool, first: impl FnOnce() -> A, second: impl FnOnce() -> B + Send) -> (A, B) {
+    if !at_once {
+        return (first(), second());
+    }
+    std::thread::scope(|scope| {
+        let second = scope.spawn(second);
+        let first = first();
+        (first, second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// A log names no other type than this version has: a newer one has another version in its magic.

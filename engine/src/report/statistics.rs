@@ -260,6 +260,7 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>), percents: &[f64]) -> Option<
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use statrs::statistics::Statistics;
 
     fn naive(values: &[f64], percent: f64) -> f64 {
         let mut sorted = values.to_vec();
@@ -286,10 +287,17 @@ mod tests {
                 prop_assert!(close(q.value, naive(&values, q.percent)), "{:?}", q);
                 prop_assert!(q.interval.is_none_or(|(low, high)| low <= q.value && q.value <= high), "{:?}", q);
             }
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let var = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
-            prop_assert!((summary.avg.unwrap() - mean).abs() < 1e-3);
-            prop_assert!((summary.std.unwrap() - var.sqrt()).abs() < 1e-3);
+        }
+
+        #[test]
+        fn moments_equal_those_of_statrs(values in prop::collection::vec(-1e9..1e9f64, 1..400), offset in 0..1u64 << 40) {
+            // Far from zero as well: there the naive sum of squares loses all digits.
+            let values: Vec<f64> = values.iter().map(|x| x + offset as f64).collect();
+            let summary = column(&values, 0, &[]).unwrap().plain;
+            let scale = offset as f64 + 1e9;
+            prop_assert!((summary.avg.unwrap() - values.iter().mean()).abs() <= 1e-12 * scale);
+            prop_assert!((summary.std.unwrap() - values.iter().population_std_dev()).abs() <= 1e-9 * 1e9 + 1e-12 * scale);
+            prop_assert_eq!((summary.min.unwrap(), summary.max.unwrap()), (Statistics::min(&values), Statistics::max(&values)));
         }
 
         #[test]
@@ -322,6 +330,70 @@ mod tests {
             let mut cumulative = 0;
             let expected = sorted.iter().find(|(_, w)| { cumulative += w; cumulative > rank }).unwrap().0;
             prop_assert_eq!(descent.keys().next().unwrap(), expected);
+        }
+    }
+
+    /// `numpy.percentile(v, [1, 5, 10, 25, 50, 75, 90, 95, 99])`, `v.mean()` and `v.std()`, numpy 2.4, of the first n of
+    /// `(k * 7919 % 1009)**2 / 7`.
+    #[test]
+    fn statistics_equal_numpy_s() {
+        let numpy: [(u32, [f64; 9], f64, f64); 3] = [
+            (
+                2,
+                [
+                    1046.7657142857145,
+                    5233.828571428572,
+                    10467.657142857144,
+                    26169.14285714286,
+                    52338.28571428572,
+                    78507.42857142858,
+                    94208.9142857143,
+                    99442.74285714286,
+                    103629.80571428571,
+                ],
+                52338.28571428572,
+                52338.28571428572,
+            ),
+            (
+                10,
+                [
+                    106.47,
+                    532.35,
+                    1064.7,
+                    12007.75,
+                    50955.78571428572,
+                    85197.03571428571,
+                    107020.47142857143,
+                    117568.0214285714,
+                    126006.06142857144,
+                ],
+                52757.09999999999,
+                43042.95393882483,
+            ),
+            (
+                778,
+                [
+                    13.661428571428573,
+                    369.40714285714284,
+                    1448.6714285714286,
+                    9036.142857142857,
+                    36288.142857142855,
+                    81756.14285714286,
+                    117599.07142857145,
+                    130876.60714285714,
+                    142351.90142857144,
+                ],
+                48438.86889460154,
+                43335.57148933294,
+            ),
+        ];
+        for (n, percentiles, mean, std) in numpy {
+            let values: Vec<f64> = (0..n).map(|k| f64::from((k * 7919 % 1009).pow(2)) / 7.0).collect();
+            let summary = column(&values, 0, &[]).unwrap().plain;
+            for (ours, theirs) in summary.percentiles.into_iter().zip(percentiles) {
+                assert!(close(ours.unwrap(), theirs), "{n}: {ours:?} {theirs}");
+            }
+            assert!(close(summary.avg.unwrap(), mean) && close(summary.std.unwrap(), std), "{n}: {summary:?}");
         }
     }
 
