@@ -1,4 +1,5 @@
-//! Readers of other crates that panic on damaged files: arrow-ipc trusts the lengths that a file states. What they panic
+//! Readers of other crates that panic on damaged files: arrow-ipc trusts the lengths that a file states,
+//! tokenizers that a decoder can be read. What they panic
 //! with becomes an error, and nothing of it is printed.
 
 use std::cell::Cell;

@@ -17,7 +17,6 @@ mod corpus;
 pub mod error;
 pub mod file;
 mod format;
-#[cfg(feature = "arrow")]
 mod guard;
 mod hub;
 pub mod identity;

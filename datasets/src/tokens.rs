@@ -4,6 +4,7 @@
 //! local cache. Nothing is ever downloaded. Counts never include special tokens that a tokenizer would add around a text;
 //! special tokens that stand *in* a text count as one each.
 
+mod fast;
 mod find;
 mod template;
 mod tiktoken;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use tokenizers::ModelWrapper;
 
 use crate::Error;
+use crate::guard::unless_panics;
+use fast::Fast;
 pub use find::{Found, HubCache, find, not_found};
 pub use template::Message;
 use template::Template;
@@ -32,7 +35,31 @@ pub struct Tokenizer {
 
 enum Inner {
     BuiltIn(Vocabulary),
-    File(Box<tokenizers::Tokenizer>, PathBuf),
+    File(Box<FromFile>),
+}
+
+/// A tokenizer.json.
+struct FromFile {
+    path: PathBuf,
+    tokenizer: tokenizers::Tokenizer,
+    /// The short way to the same tokens, where the vocabulary allows one.
+    fast: Option<Fast>,
+}
+
+impl FromFile {
+    /// Tokens of `text`; 0 where the model fails.
+    fn count(&self, text: &str) -> usize {
+        let fast = self.fast.as_ref().and_then(|fast| fast.count(&self.tokenizer, text));
+        fast.unwrap_or_else(|| self.tokenizer.encode_fast(text, false).map_or(0, |encoding| encoding.len()))
+    }
+
+    /// The ids of `text`; none where the model fails.
+    fn encode(&self, text: &str) -> Vec<u32> {
+        let fast = self.fast.as_ref().and_then(|fast| fast.encode(&self.tokenizer, text));
+        fast.unwrap_or_else(|| {
+            self.tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+        })
+    }
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -57,14 +84,17 @@ impl Tokenizer {
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let bytes = std::fs::read(&file)
             .map_err(|e| Error(format!("--tokenizer {shown}: cannot read {}: {e}", file.display())))?;
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
+        // A damaged decoder is met with a panic there.
+        let mut tokenizer = unless_panics(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .ok_or_else(|| Error(format!("--tokenizer {shown}: {} is damaged", file.display())))?
             .map_err(|e| Error(format!("--tokenizer {shown}: {} is not a tokenizer.json: {e}", file.display())))?;
         plain(&mut tokenizer).map_err(|e| Error(format!("--tokenizer {shown}: {e}")))?;
         tokenizer.encode_fast(UNKNOWN_PROBE, false).map_err(|e| {
             Error(format!("--tokenizer {shown}: its model refuses text with characters it does not know ({e})"))
         })?;
+        let fast = Fast::of(&tokenizer);
         Ok(Self {
-            inner: Arc::new(Inner::File(Box::new(tokenizer), file)),
+            inner: Arc::new(Inner::File(Box::new(FromFile { path: file, tokenizer, fast }))),
             name: shown.to_string().into(),
             template: None,
         })
@@ -103,8 +133,8 @@ impl Tokenizer {
     /// # Errors
     /// A sentence: the template or the configuration beside it cannot be read.
     pub fn with_chat_template(mut self) -> Result<Self, Error> {
-        if let Inner::File(_, file) = &*self.inner {
-            let template = Template::beside(file).map_err(|e| Error(format!("--apply-chat-template: {e}")))?;
+        if let Inner::File(file) = &*self.inner {
+            let template = Template::beside(&file.path).map_err(|e| Error(format!("--apply-chat-template: {e}")))?;
             self.template = template.map(Arc::new);
         }
         Ok(self)
@@ -145,9 +175,9 @@ impl Tokenizer {
     pub fn special_tokens_around(&self) -> u32 {
         match &*self.inner {
             Inner::BuiltIn(_) => 0,
-            Inner::File(tokenizer, _) => {
+            Inner::File(file) => {
                 use tokenizers::PostProcessor as _;
-                tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false) as u32)
+                file.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false) as u32)
             }
         }
     }
@@ -156,7 +186,8 @@ impl Tokenizer {
     pub(crate) fn text_ids(&self) -> Vec<u32> {
         match &*self.inner {
             Inner::BuiltIn(vocabulary) => vocabulary.text_ids(),
-            Inner::File(tokenizer, _) => {
+            Inner::File(file) => {
+                let tokenizer = &file.tokenizer;
                 let added = tokenizer.get_added_tokens_decoder();
                 let special = |id: &u32| added.get(id).is_some_and(|token| token.special);
                 let mut ids: Vec<u32> = tokenizer.get_vocab(true).into_values().filter(|id| !special(id)).collect();
@@ -173,7 +204,7 @@ impl Tokenizer {
     pub fn count(&self, text: &str) -> usize {
         match &*self.inner {
             Inner::BuiltIn(vocabulary) => vocabulary.count(text),
-            Inner::File(tokenizer, _) => tokenizer.encode_fast(text, false).map_or(0, |encoding| encoding.len()),
+            Inner::File(file) => file.count(text),
         }
     }
 
@@ -181,9 +212,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &*self.inner {
             Inner::BuiltIn(vocabulary) => vocabulary.encode(text),
-            Inner::File(tokenizer, _) => {
-                tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
-            }
+            Inner::File(file) => file.encode(text),
         }
     }
 
@@ -192,7 +221,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> String {
         match &*self.inner {
             Inner::BuiltIn(vocabulary) => vocabulary.decode(ids),
-            Inner::File(tokenizer, _) => tokenizer.decode(ids, false).unwrap_or_default(),
+            Inner::File(file) => file.tokenizer.decode(ids, false).unwrap_or_default(),
         }
     }
 }
@@ -267,6 +296,14 @@ pub(crate) mod tests {
              "pad_type_id": 0, "pad_token": "[UNK]"});
         let t = from_json(&json.to_string());
         assert_eq!(t.count("the quick brown fox runs"), 5);
+    }
+
+    #[test]
+    fn a_damaged_decoder_is_a_sentence() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), WORD_LEVEL.replacen("\"decoder\":", "\"decoder\":`", 1)).unwrap();
+        let error = Tokenizer::open(file.path()).unwrap_err().0;
+        assert!(error.starts_with("--tokenizer ") && error.ends_with("is damaged"), "{error}");
     }
 
     #[test]
