@@ -768,6 +768,8 @@ fn a_closed_loop_thins_out_while_nobody_is_there_to_connect_to() {
         assert!((40..=4 * (8 + 20)).contains(&n), "{turns} turns, {executors} executors: {n} requests");
         let mark = mark(&account);
         assert_eq!((mark.paused, mark.sent), (n, n));
+        // The pause is over when it is over, and is nobody's lateness.
+        assert!(account.records.iter().all(|(r, _)| r.slip() < 100 * MICRO), "{turns} turns");
         assert!((SECOND..=n * 100 * MILLI).contains(&mark.paused_ns), "{} ns", mark.paused_ns);
         // A number of requests is reached all the same.
         let counted = dead(Phase { requests: Some(30), duration: None, ..lasting }, &[turns], executors);
