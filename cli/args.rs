@@ -15,9 +15,9 @@ use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, DatasetSampling, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter,
-    LatePolicy, LogLevel, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Ui, UrlStrategy, choice, content_type, cores,
-    count, count32, endpoint_type, factor, fault, format, grace, jitter, millis, moment, percent, percentile, rate,
-    ratio, seconds, service_levels, share, single, span, whole, whole32,
+    LatePolicy, LogLevel, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Transport, Ui, UrlStrategy, choice,
+    content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis, moment, percent,
+    percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -136,6 +136,10 @@ pub(crate) struct Endpoint {
     /// wrong one lists them all [default: chat]
     #[arg(long = "endpoint-type", value_name = "TYPE", value_parser = endpoint_type)]
     pub(crate) kind: Option<EndpointKind>,
+
+    /// How requests travel: http, which is the only way and the default
+    #[arg(long, visible_alias = "transport-type", value_name = "TRANSPORT", value_parser = choice::<Transport>)]
+    pub(crate) transport: Option<Transport>,
 
     /// Ask for the answer as a stream of events, and time its tokens
     #[arg(long)]
@@ -588,7 +592,8 @@ pub(crate) struct Service {
 #[command(next_help_heading = "Only in maser")]
 pub(crate) struct Truth {
     /// A scheduled request that finds no free slot under --concurrency is dropped (as in the reference, but counted),
-    /// waits in a queue, or is sent all the same: drop, queue, send [default: queue]
+    /// waits in a queue, or is sent all the same: drop, queue, send [default: queue]. Dropped ones count towards
+    /// --request-count where conversations have one turn
     #[arg(long, value_name = "POLICY", value_parser = choice::<LatePolicy>)]
     pub(crate) late_policy: Option<LatePolicy>,
 

@@ -17,7 +17,6 @@ const NOT_YET: &[&str] = &[
     "--accuracy-verbose",
     "--agentic-cache-warmup-duration",
     "--agentic-warmup-grace-period",
-    "--allow-dataset-wrap",
     "--api-host",
     "--api-port",
     "--auto-plot",
@@ -57,7 +56,6 @@ const NOT_YET: &[&str] = &[
     "--network-latency-automatic",
     "--network-latency-mean",
     "--network-latency-ping-interval",
-    "--no-allow-dataset-wrap",
     "--no-auto-plot",
     "--no-parameter-sweep-same-seed",
     "--no-profile-run-disable-warmup-after-first",
@@ -105,11 +103,8 @@ const NOT_YET: &[&str] = &[
     "--trace-idle-gap-cap-seconds",
     "--trajectory-start-max-ratio",
     "--trajectory-start-min-ratio",
-    "--transport",
-    "--transport-type",
     "--ttft-sla-ms",
     "--unsafe-override",
-    "--use-think-time-only",
     "--variant",
     "--vary-seed-per-trial",
     "--wandb-entity",
@@ -119,8 +114,17 @@ const NOT_YET: &[&str] = &[
     "-f",
 ];
 
+/// Those that mean something in the reference's agentic replay alone, which maser does not have, sorted by bytes.
+const AGENTIC: &[&str] = &["--allow-dataset-wrap", "--no-allow-dataset-wrap", "--use-think-time-only"];
+
 /// The refusal of `flag` (as typed, without a value) if it is an option of the reference that maser lacks.
 pub(crate) fn refusal(flag: &str) -> Option<Refusal> {
+    if AGENTIC.binary_search(&flag).is_ok() {
+        return Some(Refusal::new(format!(
+            "{flag} shapes only an agentic replay, which this version of maser does not have; remove it, every other run \
+             goes on as it would without"
+        )));
+    }
     NOT_YET.binary_search(&flag).ok()?;
     Some(Refusal::new(format!("{flag} is not supported yet by this version of maser; remove it to run without it")))
 }
@@ -132,6 +136,8 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_without_doubles() {
         assert!(NOT_YET.is_sorted_by(|a, b| a < b));
+        assert!(AGENTIC.is_sorted_by(|a, b| a < b));
+        assert!(AGENTIC.iter().all(|flag| !NOT_YET.contains(flag)));
     }
 
     #[test]

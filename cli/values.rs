@@ -366,6 +366,17 @@ impl Choice for Ui {
         &[("simple", Some(Self::Simple)), ("none", Some(Self::None)), ("dashboard", None)];
 }
 
+/// `--transport`: how requests travel. The reference has one way, and so have we; other names are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// HTTP/1.1.
+    Http,
+}
+
+impl Choice for Transport {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[("http", Some(Self::Http))];
+}
+
 /// `--log-level`: the least severe message that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LogLevel {

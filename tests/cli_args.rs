@@ -42,6 +42,23 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             &["profile", "-m", "x", "-u", "https://host"],
             "--url https://host: https is not supported yet by this version of maser, use http",
         ),
+        (&["profile", "-m", "x", "--transport", "grpc"], "--transport grpc: expected one of http"),
+        (&["profile", "-m", "x", "--transport-type=zmq"], "--transport-type zmq: expected one of http"),
+        (
+            &["profile", "-m", "x", "--use-think-time-only"],
+            "--use-think-time-only shapes only an agentic replay, which this version of maser does not have; remove it, \
+             every other run goes on as it would without",
+        ),
+        (
+            &["profile", "-m", "x", "--allow-dataset-wrap"],
+            "--allow-dataset-wrap shapes only an agentic replay, which this version of maser does not have; remove it, \
+             every other run goes on as it would without",
+        ),
+        // What is accepted goes on to the next mistake.
+        (
+            &["profile", "--transport-type", "HTTP"],
+            "--model is required; add -m NAME with the name the server knows the model by",
+        ),
         (&["profile"], "--model is required; add -m NAME with the name the server knows the model by"),
         (
             &["profile", "-m", "x", "--benchmark-grace-period", "1"],

@@ -315,10 +315,10 @@ fn never_more_requests_wait_for_their_first_token_than_allowed() {
 fn never_more_requests_are_under_way_than_allowed() {
     let bench = Bench::new();
     let mock = "--mock=ttft=5,itl=0,osl=4,log=truth.jsonl";
-    let load = ["--concurrency", "100", "--request-count", "1000", "--isl", "8", "--num-dataset-entries", "20"];
+    let load = ["--concurrency", "100", "--request-count", "10000", "--isl", "8", "--num-dataset-entries", "20"];
     bench.profile(&[&[mock][..], &load].concat(), 0);
     let seen = bench.truth();
-    assert_eq!(seen.len(), 1000);
+    assert_eq!(seen.len(), 10_000);
     let all = most_at_once(seen.iter().map(|s| (s.first, s.end)));
     assert!(all > 50 && all <= 100, "{all} at once");
 }

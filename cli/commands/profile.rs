@@ -103,19 +103,22 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
         Err(run::Failure::Thread(e)) => Err(Failure::Failed(format!("a thread of the run failed: {e}"))),
         Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
         Ok(()) if issued.too_many_failed.load(Ordering::Acquire) => {
-            code?;
-            Err(Failure::Failed(
-                "--failed-request-threshold: more requests failed than that, so the run was stopped".to_owned(),
-            ))
+            Err(stopped_for("--failed-request-threshold: more requests failed than that, so the run was stopped", code))
         }
-        Ok(()) if issued.below_adherence.load(Ordering::Acquire) => {
-            code?;
-            Err(Failure::Failed(
-                "--abort-below-adherence: fewer requests left on time than that, so the run was stopped".to_owned(),
-            ))
-        }
+        Ok(()) if issued.below_adherence.load(Ordering::Acquire) => Err(stopped_for(
+            "--abort-below-adherence: fewer requests left on time than that, so the run was stopped",
+            code,
+        )),
         Ok(()) => served.and(code),
     }
+}
+
+/// Why the run was stopped comes first, then what is wrong with its results, if anything is.
+fn stopped_for(reason: &str, published: Result<u8, Failure>) -> Failure {
+    Failure::Failed(match published {
+        Ok(_) => reason.to_owned(),
+        Err(besides) => format!("{reason}; {besides}"),
+    })
 }
 
 fn cannot(dir: &Path, e: &std::io::Error) -> Failure {

@@ -120,6 +120,10 @@ pub struct PhaseCounters {
     pub over_limit: AtomicU64,
     /// Of `started`: [`LATE`](crate::record::LATE) or more after a planned time, whoever caused the wait.
     pub late: AtomicU64,
+    /// Of `finished`, in a closed loop: found nobody to connect to, so that their slot was held back.
+    pub paused: AtomicU64,
+    /// For how long, nanoseconds, the sum over slots.
+    pub paused_ns: AtomicU64,
     /// Sessions of several turns that were started.
     pub sessions: AtomicU64,
     /// Of `sessions`: their last turn was sent, or they ended before.

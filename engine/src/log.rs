@@ -134,6 +134,12 @@ pub struct PhaseMark {
     /// Of `sent`: found no free slot and went beyond the limit.
     #[serde(default)]
     pub over_limit: u64,
+    /// Of `sent`, in a closed loop: found nobody to connect to, so that their slot was held back.
+    #[serde(default)]
+    pub paused: u64,
+    /// For how long, nanoseconds, the sum over slots.
+    #[serde(default)]
+    pub paused_ns: u64,
     /// Sessions of which a turn was sent.
     #[serde(default)]
     pub sessions: u64,

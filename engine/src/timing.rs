@@ -630,6 +630,8 @@ impl Timing {
             idle,
             queued: self.sum(n, |c| &c.queued),
             over_limit: self.sum(n, |c| &c.over_limit),
+            paused: self.sum(n, |c| &c.paused),
+            paused_ns: self.sum(n, |c| &c.paused_ns),
             sessions: if single { sent } else { self.sum(n, |c| &c.sessions) },
             sessions_cut: self.sum(n, |c| &c.sessions_cut),
             ..mark

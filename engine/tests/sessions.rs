@@ -17,6 +17,7 @@ use maser_engine::schedule::{LimitCurve, Ramp, RampStrategy, SessionStart, Sessi
 use maser_engine::sim::{self, Account, Attempt, Dice, Ending, Manners, Setup};
 use seeds::try_quarter;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -415,6 +416,13 @@ impl<'a> Run<'a> {
                     Some(at) => start.after(at).max(before),
                     None => before.after(turn.delay),
                 },
+                (Spec::ClosedLoop, Some(before)) if turns[k - 1].outcome() == Outcome::Connect => {
+                    // The slot is held back, for how long depends on how long there has been nobody.
+                    let bound = |pause| before.after(turn.delay.max(pause));
+                    let within = bound(MILLI)..=bound(100 * MILLI);
+                    ensure!(within.contains(&r.due), "turn {k} was due in {within:?}");
+                    r.due
+                }
                 (Spec::ClosedLoop, Some(before)) => before.after(turn.delay),
                 (_, Some(before)) => {
                     ensure!(r.start >= before.after(turn.delay), "turn {k} did not wait for its delay");
@@ -736,6 +744,43 @@ fn the_order_of_scheduled_sessions_is_the_same_on_any_number_of_executors() {
             (account.issued.digest.load(Ordering::Relaxed), all)
         });
         assert!(starts[0].1.len() >= 10 && starts.iter().all(|s| *s == starts[0]), "{starts:?}");
+    }
+}
+
+#[test]
+fn a_closed_loop_thins_out_while_nobody_is_there_to_connect_to() {
+    let limit = Some(LimitCurve::constant(4));
+    let dead = |phase: Phase, turns: &[u64], executors| {
+        let mut dead = prompt(phase, turns, executors);
+        dead.manners.refuse = 1000;
+        checked_run(&dead).unwrap()
+    };
+    let mark = |account: &Account| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&account.log).unwrap();
+        Log::open(file.path()).unwrap().phases[0].clone()
+    };
+    for (turns, executors) in [(1, 1), (1, 2), (3, 1), (3, 2)] {
+        let lasting = Phase { concurrency: limit.clone(), duration: Some(2 * SECOND), ..Phase::default() };
+        let account = dead(lasting.clone(), &[turns], executors);
+        // A slot tries at most eight times on the way to 100 ms, then 10 times a second.
+        let n = account.records.len() as u64;
+        assert!((40..=4 * (8 + 20)).contains(&n), "{turns} turns, {executors} executors: {n} requests");
+        let mark = mark(&account);
+        assert_eq!((mark.paused, mark.sent), (n, n));
+        // The pause is over when it is over, and is nobody's lateness.
+        assert!(account.records.iter().all(|(r, _)| r.slip() < 100 * MICRO), "{turns} turns");
+        assert!((SECOND..=n * 100 * MILLI).contains(&mark.paused_ns), "{} ns", mark.paused_ns);
+        // A number of requests is reached all the same.
+        let counted = dead(Phase { requests: Some(30), duration: None, ..lasting }, &[turns], executors);
+        assert_eq!(counted.records.len(), 30);
+    }
+    // What has a planned time goes at that time, whoever is there.
+    let paced = Phase { schedule: Spec::Constant(1000.0), requests: Some(500), ..Phase::default() };
+    for turns in [1, 3] {
+        let account = dead(paced.clone(), &[turns], 1);
+        assert_eq!((account.records.len(), mark(&account).paused), (500, 0), "{turns} turns");
+        assert!(account.records.iter().all(|(r, _)| r.start.since(r.due) < MILLI), "{turns} turns");
     }
 }
 

@@ -365,7 +365,6 @@ impl<W: Wire> Executor<W> {
             put_part(&mut self.payload, part::SENT, &self.plan.requests.shown(body));
         }
         let flight = &mut self.flights[slot as usize];
-        let counters = self.ends.progress.phase(phase);
         flight.record.payload_len = self.payload.len() as u32;
         let mut pushed = self.ends.records.push(flight.record, &self.payload);
         if pushed == Err(Full::Payload) {
@@ -383,14 +382,38 @@ impl<W: Wire> Executor<W> {
         if std::mem::take(&mut flight.prefilling) {
             shard.free_prefill(now);
         }
-        let session = flight.session;
+        let (session, target) = (flight.session, flight.record.target);
+        let free_at = now.after(self.pause(phase, outcome, target, now));
         if session == NONE {
-            shard.free_session(now);
+            self.free_slot(phase, free_at, now);
         }
+        let counters = self.ends.progress.phase(phase);
         counters.last_done.store(now.0, Ordering::Relaxed);
         Progress::add(&counters.finished, 1);
         if session != NONE {
-            self.turn_over(slot, session, outcome, now);
+            self.turn_over(slot, session, (outcome, free_at), now);
+        }
+    }
+
+    /// For how long the slot of a request that has ended is held back: without that, a closed loop would send to a server
+    /// that refuses connections as fast as it can refuse them.
+    fn pause(&mut self, phase: usize, outcome: Outcome, target: u16, now: Instant) -> Nanos {
+        if outcome != Outcome::Connect || !self.shards[phase].is_loop() {
+            return 0;
+        }
+        let pause = self.targets.refused(target, now);
+        let counters = self.ends.progress.phase(phase);
+        Progress::add(&counters.paused, 1);
+        Progress::add(&counters.paused_ns, pause);
+        pause
+    }
+
+    /// Frees a session's slot in the phase, now or at its time.
+    fn free_slot(&mut self, phase: usize, at: Instant, now: Instant) {
+        if at <= now {
+            self.shards[phase].free_session(now);
+        } else {
+            self.timers.set(at, Timer::Slot { phase: phase as u8 });
         }
     }
 
@@ -503,6 +526,7 @@ impl<W: Wire> Executor<W> {
                     }
                 }
                 Timer::Follow { flight, generation } => self.go_on(flight, generation, now),
+                Timer::Slot { phase } => self.shards[usize::from(phase)].free_session(at),
             }
         }
     }
@@ -569,6 +593,7 @@ impl<W: Wire> Events for Executor<W> {
         match result {
             Ok(port) => {
                 entry.local_port = port;
+                self.targets.reached(entry.target);
                 Progress::add(&self.ends.progress.connections, 1);
                 match flight {
                     Some(slot) => {

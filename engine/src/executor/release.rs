@@ -353,12 +353,12 @@ impl<W: Wire> Executor<W> {
         slot
     }
 
-    /// A turn of a session has ended.
-    pub(super) fn turn_over(&mut self, flight: u32, slot: u32, outcome: Outcome, now: Instant) {
+    /// A turn of a session has ended. In a closed loop nothing takes its place before `free_at`.
+    pub(super) fn turn_over(&mut self, flight: u32, slot: u32, (outcome, free_at): (Outcome, Instant), now: Instant) {
         let session = self.sessions.get(slot);
         let shard = &self.shards[session.phase as usize];
         if session.is_sent() || shard.is_over(now) {
-            return self.end_session(slot, now);
+            return self.end_session(slot, free_at, now);
         }
         let flight = &self.flights[flight as usize];
         let answer = (outcome == Outcome::Ok).then_some((&flight.answer.kept.reply, self.plan.endpoint));
@@ -370,7 +370,7 @@ impl<W: Wire> Executor<W> {
                 session.planned.max(now)
             }
             (Mode::Starts, None, Some(at)) => shard.start.after(at).max(now),
-            _ => now.after(next.delay),
+            _ => now.after(next.delay).max(free_at),
         };
         let generation = session.generation;
         self.sessions.wait(slot, due);
@@ -397,7 +397,7 @@ impl<W: Wire> Executor<W> {
         if self.sessions.any_waits() {
             for slot in 0..self.sessions.slots() {
                 if self.sessions.get(slot).waiting {
-                    self.end_session(slot, now);
+                    self.end_session(slot, now, now);
                 }
             }
         }
@@ -405,14 +405,15 @@ impl<W: Wire> Executor<W> {
         self.count_ready();
     }
 
-    fn end_session(&mut self, slot: u32, now: Instant) {
+    /// Ends a session, whose slot is free at `free_at`.
+    fn end_session(&mut self, slot: u32, free_at: Instant, now: Instant) {
         self.sessions.close(slot);
         let session = self.sessions.get(slot);
         let (phase, conn, cut) = (session.phase as usize, session.conn.take(), !session.is_sent());
         if let Some(conn) = conn {
             self.drop_conn(conn);
         }
-        self.shards[phase].free_session(now);
+        self.free_slot(phase, free_at, now);
         let counters = self.ends.progress.phase(phase);
         if cut {
             Progress::add(&counters.sessions_cut, 1);

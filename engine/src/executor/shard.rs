@@ -160,6 +160,11 @@ impl Shard {
         !self.scheduled && self.waiting.len() < (self.sessions.taken() as usize / 2).max(1)
     }
 
+    /// Whether what ends makes room for what starts, and nothing has a planned time.
+    pub(super) fn is_loop(&self) -> bool {
+        self.mode == Mode::Loop || (self.mode == Mode::Single && !self.scheduled)
+    }
+
     /// Whether nothing more starts.
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped

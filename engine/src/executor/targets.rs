@@ -1,5 +1,6 @@
 //! Which target a session goes to, and what a request to it looks like.
 
+use crate::clock::{Instant, MILLI, Nanos};
 use crate::endpoint::Follow;
 use crate::plan::{Balance, Plan};
 use crate::wire::http1::Head;
@@ -8,12 +9,16 @@ use std::net::SocketAddr;
 /// The longest rota of weighted targets; larger sums of weights are scaled down to it.
 const ROTA: u32 = 4096;
 
+/// What a slot of a closed loop waits at least, and at most, before it is used again when a connection was refused.
+const PAUSE: (Nanos, Nanos) = (MILLI, 100 * MILLI);
+
 /// The plan's targets as one executor sees them.
 #[derive(Debug)]
 pub(super) struct Targets {
     heads: Vec<Head>,
     /// Next address of each.
     addrs: Vec<usize>,
+    refusing: Refusing,
     /// Requests in flight to each.
     in_flight: Vec<u32>,
     /// The order in which sessions take them.
@@ -28,6 +33,7 @@ impl Targets {
         Self {
             heads: plan.targets.iter().map(head).collect(),
             addrs: vec![executor; n],
+            refusing: Refusing(vec![Instant::UNSET; n]),
             in_flight: vec![0; n],
             rota: match &plan.balance {
                 Balance::Weighted(weights) => rota(weights, n),
@@ -99,6 +105,16 @@ impl Targets {
         addr
     }
 
+    /// A connection to the target stands.
+    pub(super) fn reached(&mut self, target: u16) {
+        self.refusing.0[target as usize] = Instant::UNSET;
+    }
+
+    /// No connection to the target could be made at `at`. Returns for how long the next is not to be tried.
+    pub(super) fn refused(&mut self, target: u16, at: Instant) -> Nanos {
+        self.refusing.pause(target, at)
+    }
+
     #[inline]
     pub(super) fn begin(&mut self, target: u16) {
         if self.least {
@@ -111,6 +127,21 @@ impl Targets {
         if self.least {
             self.in_flight[target as usize] -= 1;
         }
+    }
+}
+
+/// Since when no attempt to connect to each target has succeeded; [`Instant::UNSET`] if the last one did.
+#[derive(Debug)]
+struct Refusing(Vec<Instant>);
+
+impl Refusing {
+    /// As long as it has been so already, within bounds: attempts thin out by half each time while nobody is there.
+    fn pause(&mut self, target: u16, at: Instant) -> Nanos {
+        let since = &mut self.0[target as usize];
+        if !since.is_set() {
+            *since = at;
+        }
+        at.since(*since).clamp(PAUSE.0, PAUSE.1)
     }
 }
 
@@ -144,6 +175,18 @@ fn gcd(a: i64, b: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_that_refuses_is_left_alone_for_longer_and_longer() {
+        let mut refusing = Refusing(vec![Instant::UNSET; 2]);
+        let at = |ms: u64| Instant(1 + ms * MILLI);
+        for (ms, pause) in [(50, 1), (51, 1), (52, 2), (54, 4), (149, 99), (150, 100), (5_000, 100)] {
+            assert_eq!(refusing.pause(0, at(ms)), pause * MILLI, "at {ms} ms");
+        }
+        assert_eq!(refusing.pause(1, at(5_000)), MILLI, "each target has its own");
+        refusing.0[0] = Instant::UNSET;
+        assert_eq!(refusing.pause(0, at(5_001)), MILLI);
+    }
 
     #[test]
     fn weights_are_interleaved() {

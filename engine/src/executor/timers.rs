@@ -13,9 +13,11 @@ pub(super) enum Timer {
     Cut { flight: u32, generation: u32 },
     /// A request goes on with its next exchange.
     Follow { flight: u32, generation: u32 },
+    /// A slot of a closed loop that was held back may be used again.
+    Slot { phase: u8 },
 }
 
-/// Timers by their times. Bounded by the live sessions and the requests in flight.
+/// Timers by their times. Bounded by the live sessions, the requests in flight and the limits of closed loops.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BinaryHeap<Reverse<(Instant, Timer)>>);
 

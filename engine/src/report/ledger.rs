@@ -84,6 +84,10 @@ pub struct Counts {
     pub unsent: u64,
     /// Requests sent beyond a limit because no slot was free and the policy was to send them.
     pub over_limit: u64,
+    /// Requests of a closed loop that found nobody to connect to, so that their slot was held back.
+    pub paused: u64,
+    /// For how long, nanoseconds, the sum over slots.
+    pub paused_ns: Nanos,
     /// Requests in flight when the next phase began.
     pub carried_over: u64,
     /// When the last credit was issued; [`Instant::UNSET`] if that is not known.
@@ -100,6 +104,8 @@ impl Counts {
             // A log may be damaged or another version's: its counters need not fit together.
             unsent: mark.unused.saturating_sub(mark.dropped).saturating_sub(mark.idle),
             over_limit: mark.over_limit,
+            paused: mark.paused,
+            paused_ns: mark.paused_ns,
             carried_over: mark.carried_over,
             sent_end: mark.sent_end,
         }
@@ -131,6 +137,10 @@ pub struct Ledger {
     pub backlog: u64,
     /// Of those sent, that were in flight when the next phase began.
     pub carried_over: u64,
+    /// Of those sent in a closed loop, that found nobody to connect to: their slot was held back.
+    pub paused: u64,
+    /// For how long, nanoseconds, the sum over slots.
+    pub paused_ns: Nanos,
     /// Given up because no slot was free.
     pub dropped: u64,
     /// Had nothing to send.
@@ -183,6 +193,8 @@ impl Ledger {
             late_queued: tally.late_queued,
             queued: tally.queued,
             over_limit: counts.over_limit,
+            paused: counts.paused,
+            paused_ns: counts.paused_ns,
             backlog: tally.backlog,
             carried_over: counts.carried_over,
             dropped: counts.dropped,
@@ -240,6 +252,10 @@ impl Ledger {
             if n > 0 {
                 troubles.push(format!("{n} {what}"));
             }
+        }
+        if self.paused > 0 {
+            let (n, all) = (self.paused, span(self.paused_ns));
+            troubles.push(format!("slots paused after refused connections {n} times, for {all} in all"));
         }
         let head = match self.adherence_percent {
             Some(percent) => {
