@@ -973,8 +973,13 @@ mod tests {
         let (mut have, mut lack) = (0, 0);
         for (names, _) in rows() {
             for name in &names {
-                let refused =
-                    format!("{name} is not supported yet by this version of maser; remove it to run without it");
+                let refused = match *name {
+                    "--allow-dataset-wrap" | "--no-allow-dataset-wrap" | "--use-think-time-only" => format!(
+                        "{name} shapes only an agentic replay, which this version of maser does not have; remove it, \
+                         every other run goes on as it would without"
+                    ),
+                    _ => format!("{name} is not supported yet by this version of maser; remove it to run without it"),
+                };
                 if supported.contains(*name) {
                     have += 1;
                     for words in [&["profile", name][..], &["profile", name, "1"]] {
