@@ -72,7 +72,7 @@ fn said<'a>(kind: Kind, payloads: impl IntoIterator<Item = &'a [u8]>) -> Said {
 }
 
 fn usage([prompt, completion, reasoning, cached, total]: [u32; 5]) -> Option<Usage> {
-    Some(Usage { prompt, completion, reasoning, cached, total })
+    Some(Usage { prompt, completion, reasoning, cached, total, ..Usage::default() })
 }
 
 macro_rules! capture {

@@ -107,7 +107,7 @@ fn said<'a>(payloads: impl IntoIterator<Item = &'a [u8]>) -> Said {
 
 fn usage(counts: [u32; 5]) -> Option<Usage> {
     let [prompt, completion, reasoning, cached, total] = counts;
-    Some(Usage { prompt, completion, reasoning, cached, total })
+    Some(Usage { prompt, completion, reasoning, cached, total, ..Usage::default() })
 }
 
 macro_rules! data {
