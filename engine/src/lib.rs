@@ -18,6 +18,7 @@ pub mod record;
 pub mod report;
 pub mod ring;
 pub mod run;
+pub mod said;
 pub mod schedule;
 pub mod serve;
 pub mod sim;

@@ -6,6 +6,7 @@
 
 use crate::clock::Instant;
 use crate::record::{Payload, Record, UNKNOWN, flag as record_flag};
+use crate::said::{Counter, Said};
 
 /// Bits of [`Metric::flags`].
 pub mod flag {
@@ -43,6 +44,10 @@ pub mod flag {
     pub const NOT_ON_ACCURACY: u32 = 1 << 15;
     /// Has a row beside it in which failed requests are infinite values.
     pub const FAILED_AS_INFINITE: u32 = 1 << 16;
+    /// About audio; says nothing on when the metric exists.
+    pub const AUDIO: u32 = 1 << 17;
+    /// About a video that the server makes; says nothing on when the metric exists.
+    pub const VIDEO: u32 = 1 << 18;
 }
 
 mod absent;
@@ -132,6 +137,10 @@ impl<'a> Sample<'a> {
 
     fn speculation(&self) -> Option<Speculation> {
         if self.payload.is_empty() { None } else { Speculation::read(self.payload().speculation) }
+    }
+
+    fn said(&self, counter: Counter) -> Option<f64> {
+        if self.payload.is_empty() { None } else { Said::read(self.payload().said).get(counter) }
     }
 
     /// Output tokens of the first response with content and of all of them, as the server counted them event by event.
@@ -495,6 +504,7 @@ impl Metric {
         match (self.unit, self.display) {
             ("ns", "ms") => 1e-6,
             ("ns", "sec") => 1e-9,
+            ("sec", "ms") => 1e3,
             ("B", "KB") => 1.0 / 1024.0,
             _ => 1.0,
         }

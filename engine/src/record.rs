@@ -225,6 +225,8 @@ pub mod part {
     pub const TOKENS: u8 = 6;
     /// The server's account of its speculative decoding, JSON as it came.
     pub const SPECULATION: u8 = 7;
+    /// Counters that few servers name, see [`Said::put`](crate::said::Said::put); absent where none was.
+    pub const SAID: u8 = 8;
 }
 
 /// Appends a piece of a response body to the body of a [`part::RAW`]: nanoseconds after the piece before it (the first:
@@ -292,6 +294,8 @@ pub struct Payload<'a> {
     pub tokens: &'a [u8],
     /// JSON of the server's speculative decoding.
     pub speculation: &'a [u8],
+    /// Counters that few servers name.
+    pub said: &'a [u8],
 }
 
 impl<'a> Payload<'a> {
@@ -319,6 +323,7 @@ impl<'a> Payload<'a> {
                 part::MEDIA_TYPE => payload.media_type = body,
                 part::TOKENS => payload.tokens = body,
                 part::SPECULATION => payload.speculation = body,
+                part::SAID => payload.said = body,
                 _ => {}
             }
         }

@@ -60,6 +60,8 @@ fn flags_of(metric: &Metric) -> BTreeSet<&'static str> {
         (flag::REASONING, "SUPPORTS_REASONING"),
         (flag::EXPERIMENTAL, "EXPERIMENTAL"),
         (flag::NOT_ON_ACCURACY, "DISABLE_ON_ACCURACY"),
+        (flag::AUDIO, "SUPPORTS_AUDIO_ONLY"),
+        (flag::VIDEO, "PRODUCES_VIDEO_ONLY"),
         (flag::FAILED_AS_INFINITE, "PERCENTILE_INCLUDES_FAILED_REQUESTS"),
     ];
     names.into_iter().filter(|(bit, _)| metric.has(*bit)).map(|(_, name)| name).collect()

@@ -7,6 +7,7 @@ use maser_engine::log::{
 use maser_engine::metric::{METRICS, Value};
 use maser_engine::record::{Outcome, Payload, Record, UNKNOWN, flag, part, put_leb128, put_part};
 use maser_engine::report::{Options, Report, ServiceLevel, verify};
+use maser_engine::said::{Counter, Said};
 use proptest::prelude::*;
 
 /// The records' axis: phases start here.
@@ -625,7 +626,8 @@ fn every_row_of_the_table_has_a_value_somewhere_in_these_tests() {
     let (mut record, _) = full();
     record.units = 4;
     let parts = [(part::TEXT, &b"12345678"[..]), (part::REASONING, b"123"), (part::GAPS, &gaps(&[4.0; 5]))];
-    let counted = [(part::TOKENS, &[6, 1, 1, 1, 1, 1][..]), (part::SPECULATION, SPECULATION)];
+    let counted =
+        [(part::TOKENS, &[6, 1, 1, 1, 1, 1][..]), (part::SPECULATION, SPECULATION), (part::SAID, &said(&ALL_SAID))];
     let whole = with_payload((record, Vec::new()), &[&parts[..], &counted[..]].concat());
     let mut run = Run::new(vec![whole, failed(1, Outcome::Reset, 0, "reset")], 100.0);
     run.header.fixed_schedule = true;
@@ -645,6 +647,54 @@ fn every_row_of_the_table_has_a_value_somewhere_in_these_tests() {
 
 const SPECULATION: &[u8] = br#"{"num_spec_steps": 10, "num_accepted_draft_tokens": 12, "num_draft_tokens": 30,
     "acceptance_histogram": [4, 2, 2, 2]}"#;
+
+const ALL_SAID: [(Counter, f64); 10] = [
+    (Counter::CacheWrite, 10.0),
+    (Counter::CacheMiss, 20.0),
+    (Counter::PromptAudio, 30.0),
+    (Counter::ToolUsePrompt, 40.0),
+    (Counter::PromptAudioSeconds, 2.5),
+    (Counter::CompletionAudio, 50.0),
+    (Counter::AcceptedPrediction, 60.0),
+    (Counter::RejectedPrediction, 70.0),
+    (Counter::VideoSeconds, 1.5),
+    (Counter::VideoMemory, 2048.25),
+];
+
+fn said(counters: &[(Counter, f64)]) -> Vec<u8> {
+    let mut said = Said::default();
+    counters.iter().for_each(|(counter, value)| said.set(*counter, *value));
+    let mut bytes = Vec::new();
+    said.put(&mut bytes);
+    bytes
+}
+
+#[test]
+fn counters_that_few_servers_name_by_hand() {
+    let of = |seq: u64, counters: &[(Counter, f64)]| {
+        with_payload(stream(seq, [0.0, 0.0, 1.0, 10.0, 10.0]), &[(part::SAID, &said(counters))])
+    };
+    let report =
+        build(&Run::new(vec![of(0, &ALL_SAID), of(1, &[(Counter::CacheWrite, 0.0)]), of(2, &[])], 100.0).log());
+    check(
+        &report,
+        &[
+            ("usage_prompt_cache_write_tokens", 5.0),
+            ("total_usage_prompt_cache_write_tokens", 10.0),
+            ("usage_prompt_cache_miss_tokens", 20.0),
+            ("usage_prompt_audio_tokens", 30.0),
+            ("usage_tool_use_prompt_tokens", 40.0),
+            ("total_usage_prompt_audio_seconds", 2.5),
+            ("usage_completion_audio_tokens", 50.0),
+            ("total_usage_accepted_prediction_tokens", 60.0),
+            ("usage_rejected_prediction_tokens", 70.0),
+            ("video_inference_time", 1500.0),
+            ("video_peak_memory", 2048.25),
+        ],
+    );
+    assert_eq!(report.metric("usage_prompt_cache_write_tokens").unwrap().summary.count, Some(2));
+    assert_eq!(report.metric("usage_prompt_cache_miss_tokens").unwrap().summary.count, Some(1));
+}
 
 #[test]
 fn what_the_server_counts_event_by_event_is_exact() {

@@ -583,7 +583,7 @@ mod tests {
     fn usage_is_found_wherever_it_stands() {
         let usage = |json: &str| Kind::Chat.read(json.as_bytes()).unwrap().usage;
         let full = r#"{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"prompt_tokens_details":{"audio":0,"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#;
-        let want = Some(Usage { prompt: 1, completion: 2, total: 3, cached: 4, reasoning: 5 });
+        let want = Some(Usage { prompt: 1, completion: 2, total: 3, cached: 4, reasoning: 5, ..Usage::default() });
         assert_eq!(usage(&format!(r#"{{"choices":[],"usage":{full}}}"#)), want);
         assert_eq!(usage(&format!(r#"{{"usage":{full},"choices":[{{"delta":{{"content":"a"}}}}]}}"#)), want);
         assert_eq!(usage(&format!(r#"{{"choices":[{{"usage":{full}}}],"usage":null}}"#)), want);

@@ -1,6 +1,7 @@
 //! Token counts as servers report them, in every spelling.
 
 use crate::record::UNKNOWN;
+use crate::said::{Counter, Said};
 use crate::wire::json::Scanner;
 
 /// Token counts as a server reports them; [`UNKNOWN`] where it does not.
@@ -16,12 +17,21 @@ pub struct Usage {
     pub cached: u32,
     /// All tokens.
     pub total: u32,
+    /// What few servers say.
+    pub said: Said,
 }
 
 impl Default for Usage {
     /// Nothing known.
     fn default() -> Self {
-        Self { prompt: UNKNOWN, completion: UNKNOWN, reasoning: UNKNOWN, cached: UNKNOWN, total: UNKNOWN }
+        Self {
+            prompt: UNKNOWN,
+            completion: UNKNOWN,
+            reasoning: UNKNOWN,
+            cached: UNKNOWN,
+            total: UNKNOWN,
+            said: Said::default(),
+        }
     }
 }
 
@@ -44,12 +54,15 @@ impl Usage {
         take(&mut self.reasoning, later.reasoning);
         take(&mut self.cached, later.cached);
         take(&mut self.total, later.total);
+        if !later.said.is_empty() {
+            self.said.update(&later.said);
+        }
     }
 }
 
 /// Reads the next value as token counts; `None` for anything but an object with members.
 ///
-/// The names are those of OpenAI, Anthropic, Gemini, Bedrock, Cohere, TGI and watsonx. Where counts of a cache stand
+/// The names are those of OpenAI, Anthropic, Gemini, Bedrock, Cohere, DeepSeek, Mistral, TGI and watsonx. Where counts of a cache stand
 /// beside `input_tokens` and not within its details, they are apart from it, and the input is the sum of all.
 pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
     if !scanner.open_object() {
@@ -80,21 +93,29 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
                 set(&mut usage.total, scanner);
             }
             b"completion_tokens_details" | b"output_tokens_details" => {
-                detail(scanner, b"reasoning_tokens", &mut usage.reasoning);
+                details(scanner, |name, scanner| completion_detail(name, scanner, &mut usage));
             }
-            b"prompt_tokens_details" | b"input_tokens_details" => detail(scanner, b"cached_tokens", &mut usage.cached),
+            b"prompt_tokens_details" | b"input_tokens_details" => {
+                details(scanner, |name, scanner| prompt_detail(name, scanner, &mut usage));
+            }
             b"reasoning_tokens" | b"thoughtsTokenCount" => {
                 set(&mut usage.reasoning, scanner);
             }
-            b"cachedContentTokenCount" => {
+            b"cachedContentTokenCount" | b"prompt_cache_hit_tokens" => {
                 set(&mut usage.cached, scanner);
             }
             b"cache_read_input_tokens" | b"cacheReadInputTokens" => {
                 beside |= set(&mut usage.cached, scanner);
             }
             b"cache_creation_input_tokens" | b"cacheWriteInputTokens" => {
-                beside |= set(&mut apart, scanner);
+                if set(&mut apart, scanner) {
+                    beside = true;
+                    usage.said.set(Counter::CacheWrite, f64::from(apart));
+                }
             }
+            b"prompt_cache_miss_tokens" => note(Counter::CacheMiss, scanner, &mut usage),
+            b"toolUsePromptTokenCount" => note(Counter::ToolUsePrompt, scanner, &mut usage),
+            b"prompt_audio_seconds" => note(Counter::PromptAudioSeconds, scanner, &mut usage),
             b"tokens" | b"usageMetadata" => {
                 if let Some(inner) = read(scanner) {
                     usage.update(&inner);
@@ -132,16 +153,43 @@ fn set(count: &mut u32, scanner: &mut Scanner<'_>) -> bool {
     said.is_some()
 }
 
-/// The count called `name` within an object of details.
-fn detail(scanner: &mut Scanner<'_>, name: &[u8], count: &mut u32) {
+/// Takes an object of details, each member by `take`.
+fn details<'a>(scanner: &mut Scanner<'a>, mut take: impl FnMut(&[u8], &mut Scanner<'a>)) {
     if scanner.open_object() {
-        while let Some(key) = scanner.next_key() {
-            if key == name {
-                set(count, scanner);
-            } else {
-                scanner.skip();
-            }
+        while let Some(name) = scanner.next_key() {
+            take(name, scanner);
         }
+    }
+}
+
+fn prompt_detail(name: &[u8], scanner: &mut Scanner<'_>, usage: &mut Usage) {
+    match name {
+        b"cached_tokens" => {
+            set(&mut usage.cached, scanner);
+        }
+        b"audio_tokens" => note(Counter::PromptAudio, scanner, usage),
+        _ => scanner.skip(),
+    }
+}
+
+fn completion_detail(name: &[u8], scanner: &mut Scanner<'_>, usage: &mut Usage) {
+    match name {
+        b"reasoning_tokens" => {
+            set(&mut usage.reasoning, scanner);
+        }
+        b"audio_tokens" => note(Counter::CompletionAudio, scanner, usage),
+        b"accepted_prediction_tokens" => note(Counter::AcceptedPrediction, scanner, usage),
+        b"rejected_prediction_tokens" => note(Counter::RejectedPrediction, scanner, usage),
+        _ => scanner.skip(),
+    }
+}
+
+/// Takes a number; anything else says nothing.
+#[cold]
+pub(super) fn note(counter: Counter, scanner: &mut Scanner<'_>, usage: &mut Usage) {
+    let number = std::str::from_utf8(scanner.raw()).ok().and_then(|text| text.parse().ok());
+    if let Some(number) = number {
+        usage.said.set(counter, number);
     }
 }
 
@@ -159,7 +207,38 @@ mod tests {
     }
 
     fn counts([prompt, completion, reasoning, cached, total]: [u32; 5]) -> Option<Usage> {
-        Some(Usage { prompt, completion, reasoning, cached, total })
+        Some(Usage { prompt, completion, reasoning, cached, total, said: Said::default() })
+    }
+
+    #[test]
+    fn what_few_servers_say_is_kept() {
+        use Counter::*;
+        let table: [(&str, &[(Counter, f64)]); 7] = [
+            (r#"{"input_tokens":3,"cache_creation_input_tokens":10}"#, &[(CacheWrite, 10.0)]),
+            (r#"{"inputTokens":3,"cacheWriteInputTokens":0}"#, &[(CacheWrite, 0.0)]),
+            (r#"{"prompt_tokens":9,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":5}"#, &[(CacheMiss, 5.0)]),
+            (r#"{"promptTokenCount":9,"toolUsePromptTokenCount":2}"#, &[(ToolUsePrompt, 2.0)]),
+            (r#"{"prompt_tokens":9,"prompt_audio_seconds":2.5}"#, &[(PromptAudioSeconds, 2.5)]),
+            (
+                r#"{"prompt_tokens_details":{"audio_tokens":1,"cached_tokens":0},"completion_tokens_details":
+                {"audio_tokens":2,"accepted_prediction_tokens":3,"rejected_prediction_tokens":4,"x":{}}}"#,
+                &[(PromptAudio, 1.0), (CompletionAudio, 2.0), (AcceptedPrediction, 3.0), (RejectedPrediction, 4.0)],
+            ),
+            (
+                r#"{"prompt_audio_seconds":{},"prompt_cache_miss_tokens":null,"toolUsePromptTokenCount":-2,
+                "cache_creation_input_tokens":"x"}"#,
+                &[],
+            ),
+        ];
+        for (json, want) in table {
+            let mut said = Said::default();
+            for (counter, value) in want {
+                said.set(*counter, *value);
+            }
+            assert_eq!(usage(json).map(|u| u.said), Some(said), "{json}");
+        }
+        let hit = usage(r#"{"prompt_tokens":9,"prompt_cache_hit_tokens":4}"#).map(|u| u.cached);
+        assert_eq!(hit, Some(4));
     }
 
     #[test]
@@ -193,7 +272,8 @@ mod tests {
             ),
             (r#"{"prompt_tokens":"x","completion_tokens":1.5,"tokens":[1],"total_tokens":{}}"#, [NO; 5]),
         ] {
-            assert_eq!(usage(json), counts(want), "{json}");
+            let usage = usage(json).map(|usage| Usage { said: Said::default(), ..usage });
+            assert_eq!(usage, counts(want), "{json}");
         }
         for none in ["{}", "null", "[]", "7"] {
             assert_eq!(usage(none), None);

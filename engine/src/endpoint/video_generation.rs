@@ -1,7 +1,9 @@
 //! OpenAI videos. A job is submitted with a form; its state is asked for until it is done; its file may be fetched.
 
 use super::multipart::Form;
+use super::usage::{self, Usage};
 use super::{Encoding, Facts, Follow, FollowUps, Options, Reading, Splice, Unfit, Unreadable, content};
+use crate::said::Counter;
 use crate::wire::json::{Scanner, unescape_into};
 use maser_datasets::Conversation;
 
@@ -42,10 +44,17 @@ fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable>
                 _ => {}
             },
             b"error" => reading.set_error(scanner.raw()),
+            b"inference_time_s" => account(Counter::VideoSeconds, &mut scanner, reading),
+            b"peak_memory_mb" => account(Counter::VideoMemory, &mut scanner, reading),
             _ => scanner.skip(),
         }
     }
     scanner.end()
+}
+
+/// What the server says of its work.
+fn account(counter: Counter, scanner: &mut Scanner<'_>, reading: &mut Reading<'_>) {
+    usage::note(counter, scanner, reading.usage.get_or_insert_with(Usage::default));
 }
 
 /// The longest id or address of a job.

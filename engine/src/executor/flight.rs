@@ -6,6 +6,7 @@ use crate::endpoint::{self, Follow, Reading, Reply, ResponseField, Unreadable, U
 use crate::net::ConnId;
 use crate::plan::Capture;
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part, put_piece};
+use crate::said::Said;
 use crate::wire::http1::{HttpError, ResponseReader, Step};
 use crate::wire::json;
 use crate::wire::sse::{Event, SseParser};
@@ -161,6 +162,8 @@ struct Extras {
     /// The server's count at the last of them.
     so_far: u32,
     speculation: Vec<u8>,
+    /// What the server counted beyond the tokens of the record.
+    said: Said,
     /// Texts of the second choice and those after it.
     choices: Vec<Vec<u8>>,
 }
@@ -173,6 +176,9 @@ impl Extras {
         self.tokens.clear();
         (self.counted, self.so_far) = (0, 0);
         self.speculation.clear();
+        if !self.said.is_empty() {
+            self.said = Said::default();
+        }
         self.choices.iter_mut().for_each(Vec::clear);
     }
 
@@ -375,6 +381,11 @@ impl Answer {
             put_part(out, part::TOKENS, &self.kept.extras.tokens);
         }
         put_part(out, part::SPECULATION, &self.kept.extras.speculation);
+        if !self.kept.extras.said.is_empty() {
+            let mut said = Vec::new();
+            self.kept.extras.said.put(&mut said);
+            put_part(out, part::SAID, &said);
+        }
         if outcome != Outcome::Ok {
             put_part(out, part::ERROR, &self.kept.error);
             put_part(out, part::REASON, &self.reason);
@@ -466,6 +477,9 @@ impl Fold<'_> {
 
     /// Counts of one answer come piece by piece with some servers.
     fn usage(&mut self, said: &Usage) {
+        if !said.said.is_empty() {
+            self.kept.extras.said.update(&said.said);
+        }
         let record = &mut *self.record;
         let mut usage = Usage {
             prompt: record.usage_prompt,
@@ -473,6 +487,7 @@ impl Fold<'_> {
             reasoning: record.usage_reasoning,
             cached: record.usage_cached,
             total: record.usage_total,
+            said: Said::default(),
         };
         usage.update(said);
         record.usage_prompt = usage.prompt;

@@ -11,9 +11,7 @@ pub struct Absent {
 
 const GPU: &str = "Power and energy of GPUs are not read.";
 const RTT: &str = "The round trip of the network is not measured apart from the requests.";
-const USAGE: &str = "This counter is not read from the server's usage object.";
 const MEDIA: &str = "The request table does not say how many images or seconds of audio a request carries.";
-const VIDEO: &str = "The server's account of its work on a video is not kept.";
 
 const fn absent(tag: &'static str, reason: &'static str) -> Absent {
     Absent { tag, reason }
@@ -49,27 +47,9 @@ pub static ABSENT: &[Absent] = &[
     absent("network_adjusted_time_to_first_output_token", RTT),
     absent("network_adjusted_time_to_first_token", RTT),
     absent("network_rtt", RTT),
-    absent("total_usage_accepted_prediction_tokens", USAGE),
-    absent("total_usage_completion_audio_tokens", USAGE),
-    absent("total_usage_prompt_audio_seconds", USAGE),
-    absent("total_usage_prompt_audio_tokens", USAGE),
-    absent("total_usage_prompt_cache_miss_tokens", USAGE),
-    absent("total_usage_prompt_cache_write_tokens", USAGE),
-    absent("total_usage_rejected_prediction_tokens", USAGE),
-    absent("total_usage_tool_use_prompt_tokens", USAGE),
-    absent("usage_accepted_prediction_tokens", USAGE),
-    absent("usage_completion_audio_tokens", USAGE),
-    absent("usage_prompt_audio_seconds", USAGE),
-    absent("usage_prompt_audio_tokens", USAGE),
-    absent("usage_prompt_cache_miss_tokens", USAGE),
-    absent("usage_prompt_cache_write_tokens", USAGE),
-    absent("usage_rejected_prediction_tokens", USAGE),
-    absent("usage_tool_use_prompt_tokens", USAGE),
     absent("audio_duration", MEDIA),
     absent("image_latency", MEDIA),
     absent("image_throughput", MEDIA),
     absent("num_images", MEDIA),
     absent("rtfx", MEDIA),
-    absent("video_inference_time", VIDEO),
-    absent("video_peak_memory", VIDEO),
 ];

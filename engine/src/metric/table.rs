@@ -1,11 +1,12 @@
 //! The rows.
 
 use super::flag::{
-    ERROR_ONLY, EXPERIMENTAL, FAILED_AS_INFINITE, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INPUT_TOKENS, INTEGER, INTERNAL,
-    LARGER_IS_BETTER, NO_RECORD, NOT_ON_ACCURACY, OURS, REASONING, STREAMING, TOKENS, USAGE_DIFF,
+    AUDIO, ERROR_ONLY, EXPERIMENTAL, FAILED_AS_INFINITE, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INPUT_TOKENS, INTEGER,
+    INTERNAL, LARGER_IS_BETTER, NO_RECORD, NOT_ON_ACCURACY, OURS, REASONING, STREAMING, TOKENS, USAGE_DIFF, VIDEO,
 };
 use super::{Curve, Group, LATE, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens};
 use crate::record::flag as record_flag;
+use crate::said::Counter;
 
 const fn nanos(tag: &'static str, header: &'static str, value: Value, definition: &'static str) -> Metric {
     Metric::new(tag, header, "ns", value, definition).shown_in("ms").with(INTEGER)
@@ -292,6 +293,51 @@ pub static METRICS: &[Metric] = &[
         |s| tokens(s.record.usage_cached),
         "Prompt tokens that the server took from its cache.",
     ),
+    Metric::new(
+        "usage_prompt_cache_write_tokens",
+        "Usage Prompt Cache Write Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::CacheWrite)),
+        "Prompt tokens that the server wrote to its cache.",
+    )
+    .at(Group::Usage, 1015)
+    .with(INTEGER),
+    Metric::new(
+        "usage_prompt_cache_miss_tokens",
+        "Usage Prompt Cache Miss Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::CacheMiss)),
+        "Prompt tokens that the server did not find in its cache.",
+    )
+    .at(Group::Usage, 1017)
+    .with(INTEGER),
+    Metric::new(
+        "usage_prompt_audio_tokens",
+        "Usage Prompt Audio Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::PromptAudio)),
+        "Prompt tokens of audio as the server reports them.",
+    )
+    .at(Group::Usage, 1020)
+    .with(INTEGER | LARGER_IS_BETTER | AUDIO),
+    Metric::new(
+        "usage_tool_use_prompt_tokens",
+        "Usage Tool Use Prompt Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::ToolUsePrompt)),
+        "Prompt tokens of the results of tools as the server reports them.",
+    )
+    .at(Group::Usage, 1030)
+    .with(INTEGER),
+    Metric::new(
+        "usage_prompt_audio_seconds",
+        "Usage Prompt Audio Seconds",
+        "sec",
+        Value::Valid(|s| s.said(Counter::PromptAudioSeconds)),
+        "Seconds of audio in the prompt as the server reports them.",
+    )
+    .at(Group::Usage, 1040)
+    .with(LARGER_IS_BETTER | AUDIO),
     usage(
         "usage_completion_tokens",
         "Usage Completion Tokens",
@@ -308,6 +354,33 @@ pub static METRICS: &[Metric] = &[
         "Reasoning tokens as the server reports them.",
     )
     .with(TOKENS),
+    Metric::new(
+        "usage_completion_audio_tokens",
+        "Usage Completion Audio Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::CompletionAudio)),
+        "Completion tokens of audio as the server reports them.",
+    )
+    .at(Group::Usage, 1120)
+    .with(INTEGER | TOKENS | LARGER_IS_BETTER | AUDIO),
+    Metric::new(
+        "usage_accepted_prediction_tokens",
+        "Usage Accepted Prediction Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::AcceptedPrediction)),
+        "Tokens of a predicted output that the server took over.",
+    )
+    .at(Group::Usage, 1130)
+    .with(INTEGER | TOKENS | LARGER_IS_BETTER),
+    Metric::new(
+        "usage_rejected_prediction_tokens",
+        "Usage Rejected Prediction Tokens",
+        "tokens",
+        Value::Valid(|s| s.said(Counter::RejectedPrediction)),
+        "Tokens of a predicted output that the server did not take over.",
+    )
+    .at(Group::Usage, 1140)
+    .with(INTEGER | TOKENS),
     usage(
         "usage_total_tokens",
         "Usage Total Tokens",
@@ -403,6 +476,25 @@ pub static METRICS: &[Metric] = &[
     )
     .with(INTEGER),
     // Results that are no text.
+    Metric::new(
+        "video_inference_time",
+        "Video Inference Time",
+        "sec",
+        Value::Valid(|s| s.said(Counter::VideoSeconds)),
+        "Time that the server says it worked on the video.",
+    )
+    .shown_in("ms")
+    .at(Group::Default, 310)
+    .with(VIDEO),
+    Metric::new(
+        "video_peak_memory",
+        "Video Peak Memory",
+        "MB",
+        Value::Valid(|s| s.said(Counter::VideoMemory)),
+        "The most memory that the server says its work on the video took.",
+    )
+    .at(Group::Default, 311)
+    .with(VIDEO),
     Metric::new(
         "results_per_request",
         "Results per Request",
@@ -701,6 +793,48 @@ pub static METRICS: &[Metric] = &[
     .at(Group::Usage, 2012)
     .with(LARGER_IS_BETTER),
     per_run(
+        "total_usage_prompt_cache_write_tokens",
+        "Total Usage Prompt Cache Write Tokens",
+        "tokens",
+        |r| r.sum("usage_prompt_cache_write_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2015),
+    per_run(
+        "total_usage_prompt_cache_miss_tokens",
+        "Total Usage Prompt Cache Miss Tokens",
+        "tokens",
+        |r| r.sum("usage_prompt_cache_miss_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2017),
+    per_run(
+        "total_usage_prompt_audio_tokens",
+        "Total Usage Prompt Audio Tokens",
+        "tokens",
+        |r| r.sum("usage_prompt_audio_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2020)
+    .with(LARGER_IS_BETTER | AUDIO),
+    per_run(
+        "total_usage_tool_use_prompt_tokens",
+        "Total Usage Tool Use Prompt Tokens",
+        "tokens",
+        |r| r.sum("usage_tool_use_prompt_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2030),
+    per_run(
+        "total_usage_prompt_audio_seconds",
+        "Total Usage Prompt Audio Seconds",
+        "sec",
+        |r| r.sum("usage_prompt_audio_seconds"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2040)
+    .with(LARGER_IS_BETTER | AUDIO),
+    per_run(
         "total_usage_completion_tokens",
         "Total Usage Completion Tokens",
         "tokens",
@@ -719,6 +853,33 @@ pub static METRICS: &[Metric] = &[
     )
     .with(LARGER_IS_BETTER)
     .at(Group::Usage, 2110)
+    .with(TOKENS),
+    per_run(
+        "total_usage_completion_audio_tokens",
+        "Total Usage Completion Audio Tokens",
+        "tokens",
+        |r| r.sum("usage_completion_audio_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2120)
+    .with(TOKENS | LARGER_IS_BETTER | AUDIO),
+    per_run(
+        "total_usage_accepted_prediction_tokens",
+        "Total Usage Accepted Prediction Tokens",
+        "tokens",
+        |r| r.sum("usage_accepted_prediction_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2130)
+    .with(TOKENS | LARGER_IS_BETTER),
+    per_run(
+        "total_usage_rejected_prediction_tokens",
+        "Total Usage Rejected Prediction Tokens",
+        "tokens",
+        |r| r.sum("usage_rejected_prediction_tokens"),
+        "Sum over the run.",
+    )
+    .at(Group::Usage, 2140)
     .with(TOKENS),
     per_run(
         "total_usage_total_tokens",
