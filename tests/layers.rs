@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the engine from the bottom up. A module may name those of lower rows, not those of its own.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "ring"],
+    &["clock", "ring", "said"],
     &["record"],
     &["credit", "log", "schedule", "wire"],
     &["endpoint"],
