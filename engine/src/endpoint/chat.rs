@@ -20,6 +20,7 @@ pub(super) const FACTS: Facts = Facts {
     holds_conversations: true,
     body,
     read,
+    walk: Some(walk),
     reply,
     message,
     ..Facts::PLAIN
@@ -98,7 +99,10 @@ pub(super) fn body(
 }
 
 pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    let mut scanner = Scanner::new(json);
+    walk(Scanner::new(json), reading)
+}
+
+fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
@@ -109,7 +113,7 @@ pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), 
             // Vendors' wrappers of the same counts.
             b"usageMetadata" => reading.usage = reading.usage.or(usage::read(&mut scanner)),
             b"meta" => reading.usage = reading.usage.or(usage::read_meta(&mut scanner)),
-            b"object" => read_object(&mut scanner, json, reading),
+            b"object" => read_object(&mut scanner, reading),
             _ => scanner.skip(),
         }
     }
@@ -118,9 +122,9 @@ pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), 
 
 /// An object that calls itself `error` is one: vLLM's older form of an error within a stream.
 #[inline]
-pub(super) fn read_object<'a>(scanner: &mut Scanner<'a>, json: &'a [u8], reading: &mut Reading<'a>) {
+pub(super) fn read_object<'a>(scanner: &mut Scanner<'a>, reading: &mut Reading<'a>) {
     if scanner.string() == Some(b"error") && reading.error.is_none() {
-        reading.error = Some(json);
+        reading.error = Some(scanner.text());
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) const FACTS: Facts = Facts {
     produces_tokens: true,
     body,
     read,
+    walk: Some(walk),
     ..Facts::PLAIN
 };
 
@@ -30,7 +31,10 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
 }
 
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    let mut scanner = Scanner::new(json);
+    walk(Scanner::new(json), reading)
+}
+
+fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {
@@ -38,7 +42,7 @@ fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable>
             b"usage" => reading.usage = usage::read(&mut scanner).or(reading.usage),
             b"error" => reading.set_error(scanner.raw()),
             b"metrics" => chat::read_metrics(&mut scanner, reading),
-            b"object" => chat::read_object(&mut scanner, json, reading),
+            b"object" => chat::read_object(&mut scanner, reading),
             _ => scanner.skip(),
         }
     }

@@ -21,6 +21,7 @@ pub(super) const FACTS: Facts = Facts {
     auth: Auth::ApiKey,
     body,
     read,
+    walk: Some(walk),
     reply,
     message,
     ..Facts::PLAIN
@@ -97,7 +98,10 @@ fn system(text: Option<&str>, blocks: Option<&Value>) -> Option<Value> {
 }
 
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    let mut scanner = Scanner::new(json);
+    walk(Scanner::new(json), reading)
+}
+
+fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     scanner.enter_object()?;
     let mut is_plain = true;
     while let Some(key) = scanner.next_key() {
@@ -118,7 +122,7 @@ fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable>
         }
     }
     if !is_plain {
-        reading.parts = json;
+        reading.parts = scanner.text();
     }
     scanner.end()
 }

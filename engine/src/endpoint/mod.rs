@@ -25,6 +25,7 @@ mod rankings;
 mod raw;
 mod reply;
 mod responses;
+mod shape;
 mod solido_rag;
 mod template;
 mod usage;
@@ -35,8 +36,10 @@ pub use crate::wire::sse::is_done;
 pub use follow::{Follow, FollowUps};
 pub use path::ResponseField;
 pub use reply::Reply;
+pub use shape::Shapes;
 pub use usage::Usage;
 
+use crate::wire::json::Scanner;
 use maser_datasets::{Context, Conversation, Turn};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -131,6 +134,10 @@ struct Facts {
     auth: Auth,
     body: Write,
     read: Read,
+    /// The same by one walk with the scanner given, if it can be had: then [`Shapes`] spare most of the walks. Nothing may
+    /// depend on a text that goes into the reading but whether it is empty, or on a count taken by
+    /// [`Scanner::count_as`](crate::wire::json::Scanner::count_as).
+    walk: Option<Walk>,
     /// Takes from a payload what is more than text.
     reply: fn(&mut Reply, &Reading<'_>),
     /// Writes the collected answer.
@@ -142,6 +149,8 @@ struct Facts {
 
 type Write = fn(&Options, &Conversation, usize, &mut Vec<u8>) -> Result<Splice, Unfit>;
 type Read = for<'a> fn(&'a [u8], &mut Reading<'a>) -> Result<(), Unreadable>;
+
+type Walk = for<'a> fn(Scanner<'a>, &mut Reading<'a>) -> Result<(), Unreadable>;
 
 impl Facts {
     /// What most endpoints have in common: JSON in and out, no stream, nothing to carry on.
@@ -160,6 +169,7 @@ impl Facts {
         auth: Auth::Bearer,
         body: raw::body,
         read: found::read,
+        walk: None,
         reply: reply::plain,
         message: reply::no_message,
         follows_up: false,

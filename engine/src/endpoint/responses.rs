@@ -20,6 +20,7 @@ pub(super) const FACTS: Facts = Facts {
     holds_conversations: true,
     body,
     read,
+    walk: Some(walk),
     reply,
     message,
     ..Facts::PLAIN
@@ -114,7 +115,10 @@ struct Members<'a> {
 }
 
 fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    let mut scanner = Scanner::new(json);
+    walk(Scanner::new(json), reading)
+}
+
+fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     scanner.enter_object()?;
     let mut members = Members::default();
     while let Some(key) = scanner.next_key() {
@@ -131,7 +135,7 @@ fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable>
         }
     }
     scanner.end()?;
-    interpret(json, &members, reading);
+    interpret(scanner.text(), &members, reading);
     Ok(())
 }
 

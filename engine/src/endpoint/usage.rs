@@ -35,7 +35,38 @@ impl Default for Usage {
     }
 }
 
+/// One of the counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Field {
+    Prompt,
+    Completion,
+    Reasoning,
+    Cached,
+    Total,
+}
+
+impl Field {
+    const ALL: [Self; 5] = [Self::Prompt, Self::Completion, Self::Reasoning, Self::Cached, Self::Total];
+
+    /// The one that is number `n`.
+    pub(super) fn from_number(n: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(n)).copied()
+    }
+}
+
 impl Usage {
+    #[inline]
+    pub(super) fn put(&mut self, field: Field, count: u32) {
+        *match field {
+            Field::Prompt => &mut self.prompt,
+            Field::Completion => &mut self.completion,
+            Field::Reasoning => &mut self.reasoning,
+            Field::Cached => &mut self.cached,
+            Field::Total => &mut self.total,
+        } = count;
+    }
+
     /// Takes what a later count of the same answer says; what it leaves out stays. An input count that does not tell of
     /// the cache never lowers one that did: some streams count the input in full at their begin, and at their end only
     /// what was not cached.
@@ -77,9 +108,9 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
         any = true;
         match key {
             b"prompt_tokens" | b"promptTokenCount" | b"input_token_count" | b"prompt_eval_count" => {
-                set(&mut usage.prompt, scanner);
+                set(Field::Prompt, &mut usage, scanner);
             }
-            b"input_tokens" | b"inputTokens" => apart_from |= set(&mut usage.prompt, scanner),
+            b"input_tokens" | b"inputTokens" => apart_from |= set(Field::Prompt, &mut usage, scanner),
             b"completion_tokens"
             | b"output_tokens"
             | b"candidatesTokenCount"
@@ -87,10 +118,10 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
             | b"generated_token_count"
             | b"generated_tokens"
             | b"eval_count" => {
-                set(&mut usage.completion, scanner);
+                set(Field::Completion, &mut usage, scanner);
             }
             b"total_tokens" | b"totalTokenCount" | b"totalTokens" => {
-                set(&mut usage.total, scanner);
+                set(Field::Total, &mut usage, scanner);
             }
             b"completion_tokens_details" | b"output_tokens_details" => {
                 details(scanner, |name, scanner| completion_detail(name, scanner, &mut usage));
@@ -99,16 +130,17 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
                 details(scanner, |name, scanner| prompt_detail(name, scanner, &mut usage));
             }
             b"reasoning_tokens" | b"thoughtsTokenCount" => {
-                set(&mut usage.reasoning, scanner);
+                set(Field::Reasoning, &mut usage, scanner);
             }
             b"cachedContentTokenCount" | b"prompt_cache_hit_tokens" => {
-                set(&mut usage.cached, scanner);
+                set(Field::Cached, &mut usage, scanner);
             }
             b"cache_read_input_tokens" | b"cacheReadInputTokens" => {
-                beside |= set(&mut usage.cached, scanner);
+                beside |= set(Field::Cached, &mut usage, scanner);
             }
             b"cache_creation_input_tokens" | b"cacheWriteInputTokens" => {
-                if set(&mut apart, scanner) {
+                if let Some(count) = scanner.count() {
+                    apart = count;
                     beside = true;
                     usage.said.set(Counter::CacheWrite, f64::from(apart));
                 }
@@ -117,6 +149,8 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
             b"toolUsePromptTokenCount" => note(Counter::ToolUsePrompt, scanner, &mut usage),
             b"prompt_audio_seconds" => note(Counter::PromptAudioSeconds, scanner, &mut usage),
             b"tokens" | b"usageMetadata" => {
+                // Which count wins depends on the counts.
+                scanner.distrust();
                 if let Some(inner) = read(scanner) {
                     usage.update(&inner);
                 }
@@ -125,6 +159,7 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
         }
     }
     if beside && apart_from && usage.prompt != UNKNOWN {
+        scanner.distrust();
         let cached = if usage.cached == UNKNOWN { 0 } else { usage.cached };
         usage.prompt = usage.prompt.saturating_add(cached).saturating_add(apart);
     }
@@ -147,9 +182,11 @@ pub(super) fn read_meta(scanner: &mut Scanner<'_>) -> Option<Usage> {
 }
 
 /// A `null` beside another spelling of the same count takes nothing away. Whether there was a count.
-fn set(count: &mut u32, scanner: &mut Scanner<'_>) -> bool {
-    let said = scanner.count();
-    *count = said.unwrap_or(*count);
+fn set(field: Field, usage: &mut Usage, scanner: &mut Scanner<'_>) -> bool {
+    let said = scanner.count_as(field as u8);
+    if let Some(count) = said {
+        usage.put(field, count);
+    }
     said.is_some()
 }
 
@@ -165,7 +202,7 @@ fn details<'a>(scanner: &mut Scanner<'a>, mut take: impl FnMut(&[u8], &mut Scann
 fn prompt_detail(name: &[u8], scanner: &mut Scanner<'_>, usage: &mut Usage) {
     match name {
         b"cached_tokens" => {
-            set(&mut usage.cached, scanner);
+            set(Field::Cached, usage, scanner);
         }
         b"audio_tokens" => note(Counter::PromptAudio, scanner, usage),
         _ => scanner.skip(),
@@ -175,7 +212,7 @@ fn prompt_detail(name: &[u8], scanner: &mut Scanner<'_>, usage: &mut Usage) {
 fn completion_detail(name: &[u8], scanner: &mut Scanner<'_>, usage: &mut Usage) {
     match name {
         b"reasoning_tokens" => {
-            set(&mut usage.reasoning, scanner);
+            set(Field::Reasoning, usage, scanner);
         }
         b"audio_tokens" => note(Counter::CompletionAudio, scanner, usage),
         b"accepted_prediction_tokens" => note(Counter::AcceptedPrediction, scanner, usage),

@@ -1,10 +1,9 @@
 //! One request in flight: what has come back so far, folded into its record as it comes.
 
 use crate::clock::{Instant, Nanos};
-use crate::credit::Credit;
-use crate::endpoint::{self, Follow, Reading, Reply, ResponseField, Unreadable, Usage};
+use crate::endpoint::{self, Follow, Reading, Reply, ResponseField, Shapes, Unreadable, Usage};
 use crate::net::ConnId;
-use crate::plan::Capture;
+use crate::plan::{Capture, Plan};
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part, put_piece};
 use crate::said::Said;
 use crate::wire::http1::{HttpError, ResponseReader, Step};
@@ -25,7 +24,6 @@ pub(super) struct Flight {
     /// Counts the requests that have had this slot.
     pub(super) generation: u32,
     pub(super) live: bool,
-    pub(super) credit: Credit,
     pub(super) record: Record,
     pub(super) conn: Option<ConnId>,
     pub(super) retried: bool,
@@ -35,7 +33,10 @@ pub(super) struct Flight {
     pub(super) cut_after: Option<Nanos>,
     /// Slot of its session, or [`NONE`].
     pub(super) session: u32,
-    pub(super) answer: Answer,
+    /// What comes back is kept for the session's later turns.
+    pub(super) keeps_reply: bool,
+    /// Lent by [`Answers`] when there is something to be put in.
+    pub(super) answer: Option<Box<Answer>>,
     /// Which of its exchanges is under way.
     pub(super) exchange: Exchange,
     /// Neighbours in the list of timeouts.
@@ -60,26 +61,43 @@ impl Flight {
         record.flags |= flag::RETRIED;
         if let Exchange::Follow(follow, sent) = &mut self.exchange {
             *sent = false;
-            return self.answer.begin_exchange(follow.is_file);
+            if let Some(answer) = &mut self.answer {
+                answer.begin_exchange(follow.is_file);
+            }
+            return;
         }
         record.flags &= !flag::REUSED;
         (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
         (record.bytes_sent, record.local_port) = (0, 0);
-        self.answer.reset();
+        if let Some(answer) = &mut self.answer {
+            answer.reset();
+        }
     }
 
-    pub(super) fn new(field: Option<Arc<ResponseField>>) -> Self {
+    /// The request's answer, and the record that it is folded into.
+    #[inline]
+    pub(super) fn answer(&mut self, answers: &mut Answers) -> (&mut Answer, &mut Record) {
+        let keeps_reply = self.keeps_reply;
+        (self.answer.get_or_insert_with(|| answers.lend(keeps_reply)), &mut self.record)
+    }
+
+    /// Whether any byte of the response has come.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.reader.started())
+    }
+
+    pub(super) fn new() -> Self {
         Self {
             generation: 0,
             live: false,
-            credit: Credit { seq: 0, due: Instant::UNSET, request: 0, turns: 0, phase: 0 },
             record: bytemuck::Zeroable::zeroed(),
             conn: None,
             retried: false,
             prefilling: false,
             cut_after: None,
             session: NONE,
-            answer: Answer::new(field),
+            keeps_reply: false,
+            answer: None,
             exchange: Exchange::First,
             earlier: NONE,
             later: NONE,
@@ -106,6 +124,27 @@ impl Exchange {
 
 /// No flight.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// The answers that no request has. A request has one from the first byte of its response to its record: the next one to
+/// begin finds the buffers of the last one to end, still in the processor's cache, however many wait for their first byte.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "an answer moves by its address, not by its bytes")]
+pub(super) struct Answers(Vec<Box<Answer>>);
+
+impl Answers {
+    #[inline]
+    fn lend(&mut self, keeps_reply: bool) -> Box<Answer> {
+        let mut answer = self.0.pop().unwrap_or_else(|| Box::new(Answer::new()));
+        answer.kept.keeps_reply = keeps_reply;
+        answer.reset();
+        answer
+    }
+
+    #[inline]
+    pub(super) fn give_back(&mut self, answer: Box<Answer>) {
+        self.0.push(answer);
+    }
+}
 
 /// How far a response has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -135,11 +174,36 @@ pub(super) struct Answer {
     is_file: bool,
 }
 
+/// How answers are read: the same for all of a run.
+#[derive(Debug)]
+pub(super) struct Reader {
+    kind: endpoint::Kind,
+    capture: Capture,
+    /// Where the output stands, if not where the protocol has it.
+    field: Option<Arc<ResponseField>>,
+    shapes: Shapes,
+}
+
+impl Reader {
+    /// As the plan has it.
+    pub(super) fn new(plan: &Plan) -> Self {
+        let field = plan.response_field.clone();
+        Self { kind: plan.endpoint, capture: plan.capture, field, shapes: Shapes::new() }
+    }
+
+    /// Reads a payload; `made` keeps what a path's expression makes of it, and stays without room where there is none.
+    #[inline]
+    fn read<'d>(&mut self, data: &'d [u8], made: &'d mut Vec<u8>, reading: &mut Reading<'d>) -> Result<(), Unreadable> {
+        match &self.field {
+            None => self.shapes.read_into(self.kind, data, reading),
+            Some(field) => field.read(data, made).map(|read| *reading = read),
+        }
+    }
+}
+
 /// What payloads are folded into beside the record.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Where the output stands, if not where the protocol has it.
-    field: Option<Arc<ResponseField>>,
     failure: Option<Outcome>,
     text: Vec<u8>,
     reasoning: Vec<u8>,
@@ -149,7 +213,7 @@ pub(super) struct Kept {
     /// What a session's later turns carry of the answer.
     pub(super) reply: Reply,
     /// Whether they do.
-    pub(super) keeps_reply: bool,
+    keeps_reply: bool,
 }
 
 /// What few answers have.
@@ -205,14 +269,14 @@ impl Extras {
 }
 
 impl Answer {
-    fn new(field: Option<Arc<ResponseField>>) -> Self {
+    fn new() -> Self {
         Self {
             reader: ResponseReader::new(),
             events: SseParser::new(),
             is_stream: false,
             body: Vec::new(),
             reason: Vec::new(),
-            kept: Kept { field, ..Kept::default() },
+            kept: Kept::default(),
             raw: Vec::new(),
             raw_at: Instant::UNSET,
             json: false,
@@ -256,22 +320,10 @@ impl Answer {
         may.then_some(&self.body)
     }
 
-    /// Whether any byte of the response has come.
-    pub(super) fn started(&self) -> bool {
-        self.reader.started()
-    }
-
     /// Reads what came at `at`.
-    pub(super) fn read(
-        &mut self,
-        mut bytes: &[u8],
-        at: Instant,
-        record: &mut Record,
-        kind: endpoint::Kind,
-        capture: Capture,
-    ) -> Advance {
+    pub(super) fn read(&mut self, mut bytes: &[u8], at: Instant, record: &mut Record, how: &mut Reader) -> Advance {
         let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file } = self;
-        let mut fold = Fold { record, kind, capture, at, kept };
+        let mut fold = Fold { record, how, at, kept };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
         }
@@ -289,7 +341,7 @@ impl Answer {
                 }
                 Ok(Step::Body(piece)) => {
                     has_body = true;
-                    if capture.raw && !*is_file && raw.len() + piece.len() <= RAW_LIMIT {
+                    if fold.how.capture.raw && !*is_file && raw.len() + piece.len() <= RAW_LIMIT {
                         let before = if raw_at.is_set() { *raw_at } else { fold.record.start };
                         put_piece(raw, at.since(before), piece);
                         *raw_at = at;
@@ -327,15 +379,9 @@ impl Answer {
     }
 
     /// The response is complete at `at`: folds what only its end can tell and names the outcome.
-    pub(super) fn conclude(
-        &mut self,
-        at: Instant,
-        record: &mut Record,
-        kind: endpoint::Kind,
-        capture: Capture,
-    ) -> Outcome {
+    pub(super) fn conclude(&mut self, at: Instant, record: &mut Record, how: &mut Reader) -> Outcome {
         let Self { events, is_stream, body, kept, is_file, .. } = self;
-        let mut fold = Fold { record, kind, capture, at, kept };
+        let mut fold = Fold { record, how, at, kept };
         if !(200..300).contains(&fold.record.status) {
             fold.kept.error.extend_from_slice(cut(body));
             return Outcome::HttpStatus;
@@ -403,8 +449,7 @@ fn cut(text: &[u8]) -> &[u8] {
 /// Where events of one read are folded into.
 struct Fold<'a> {
     record: &'a mut Record,
-    kind: endpoint::Kind,
-    capture: Capture,
+    how: &'a mut Reader,
     at: Instant,
     kept: &'a mut Kept,
 }
@@ -420,18 +465,9 @@ impl Fold<'_> {
 
     fn payload(&mut self, data: &[u8]) {
         let (mut made, mut reading) = (Vec::new(), Reading::default());
-        match self.read(data, &mut made, &mut reading) {
+        match self.how.read(data, &mut made, &mut reading) {
             Ok(()) => self.reading(&reading),
             Err(_) => self.odd_payload(data),
-        }
-    }
-
-    /// Reads a payload; `made` keeps what a path's expression makes of it, and stays without room where there is none.
-    #[inline]
-    fn read<'d>(&self, data: &'d [u8], made: &'d mut Vec<u8>, reading: &mut Reading<'d>) -> Result<(), Unreadable> {
-        match &self.kept.field {
-            None => self.kind.read_into(data, reading),
-            Some(field) => field.read(data, made).map(|read| *reading = read),
         }
     }
 
@@ -444,13 +480,13 @@ impl Fold<'_> {
         }
         let lines =
             || data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
-        let is_readable = |line| self.read(line, &mut Vec::new(), &mut Reading::default()).is_ok();
+        let is_readable = |line| self.how.read(line, &mut Vec::new(), &mut Reading::default()).is_ok();
         if lines().count() < 2 || !lines().all(is_readable) {
             return self.fail(Outcome::Malformed, data);
         }
         for line in lines() {
             let (mut made, mut reading) = (Vec::new(), Reading::default());
-            if self.read(line, &mut made, &mut reading).is_ok() {
+            if self.how.read(line, &mut made, &mut reading).is_ok() {
                 self.reading(&reading);
             }
         }
@@ -468,7 +504,7 @@ impl Fold<'_> {
             self.kept.extras.speculation.extend_from_slice(reading.speculation);
         }
         if self.kept.keeps_reply {
-            self.kept.reply.add(self.kind, reading);
+            self.kept.reply.add(self.how.kind, reading);
         }
         if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);
@@ -504,10 +540,10 @@ impl Fold<'_> {
             1 => record.second_token = self.at,
             _ => {}
         }
-        if record.chunks > 0 && self.capture.gaps {
+        if record.chunks > 0 && self.how.capture.gaps {
             put_leb128(&mut kept.gaps, self.at.since(record.last_token));
         }
-        if self.capture.gaps {
+        if self.how.capture.gaps {
             kept.extras.count(record.chunks, reading.usage);
         }
         record.chunks += 1;
@@ -516,7 +552,7 @@ impl Fold<'_> {
         if !record.first_output.is_set() && !reading.text.is_empty() {
             record.first_output = self.at;
         }
-        if self.capture.text {
+        if self.how.capture.text {
             let text = if reading.choice == 0 { &mut kept.text } else { kept.extras.choice(reading.choice) };
             for piece in reading.text.iter() {
                 json::unescape_into(piece, text);
@@ -557,11 +593,12 @@ mod tests {
         let bytes = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
         let capture = Capture { text: true, gaps: true, raw: false };
         let mut record = Record { usage_completion: UNKNOWN, usage_cached: UNKNOWN, ..Record::zeroed() };
-        let mut answer = Answer::new(None);
+        let mut how = Reader { kind, capture, field: None, shapes: Shapes::new() };
+        let mut answer = Answer::new();
         for (n, byte) in bytes.bytes().enumerate() {
-            answer.read(&[byte], Instant(n as u64 + 1), &mut record, kind, capture);
+            answer.read(&[byte], Instant(n as u64 + 1), &mut record, &mut how);
         }
-        let outcome = answer.conclude(Instant(bytes.len() as u64 + 1), &mut record, kind, capture);
+        let outcome = answer.conclude(Instant(bytes.len() as u64 + 1), &mut record, &mut how);
         let mut payload = Vec::new();
         answer.payload(outcome, record.chunks, &mut payload);
         (outcome, record, payload)

@@ -13,19 +13,19 @@ impl<W: Wire> Executor<W> {
     /// An exchange is complete: whether the request goes on with another.
     pub(super) fn follow_up(&mut self, slot: u32, now: Instant) -> bool {
         let flight = &mut self.flights[slot as usize];
-        let Some(body) = flight.answer.asks(flight.record.status) else { return false };
+        let (answer, record) = flight.answer(&mut self.answers);
+        let Some(body) = answer.asks(record.status) else { return false };
         let follow = match self.plan.endpoint.next(body, &self.plan.follow_ups) {
             Ok(Some(follow)) => follow,
             Ok(None) => return false,
             Err(unfit) => {
-                flight.answer.set_malformed(&unfit.0);
+                answer.set_malformed(&unfit.0);
                 return false;
             }
         };
         if follow.is_file {
             // A file follows the answer that counts.
-            let (record, plan) = (&mut flight.record, &self.plan);
-            let outcome = flight.answer.conclude(now, record, plan.endpoint, plan.capture);
+            let outcome = answer.conclude(now, record, &mut self.reader);
             if outcome != Outcome::Ok {
                 self.finish(slot, outcome, now);
                 return true;
@@ -34,7 +34,7 @@ impl<W: Wire> Executor<W> {
                 self.shards[flight.record.phase as usize].free_prefill(now);
             }
         }
-        flight.answer.begin_exchange(follow.is_file);
+        flight.answer(&mut self.answers).0.begin_exchange(follow.is_file);
         (flight.conn, flight.retried) = (None, false);
         let timer = Timer::Follow { flight: slot, generation: flight.generation };
         self.timers.set(now.after(follow.after), timer);
@@ -66,8 +66,8 @@ impl<W: Wire> Executor<W> {
                 return self.abandon(slot, Outcome::Malformed, &why, now);
             }
         };
-        let (key, phase) = (self.plan.run_key, flight.credit.phase);
-        let request_id = record::request_id(key, phase, flight.credit.seq);
+        let (key, phase) = (self.plan.run_key, flight.record.phase);
+        let request_id = record::request_id(key, phase, flight.record.seq);
         let session_id = record::correlation_id(key, phase, flight.record.session);
         let bytes = head.patch(request_id, session_id, 0);
         match self.wire.send(conn, bytes, &[]) {

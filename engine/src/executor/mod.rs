@@ -15,13 +15,13 @@ mod targets;
 mod timers;
 
 use crate::clock::{Instant, Nanos};
-use crate::credit::{Claims, Credit, Order, PhaseCounters, Progress};
+use crate::credit::{Claims, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Sent, Wire};
 use crate::plan::{Marks, Plan, Reuse, Sampler, put_marker, put_warmup, take_markers};
 use crate::record::{self, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
-use flight::{Advance, Exchange, Flight, NONE};
+use flight::{Advance, Answers, Exchange, Flight, NONE, Reader};
 use pool::{Pool, State};
 use session::Sessions;
 use shard::{Mode, Shard};
@@ -67,6 +67,8 @@ pub struct Executor<W> {
     timers: Timers,
     targets: Targets,
     pool: Pool,
+    reader: Reader,
+    answers: Answers,
     flights: Vec<Flight>,
     free: Vec<u32>,
     /// Ends of the list of flights in the order they started, which is the order they time out in.
@@ -96,6 +98,8 @@ impl<W: Wire> Executor<W> {
             timers: Timers::default(),
             targets: Targets::new(&plan, id as usize),
             pool: Pool::new(connections, plan.targets.len()),
+            reader: Reader::new(&plan),
+            answers: Answers::default(),
             flights: Vec::new(),
             free: Vec::new(),
             oldest: NONE,
@@ -223,7 +227,7 @@ impl<W: Wire> Executor<W> {
     /// Puts the request's body together in `self.body`; `false` if it goes as it lies in the arena.
     fn compose(&mut self, slot: u32) -> bool {
         let flight = &self.flights[slot as usize];
-        let (requests, request) = (&self.plan.requests, flight.credit.request);
+        let (requests, request) = (&self.plan.requests, flight.record.request);
         if flight.session != NONE {
             self.sessions.get(flight.session).body(requests, request, &mut self.body);
         } else if requests.marks() != Marks::None {
@@ -257,7 +261,7 @@ impl<W: Wire> Executor<W> {
         if !flight.exchange.is_first() {
             return self.send_follow(slot, conn, idled);
         }
-        let (Credit { seq, phase, request, .. }, session) = (flight.credit, flight.record.session);
+        let Record { seq, phase, request, session, .. } = flight.record;
         let body = if is_composed { &self.body } else { self.plan.requests.body(request) };
         let key = self.plan.run_key;
         let (request_id, session_id) =
@@ -314,7 +318,7 @@ impl<W: Wire> Executor<W> {
     /// The connection under a request is gone before its response was complete.
     fn broken(&mut self, slot: u32, idled: bool, how: &io::Result<()>, now: Instant) {
         let flight = &mut self.flights[slot as usize];
-        let silent = !flight.answer.started();
+        let silent = !flight.is_answered();
         if silent && idled && !flight.retried {
             // The server had closed the idle connection; that is its right, and no failure of the request.
             flight.retry();
@@ -322,7 +326,7 @@ impl<W: Wire> Executor<W> {
             Progress::add(&self.ends.progress.retried, 1);
             return self.seat_fresh(slot, now);
         }
-        let (outcome, text) = match (how, flight.answer.end()) {
+        let (outcome, text) = match (how, flight.answer(&mut self.answers).0.end()) {
             (Err(e), _) => (Outcome::Reset, format!("the connection broke: {e}")),
             (Ok(()), Err(HttpError::NoResponse)) => {
                 (Outcome::Reset, "the server closed the connection before any byte of the response".to_owned())
@@ -330,7 +334,7 @@ impl<W: Wire> Executor<W> {
             (Ok(()), Err(e)) => (Outcome::Truncated, format!("the server closed the connection: {e}")),
             (Ok(()), Ok(())) => return self.complete(slot, now),
         };
-        flight.answer.set_error(&text);
+        flight.answer(&mut self.answers).0.set_error(&text);
         self.finish(slot, outcome, now);
     }
 
@@ -340,7 +344,8 @@ impl<W: Wire> Executor<W> {
             return;
         }
         let flight = &mut self.flights[slot as usize];
-        let outcome = flight.answer.conclude(now, &mut flight.record, self.plan.endpoint, self.plan.capture);
+        let (answer, record) = flight.answer(&mut self.answers);
+        let outcome = answer.conclude(now, record, &mut self.reader);
         self.finish(slot, outcome, now);
     }
 
@@ -357,7 +362,9 @@ impl<W: Wire> Executor<W> {
             Progress::add(&counters.failed, 1);
         }
         self.payload.clear();
-        flight.answer.payload(outcome, flight.record.chunks, &mut self.payload);
+        if let Some(answer) = &flight.answer {
+            answer.payload(outcome, flight.record.chunks, &mut self.payload);
+        }
         if self.plan.capture.raw {
             let request = flight.record.request;
             // What the session says so far is what it said when this turn went: the answer joins it below.
@@ -392,6 +399,9 @@ impl<W: Wire> Executor<W> {
         Progress::add(&counters.finished, 1);
         if session != NONE {
             self.turn_over(slot, session, (outcome, free_at), now);
+        }
+        if let Some(answer) = self.flights[slot as usize].answer.take() {
+            self.answers.give_back(answer);
         }
     }
 
@@ -431,7 +441,7 @@ impl<W: Wire> Executor<W> {
     /// Ends a request and the connection it holds.
     fn abandon(&mut self, slot: u32, outcome: Outcome, text: &str, now: Instant) {
         let flight = &mut self.flights[slot as usize];
-        flight.answer.set_error(text);
+        flight.answer(&mut self.answers).0.set_error(text);
         if let Some(conn) = flight.conn {
             self.drop_conn(conn);
         }
@@ -615,7 +625,7 @@ impl<W: Wire> Events for Executor<W> {
                         flight.record.connecting = took;
                     }
                     let addr = &self.plan.targets[flight.record.target as usize].host;
-                    flight.answer.set_error(&format!("cannot connect to {addr}: {e}"));
+                    flight.answer(&mut self.answers).0.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);
                 }
             }
@@ -631,7 +641,8 @@ impl<W: Wire> Events for Executor<W> {
             return self.settle(at);
         };
         let flight = &mut self.flights[slot as usize];
-        match flight.answer.read(bytes, at, &mut flight.record, self.plan.endpoint, self.plan.capture) {
+        let (answer, record) = flight.answer(&mut self.answers);
+        match answer.read(bytes, at, record, &mut self.reader) {
             Advance::More => {
                 if flight.prefilling && flight.record.first_token.is_set() {
                     flight.prefilling = false;
@@ -646,7 +657,7 @@ impl<W: Wire> Events for Executor<W> {
                 self.retire(slot, conn, reusable && whole);
             }
             Advance::Broken(e) => {
-                flight.answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
+                answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
                 self.finish(slot, Outcome::Protocol, at);
                 self.drop_conn(conn);
             }

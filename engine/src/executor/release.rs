@@ -315,7 +315,7 @@ impl<W: Wire> Executor<W> {
     /// Gives the request a slot and a fresh record.
     fn board(&mut self, seq: u64, request: u32, permit: Permit, of: Of, start: Instant) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.flights.push(Flight::new(self.plan.response_field.clone()));
+            self.flights.push(Flight::new());
             self.flights.len() as u32 - 1
         });
         let phase = self.current as u8;
@@ -323,14 +323,12 @@ impl<W: Wire> Executor<W> {
         let flight = &mut self.flights[slot as usize];
         flight.generation = flight.generation.wrapping_add(1);
         flight.live = true;
-        flight.credit = Credit { seq, due: permit.due, request, turns: 0, phase };
         flight.conn = None;
         flight.retried = false;
         flight.session = of.slot;
         flight.prefilling = shard.limits_prefill();
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
-        flight.answer.kept.keeps_reply = of.keeps_reply;
-        flight.answer.reset();
+        flight.keeps_reply = of.keeps_reply;
         flight.exchange = Exchange::First;
         flight.record = Record {
             seq,
@@ -361,8 +359,9 @@ impl<W: Wire> Executor<W> {
             return self.end_session(slot, free_at, now);
         }
         let flight = &self.flights[flight as usize];
-        let answer = (outcome == Outcome::Ok).then_some((&flight.answer.kept.reply, self.plan.endpoint));
-        session.remember(&self.plan.requests, flight.credit.request, answer);
+        let answer = flight.answer.as_ref().filter(|_| outcome == Outcome::Ok);
+        let answer = answer.map(|answer| (&answer.kept.reply, self.plan.endpoint));
+        session.remember(&self.plan.requests, flight.record.request, answer);
         let next = self.plan.requests.turn(session.first + session.next);
         let due = match (shard.mode, shard.gap, next.at) {
             (Mode::Starts, Some(gap), _) => {

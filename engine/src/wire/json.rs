@@ -4,7 +4,9 @@
 //! nothing follows the value. It does not check what it only skips over in finer detail (the grammar of numbers, escapes,
 //! commas within skipped values). Keys are compared as they are written: an escaped spelling of a key is another key.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::ops::Range;
 
 /// Why a text could not be read, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,30 @@ const CUT: &str = "the text ends early";
 /// Deepest nesting of a skipped value. Real payloads stay below 20.
 const MAX_DEPTH: u32 = 128;
 
+/// Which values of a text a walk took without looking at them, in order. What else there is in the text may have led the
+/// walk; these have not.
+#[derive(Debug, Default)]
+pub struct Trace {
+    taken: RefCell<Vec<(Range<usize>, Taken)>>,
+    distrusted: Cell<bool>,
+}
+
+/// How a value was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// By [`Scanner::skip`].
+    Skipped,
+    /// By [`Scanner::count_as`], with its number.
+    Count(u8),
+}
+
+impl Trace {
+    /// What was taken, and where it stands; `None` if the walk went by more than this tells.
+    pub fn into_taken(self) -> Option<Vec<(Range<usize>, Taken)>> {
+        (!self.distrusted.get()).then(|| self.taken.into_inner())
+    }
+}
+
 /// A position in one JSON text.
 ///
 /// The caller walks: [`open_object`](Self::open_object), then [`next_key`](Self::next_key) until `None`, taking exactly one
@@ -46,13 +72,36 @@ pub struct Scanner<'a> {
     /// One bit for each quote or backslash of the block. Found for a whole block at once, so that the way from one string
     /// to the next is a shift and a count of zeros rather than a search.
     specials: u64,
+    trace: Option<&'a Trace>,
 }
 
 impl<'a> Scanner<'a> {
     /// Starts in front of the value of `bytes`.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, opened: false, broken: None, block: usize::MAX, specials: 0 }
+        Self { bytes, at: 0, opened: false, broken: None, block: usize::MAX, specials: 0, trace: None }
+    }
+
+    /// The same, telling `trace` what is taken.
+    pub fn traced(bytes: &'a [u8], trace: &'a Trace) -> Self {
+        Self { trace: Some(trace), ..Self::new(bytes) }
+    }
+
+    /// The whole text.
+    #[inline]
+    pub fn text(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Takes `literal`, byte for byte; stays in front of anything else. Walks by keys and elements cannot be mixed with it.
+    #[inline(always)]
+    pub fn literal(&mut self, literal: &[u8]) -> bool {
+        let end = self.at + literal.len();
+        let is_there = self.bytes.get(self.at..end) == Some(literal);
+        if is_there {
+            self.at = end;
+        }
+        is_there
     }
 
     /// Gives up, so that every walk ends. The first reason counts.
@@ -114,7 +163,7 @@ impl<'a> Scanner<'a> {
             self.opened = true;
             true
         } else {
-            self.skip();
+            self.pass();
             false
         }
     }
@@ -183,7 +232,7 @@ impl<'a> Scanner<'a> {
     pub fn string(&mut self) -> Option<&'a [u8]> {
         let text = self.string_or_stay();
         if text.is_none() {
-            self.skip();
+            self.pass();
         }
         text
     }
@@ -209,8 +258,29 @@ impl<'a> Scanner<'a> {
             return u32::try_from(value).ok();
         }
         self.at = start;
-        self.skip();
+        self.pass();
         None
+    }
+
+    /// The same for a count that goes by the number `n` and nowhere else: nothing may depend on it but where it is put.
+    #[inline]
+    pub fn count_as(&mut self, n: u8) -> Option<u32> {
+        let Some(trace) = self.trace else { return self.count() };
+        self.peek();
+        let start = self.at;
+        let count = self.count();
+        if count.is_some() {
+            trace.taken.borrow_mut().push((start..self.at, Taken::Count(n)));
+        }
+        count
+    }
+
+    /// The trace does not tell all that this walk goes by.
+    #[inline]
+    pub fn distrust(&self) {
+        if let Some(trace) = self.trace {
+            trace.distrusted.set(true);
+        }
     }
 
     /// Skips the next value and returns it as written.
@@ -218,7 +288,7 @@ impl<'a> Scanner<'a> {
     pub fn raw(&mut self) -> &'a [u8] {
         self.peek();
         let start = self.at;
-        self.skip();
+        self.pass();
         self.bytes.get(start..self.at).unwrap_or_default()
     }
 
@@ -237,6 +307,22 @@ impl<'a> Scanner<'a> {
     /// Skips the next value, whatever it is.
     #[inline(always)]
     pub fn skip(&mut self) {
+        match self.trace {
+            None => self.pass(),
+            Some(trace) => self.skip_traced(trace),
+        }
+    }
+
+    #[cold]
+    fn skip_traced(&mut self, trace: &Trace) {
+        self.peek();
+        let start = self.at;
+        self.pass();
+        trace.taken.borrow_mut().push((start..self.at, Taken::Skipped));
+    }
+
+    #[inline(always)]
+    fn pass(&mut self) {
         if self.peek() == b'"' {
             self.quoted();
         } else {
