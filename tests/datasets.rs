@@ -138,6 +138,7 @@ fn of_every_endpoint() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("embeddings", text, ""),
         ("chat_embeddings", media, ""),
         ("nim_embeddings", paired, ""),
+        ("hf_tei_embeddings", text, "--extra-inputs normalize:false"),
         ("hf_tei_rankings", ranked, ""),
         ("nim_rankings", ranked, "--extra-inputs truncate:END"),
         ("cohere_rankings", ranked, ""),

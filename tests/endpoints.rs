@@ -243,7 +243,9 @@ fn batches_and_candidates_are_counted_one_by_one() {
         let run = Run::of("", arguments, &[]);
         run.log().records().map(|(record, _)| record.units).collect::<Vec<_>>()
     };
-    assert_eq!(units(&["--endpoint-type", "embeddings", "-b", "3"]), [3; 4]);
+    for kind in ["embeddings", "hf_tei_embeddings"] {
+        assert_eq!(units(&["--endpoint-type", kind, "-b", "3"]), [3; 4], "{kind}");
+    }
     for kind in ["nim_rankings", "cohere_rankings", "hf_tei_rankings"] {
         assert_eq!(units(&["--endpoint-type", kind, "--rankings-passages-mean", "5"]), [5; 4], "{kind}");
     }

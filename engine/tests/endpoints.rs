@@ -328,6 +328,7 @@ fn answers_of_every_type_are_read() {
             (2, "", "", 3, 0, 0),
         ),
         (Kind::NimEmbeddings, &[r#"{"data":[{"embedding":[1]}]}"#], (1, "", "", 1, 0, 0)),
+        (Kind::HfTeiEmbeddings, &["[[0.5,-1],[1e-3,2]]", "[]"], (1, "", "", 2, 0, 0)),
         (Kind::HfTeiRankings, &[r#"[{"index":0,"score":1},{"index":1,"score":0.5}]"#, r#"[]"#], (1, "", "", 2, 0, 0)),
         (Kind::NimRankings, &[r#"{"rankings":[]}"#], (0, "", "", 0, 0, 0)),
         (
@@ -465,6 +466,7 @@ fn forms() -> Vec<Forms> {
         (Kind::Embeddings, VECTOR, &[], ("", 1), 0),
         (Kind::ChatEmbeddings, VECTOR, &[], ("", 1), 0),
         (Kind::NimEmbeddings, VECTOR, &[], ("", 1), 0),
+        (Kind::HfTeiEmbeddings, "[[0.5,-1e-3],[1,0]]", &[], ("", 2), 0),
         (Kind::HfTeiRankings, r#"[{"index":1,"score":0.9},{"index":0,"score":0.1}]"#, &[], ("", 2), 0),
         (Kind::NimRankings, r#"{"rankings":[{"index":1,"logit":2.5},{"index":0,"logit":-1}]}"#, &[], ("", 2), 0),
         (
@@ -703,6 +705,7 @@ fn bodies_of_every_type_are_written_byte_for_byte() {
             &only_picture,
             r#"{"model":"m","input":["data:image/png;base64,iVBORw0KGgo="],"x":1}"#,
         ),
+        (Kind::HfTeiEmbeddings, false, &text, r#"{"inputs":["hi"],"x":1}"#),
         (Kind::HfTeiRankings, false, &ranking, r#"{"query":"q","texts":["x","y"],"x":1}"#),
         (
             Kind::NimRankings,

@@ -11,6 +11,7 @@ mod content;
 mod embeddings;
 mod follow;
 mod found;
+mod hf_tei_embeddings;
 mod huggingface_generate;
 mod image_edit;
 mod image_generation;
@@ -62,6 +63,8 @@ pub enum Kind {
     ChatEmbeddings,
     /// NVIDIA NIM embeddings of texts, images, or pairs.
     NimEmbeddings,
+    /// Embeddings of Hugging Face's text-embeddings-inference.
+    HfTeiEmbeddings,
     /// Rankings of Hugging Face's text-embeddings-inference.
     HfTeiRankings,
     /// NVIDIA NIM rankings.
@@ -224,6 +227,7 @@ impl Kind {
         Self::Embeddings,
         Self::ChatEmbeddings,
         Self::NimEmbeddings,
+        Self::HfTeiEmbeddings,
         Self::HfTeiRankings,
         Self::NimRankings,
         Self::CohereRankings,
@@ -250,6 +254,7 @@ impl Kind {
             Self::Embeddings => &embeddings::FACTS,
             Self::ChatEmbeddings => &chat_embeddings::FACTS,
             Self::NimEmbeddings => &nim_embeddings::FACTS,
+            Self::HfTeiEmbeddings => &hf_tei_embeddings::FACTS,
             Self::HfTeiRankings => &rankings::HF_TEI,
             Self::NimRankings => &rankings::NIM,
             Self::CohereRankings => &rankings::COHERE,

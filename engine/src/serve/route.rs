@@ -49,10 +49,11 @@ use Vendor::{Anthropic, Cohere, Detail, HuggingFace, KServe as Triton, Nim, Open
 use Way::{Made, Tokens, Told};
 
 /// All paths, the busiest first.
-pub(super) static PLACES: [Place; 33] = [
+pub(super) static PLACES: [Place; 34] = [
     post("/v1/chat/completions", OpenAi, Tokens(&Chat)),
     post("/v1/completions", OpenAi, Tokens(&Completions)),
     post("/v1/embeddings", OpenAi, Made(embeddings::embeddings)),
+    post("/embed", HuggingFace, Made(embeddings::tei)),
     post("/v1/messages", Anthropic, Tokens(&Messages)),
     post("/v1/messages/count_tokens", Anthropic, Told(messages::count)),
     post("/v1/responses", OpenAi, Tokens(&Responses)),

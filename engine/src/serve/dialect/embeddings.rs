@@ -24,11 +24,7 @@ pub(in crate::serve) fn embeddings(request: &Request<'_>, world: &mut World) -> 
     let fields = Fields::read(request)?;
     let model = fields.model(world)?;
     let inputs = inputs(&fields)?;
-    let dimensions = fields.count("dimensions", MAX_DIMENSIONS)?.unwrap_or(DIMENSIONS);
-    if inputs.is_empty() || inputs.len() > MAX_INPUTS || inputs.len() * dimensions as usize > MAX_NUMBERS {
-        let most = MAX_INPUTS.min(MAX_NUMBERS / dimensions as usize);
-        return Err(Refused::bad(format!("there must be 1 to {most} inputs, not {}", inputs.len())));
-    }
+    let dimensions = dimensions(&fields, inputs.len())?;
     let is_coded = match fields.text("encoding_format")?.unwrap_or("float") {
         "float" => false,
         "base64" => true,
@@ -51,6 +47,30 @@ pub(in crate::serve) fn embeddings(request: &Request<'_>, world: &mut World) -> 
     });
     let messages = fields.get("messages").and_then(Value::as_array).map_or(inputs.len(), Vec::len);
     Ok(Ready { messages: messages as u32, ..Ready::json(&answer, tokens) })
+}
+
+/// `/embed` of Text Embeddings Inference: the vectors and nothing else.
+pub(in crate::serve) fn tei(request: &Request<'_>, _: &mut World) -> Result<Ready, Refused> {
+    let fields = Fields::read(request)?;
+    let inputs = match fields.need("inputs")? {
+        text @ Value::String(_) => vec![text],
+        Value::Array(items) if items.iter().all(Value::is_string) => items.iter().collect(),
+        _ => return Err(Refused::bad("inputs is neither a text nor a list of texts")),
+    };
+    let dimensions = dimensions(&fields, inputs.len())?;
+    let vectors: Vec<_> = inputs.iter().map(|input| vector(input, dimensions)).collect();
+    let tokens = inputs.iter().map(|i| tokens(i)).fold(0, u32::saturating_add);
+    Ok(Ready { messages: inputs.len() as u32, ..Ready::json(&json!(vectors), tokens) })
+}
+
+/// How long the vectors of so many inputs shall be.
+fn dimensions(fields: &Fields, inputs: usize) -> Result<u32, Refused> {
+    let dimensions = fields.count("dimensions", MAX_DIMENSIONS)?.unwrap_or(DIMENSIONS);
+    let most = MAX_INPUTS.min(MAX_NUMBERS / (dimensions as usize).max(1));
+    match (1..=most).contains(&inputs) {
+        true => Ok(dimensions),
+        false => Err(Refused::bad(format!("there must be 1 to {most} inputs, not {inputs}"))),
+    }
 }
 
 /// What to embed: `input` is one text, one list of token ids, or a list of either; `messages` are one input.
