@@ -237,6 +237,66 @@ fn pictures_and_sound_go_with_the_text() {
     }
 }
 
+/// The lines of a run's file that begin with `start`.
+fn lines(run: &Run, file: &str, start: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(run.dir.path().join("run").join(file)).unwrap();
+    text.lines().filter(|line| line.trim_start_matches(['│', ' ']).starts_with(start)).map(str::to_owned).collect()
+}
+
+#[test]
+fn images_and_sound_of_the_input_are_measured_by() {
+    let batch = ["--batch-size-image", "3", "--export-level", "records"];
+    let run = Run::of("", &[IMAGES.as_slice(), &AUDIO, &batch].concat(), &[]);
+    assert_eq!((run.avg("num_images"), run.avg("audio_duration")), (Some(3.0), Some(0.05)));
+    for line in lines(&run, "profile_export.jsonl", "{") {
+        let record: Value = serde_json::from_str(&line).unwrap();
+        let value = |tag: &str| record["metrics"][tag]["value"].as_f64().unwrap();
+        let seconds = value("request_latency") / 1e3;
+        let close = |tag: &str, expected: f64| assert!((value(tag) / expected - 1.0).abs() < 1e-9, "{tag}: {line}");
+        close("image_throughput", 3.0 / seconds);
+        close("image_latency", seconds * 1e3 / 3.0);
+        close("rtfx", 0.05 / seconds);
+        assert_eq!(record["metrics"]["num_images"], json!({"value": 3, "unit": "images"}));
+        assert_eq!(record["metrics"]["image_latency"]["unit"], "ms/image");
+    }
+    let rows = ["Image Throughput (images/sec),", "Image Latency (ms/image),", "Number of Images (images),"];
+    for row in rows.into_iter().chain(["Audio Duration (sec),", "Inverse Real-Time Factor (RTFx) (ratio),"]) {
+        assert_eq!(lines(&run, "profile_export_aiperf.csv", row).len(), 1, "{row}");
+    }
+    let shown = |header: &str| lines(&run, "profile_export_console.txt", header).len();
+    assert_eq!(["Image Throughput", "Image Latency", "Inverse"].map(shown), [1; 3]);
+    assert_eq!(["Number of Images", "Audio Duration"].map(shown), [0; 2]);
+    // As the reference: a text stands for no image, and lists of plain texts and forms are not looked through.
+    for (kind, images) in [("image_retrieval", Some(1.0)), ("messages", Some(1.0)), ("nim_embeddings", None)] {
+        let run = Run::of("", &[&["--endpoint-type", kind], IMAGES.as_slice()].concat(), &[]);
+        assert_eq!(run.avg("num_images"), images, "{kind}");
+        assert_eq!(run.avg("image_latency").is_some(), images.is_some(), "{kind}");
+    }
+    let run = Run::of("", &[&["--endpoint-type", "audio_transcription"], AUDIO.as_slice()].concat(), &[]);
+    assert!((run.avg("audio_duration"), run.avg("rtfx").is_some()) == (Some(0.05), true));
+}
+
+#[test]
+fn a_later_turn_carries_the_images_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = "data:image/png;base64,iVBORw0KGgo=";
+    let session = json!({"session_id": "s", "turns": [
+        {"text": "one", "image": picture},
+        {"text": "none"},
+        {"text": "two", "images": [picture, "http://elsewhere/a.png"]},
+    ]});
+    std::fs::write(dir.path().join("turns.jsonl"), session.to_string()).unwrap();
+    let arguments = ["--mock=ttft=0,itl=0,osl=2", "--custom-dataset-type", "multi_turn", "--input-file", "turns.jsonl"];
+    let output = command(dir.path(), &[&arguments[..], &["--num-conversations", "1"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(dir.path().join("run/profile_export.jsonl")).unwrap();
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let images = records.iter().map(|record| {
+        (record["metadata"]["turn_index"].as_u64().unwrap(), record["metrics"]["num_images"]["value"].as_u64().unwrap())
+    });
+    assert_eq!(images.collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 3)]);
+}
+
 #[test]
 fn batches_and_candidates_are_counted_one_by_one() {
     let units = |arguments: &[&str]| {

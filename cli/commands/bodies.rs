@@ -11,7 +11,7 @@ use maser_datasets::tokens::{Found, Tokenizer};
 use maser_datasets::{Context, Conversation, Error, Spec, Summary, identity, synthetic};
 use maser_engine::clock::{self, Nanos};
 use maser_engine::endpoint::{self, Kind, Unfit};
-use maser_engine::log::{self, RequestInfo};
+use maser_engine::log::{self, Media, RequestInfo};
 use maser_engine::plan::{History, Marks, Requests, RequestsBuilder, Turn, take_markers};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -367,12 +367,19 @@ fn add(
     body: &mut Vec<u8>,
     (replay, joins): (&Replay, bool),
 ) -> Result<(), Unbuilt> {
+    let alone = replay.open == Loop::Strict;
+    let mut media = Media::NONE;
     for (k, turn) in conversation.turns.iter().enumerate() {
-        if k == 0 || replay.open == Loop::Strict {
+        if k == 0 || alone {
             builder.begin_session();
         }
         body.clear();
         let splice = kind.body(options, conversation, k, body).map_err(Unbuilt::Unfit)?;
+        if alone || turn.reset_context || conversation.context == Context::MessageArray {
+            media = Media::NONE;
+        }
+        media.images += kind.images(body);
+        media.audio_seconds = media.audio_seconds.or(turn.audio_seconds);
         let history = match conversation.context {
             Context::DeltasWithoutResponses => History::OwnAndReply,
             Context::DeltasWithResponses => History::Own,
@@ -381,7 +388,6 @@ fn add(
         let delay = turn.delay_ns.filter(|_| k > 0).map_or(0, |delay| think_time(delay, replay));
         let at = planned(conversation, k, replay).map_err(Unbuilt::Unfit)?;
         builder.push_turn(body, Turn { splice, history, reset: turn.reset_context, delay, at })?;
-        let alone = replay.open == Loop::Strict;
         let has_later = k + 1 < conversation.turns.len();
         builder.describe(&RequestInfo {
             conversation: &conversation.session_id,
@@ -391,6 +397,7 @@ fn add(
             max_tokens: turn.max_tokens,
             keeps_reply: history == History::OwnAndReply && splice.is_some() && has_later && !alone,
             resets: turn.reset_context,
+            media,
         });
     }
     Ok(())

@@ -183,7 +183,7 @@ pub struct End {
 }
 
 /// One row of the request table: what the dataset knows of a request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RequestInfo<'a> {
     /// The conversation's id.
     pub conversation: &'a str,
@@ -197,26 +197,65 @@ pub struct RequestInfo<'a> {
     pub keeps_reply: bool,
     /// What the session's earlier turns said is forgotten before this one.
     pub resets: bool,
+    /// The images and the sound that it carries.
+    pub media: Media,
+}
+
+/// What a request carries beside text.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Media {
+    /// Images, those of the session's earlier turns included where it carries them.
+    pub images: u32,
+    /// Length of the first audio clip, seconds, where known.
+    pub audio_seconds: Option<f64>,
+}
+
+impl Media {
+    /// None at all.
+    pub const NONE: Self = Self { images: 0, audio_seconds: None };
+}
+
+/// What a row of the request table gives to count with.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Lengths {
+    /// As [`RequestInfo::input_tokens`].
+    pub input: Option<u32>,
+    /// As [`RequestInfo::max_tokens`].
+    pub requested: Option<u32>,
+    /// As [`RequestInfo::media`].
+    pub media: Media,
 }
 
 /// Bits of the turn's word beside its number.
 const KEEPS_REPLY: u32 = 1 << 31;
 const RESETS: u32 = 1 << 30;
+const HAS_MEDIA: u32 = 1 << 29;
+const BITS: u32 = KEEPS_REPLY | RESETS | HAS_MEDIA;
+
+/// Bytes of a row before the id, and of its media after it.
+const ROW: usize = 16;
+const MEDIA: usize = 12;
 
 /// Appends a row to the body of a [`Kind::Requests`] block: input tokens, requested tokens, turn (`u32` each, little
-/// endian, [`UNKNOWN`] for none), length of the id (`u32`) and the id. The two highest bits of the turn's word say
-/// whether the reply is kept and whether history is forgotten; in older logs they are 0.
+/// endian, [`UNKNOWN`] for none), length of the id (`u32`) and the id. The three highest bits of the turn's word say
+/// whether the reply is kept, whether history is forgotten, and whether the number of images (`u32`) and the seconds of
+/// the first audio clip (`f64`, 0 for none or unknown) follow the id; in older logs they are 0.
 pub fn put_request(body: &mut Vec<u8>, row: &RequestInfo<'_>) {
     let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+    let has_media = row.media != Media::NONE;
     for n in [
         row.input_tokens.unwrap_or(UNKNOWN),
         row.max_tokens.unwrap_or(UNKNOWN),
-        row.turn & !(KEEPS_REPLY | RESETS) | bit(row.keeps_reply, KEEPS_REPLY) | bit(row.resets, RESETS),
+        row.turn & !BITS | bit(row.keeps_reply, KEEPS_REPLY) | bit(row.resets, RESETS) | bit(has_media, HAS_MEDIA),
         row.conversation.len() as u32,
     ] {
         body.extend_from_slice(&n.to_le_bytes());
     }
     body.extend_from_slice(row.conversation.as_bytes());
+    if has_media {
+        body.extend_from_slice(&row.media.images.to_le_bytes());
+        body.extend_from_slice(&row.media.audio_seconds.unwrap_or(0.0).to_le_bytes());
+    }
 }
 
 /// Appends a record and its payload to the body of a [`Kind::Records`] block.
@@ -348,13 +387,12 @@ impl Log {
         (0..self.requests.len()).any(|k| self.request(k as u32).is_some_and(|row| row.keeps_reply))
     }
 
-    /// Input tokens and requested output tokens of a request, as [`Log::request`] has them.
-    pub fn lengths(&self, index: u32) -> (Option<u32>, Option<u32>) {
-        let word = |at: usize| {
-            let bytes = self.map.get(at..at + 4)?.try_into().ok()?;
-            Some(u32::from_le_bytes(bytes)).filter(|n| *n != UNKNOWN)
-        };
-        self.requests.get(index as usize).map_or((None, None), |at| (word(*at), word(at + 4)))
+    /// What a request is counted with, as [`Log::request`] has it.
+    pub fn lengths(&self, index: u32) -> Lengths {
+        let row = self.requests.get(index as usize).and_then(|at| Some((*at, self.map.get(*at..at + ROW)?)));
+        let Some((at, head)) = row else { return Lengths::default() };
+        let word = |k: usize| u32::from_le_bytes([head[4 * k], head[4 * k + 1], head[4 * k + 2], head[4 * k + 3]]);
+        Lengths { input: known(word(0)), requested: known(word(1)), media: media_at(&self.map, at, word(2), word(3)) }
     }
 
     /// Every record with its payload, in the order they were collected.
@@ -533,26 +571,44 @@ fn request_at(bytes: &[u8], at: usize) -> Option<RequestInfo<'_>> {
         let bytes = bytes.get(at + 4 * k..at + 4 * k + 4)?;
         Some(u32::from_le_bytes(bytes.try_into().ok()?))
     };
-    let known = |n: u32| (n != UNKNOWN).then_some(n);
-    let id = bytes.get(at + 16..at + 16 + word(3)? as usize)?;
+    let (turn, len) = (word(2)?, word(3)?);
+    let id = bytes.get(at + ROW..at + ROW + len as usize)?;
     Some(RequestInfo {
         conversation: std::str::from_utf8(id).unwrap_or(""),
-        turn: word(2)? & !(KEEPS_REPLY | RESETS),
+        turn: turn & !BITS,
         input_tokens: known(word(0)?),
         max_tokens: known(word(1)?),
-        keeps_reply: word(2)? & KEEPS_REPLY != 0,
-        resets: word(2)? & RESETS != 0,
+        keeps_reply: turn & KEEPS_REPLY != 0,
+        resets: turn & RESETS != 0,
+        media: media_at(bytes, at, turn, len),
     })
+}
+
+fn known(n: u32) -> Option<u32> {
+    (n != UNKNOWN).then_some(n)
+}
+
+/// What stands behind the id of the row that begins at byte `at`; `turn` and `len` are its words.
+fn media_at(bytes: &[u8], at: usize, turn: u32, len: u32) -> Media {
+    let from = at + ROW + len as usize;
+    match bytes.get(from..from + MEDIA) {
+        Some(&[a, b, c, d, ref seconds @ ..]) if turn & HAS_MEDIA != 0 => Media {
+            images: u32::from_le_bytes([a, b, c, d]),
+            audio_seconds: seconds.try_into().map(f64::from_le_bytes).ok().filter(|s| *s > 0.0),
+        },
+        _ => Media::NONE,
+    }
 }
 
 fn request_rows(body: &[u8], block: &Block, rows: &mut Vec<usize>) {
     let mut at = 0;
     for _ in 0..block.count {
-        let Some(len) = body.get(at + 12..at + 16) else {
+        let Some(&[a, b, c, d, e, f, g, h]) = body.get(at + 8..at + ROW) else {
             return;
         };
         rows.push(block.from + at);
-        at += 16 + u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
+        let has_media = u32::from_le_bytes([a, b, c, d]) & HAS_MEDIA != 0;
+        at += ROW + u32::from_le_bytes([e, f, g, h]) as usize + if has_media { MEDIA } else { 0 };
     }
 }
 
@@ -581,12 +637,19 @@ mod tests {
         }
     }
 
+    const MEDIA_OF_FIRST: Media = Media { images: 2, audio_seconds: Some(12.5) };
+
     fn sample() -> Vec<u8> {
         let mut log = MAGIC.to_vec();
         put_json(&mut log, Kind::Header, &header());
         let mut table = Vec::new();
-        let first =
-            RequestInfo { conversation: "a", input_tokens: Some(7), keeps_reply: true, ..RequestInfo::default() };
+        let first = RequestInfo {
+            conversation: "a",
+            input_tokens: Some(7),
+            keeps_reply: true,
+            media: MEDIA_OF_FIRST,
+            ..RequestInfo::default()
+        };
         put_request(&mut table, &first);
         let second =
             RequestInfo { conversation: "bcd", turn: 1, max_tokens: Some(9), resets: true, ..RequestInfo::default() };
@@ -615,8 +678,10 @@ mod tests {
         let log = open(&sample()).unwrap();
         assert_eq!(log.header, header());
         assert_eq!((log.len(), log.request_count()), (3, 2));
-        assert_eq!(log.request(1).unwrap().conversation, "bcd");
-        assert_eq!(log.request(0).unwrap().input_tokens, Some(7));
+        let (first, second) = (log.request(0).unwrap(), log.request(1).unwrap());
+        assert_eq!((first.conversation, first.turn, first.keeps_reply, first.media), ("a", 0, true, MEDIA_OF_FIRST));
+        assert_eq!((second.conversation, second.turn, second.resets, second.media), ("bcd", 1, true, Media::NONE));
+        assert_eq!(first.input_tokens, Some(7));
         let texts: Vec<_> = log.records().map(|(r, p)| (r.seq, p.text.to_vec())).collect();
         assert_eq!(texts[2], (2, b"text 2".to_vec()));
         assert_eq!(log.end.as_ref().unwrap().records, 3);
@@ -633,8 +698,9 @@ mod tests {
             assert_eq!(log.record_at(place), Some(row));
         }
         assert_eq!(log.record_at(u64::MAX), None);
-        assert_eq!(log.lengths(0), (Some(7), None));
-        assert_eq!(log.lengths(99), (None, None));
+        assert_eq!(log.lengths(0), Lengths { input: Some(7), requested: None, media: MEDIA_OF_FIRST });
+        assert_eq!(log.lengths(1), Lengths { input: None, requested: Some(9), media: Media::NONE });
+        assert_eq!(log.lengths(99), Lengths::default());
         let kinds: Vec<_> = log.blocks().map(|b| (b.kind, b.count)).collect();
         assert_eq!(kinds[1..3], [(Kind::Requests, 2), (Kind::Records, 1)]);
     }

@@ -5,6 +5,7 @@
 //! after the rows they are derived from.
 
 use crate::clock::Instant;
+use crate::log::Media;
 use crate::record::{Payload, Record, UNKNOWN, flag as record_flag};
 use crate::said::{Counter, Said};
 
@@ -44,10 +45,12 @@ pub mod flag {
     pub const NOT_ON_ACCURACY: u32 = 1 << 15;
     /// Has a row beside it in which failed requests are infinite values.
     pub const FAILED_AS_INFINITE: u32 = 1 << 16;
-    /// About audio; says nothing on when the metric exists.
+    /// Exists only for endpoints that take audio.
     pub const AUDIO: u32 = 1 << 17;
-    /// About a video that the server makes; says nothing on when the metric exists.
+    /// Exists only for endpoints that make videos.
     pub const VIDEO: u32 = 1 << 18;
+    /// Exists only for endpoints that take images.
+    pub const IMAGES: u32 = 1 << 19;
 }
 
 mod absent;
@@ -58,7 +61,10 @@ pub use absent::{ABSENT, Absent};
 pub use speculation::Speculation;
 pub use table::METRICS;
 
-use flag::{ERROR_ONLY, EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, INPUT_TOKENS, INTEGER, STREAMING, TOKENS, USAGE_DIFF};
+use flag::{
+    AUDIO, ERROR_ONLY, EXPERIMENTAL, FIXED_SCHEDULE, GOODPUT, IMAGES, INPUT_TOKENS, INTEGER, STREAMING, TOKENS,
+    USAGE_DIFF, VIDEO,
+};
 
 /// How a metric comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +130,8 @@ pub struct Sample<'a> {
     pub input: Option<u32>,
     /// Requested output tokens.
     pub requested: Option<u32>,
+    /// What the request carries beside text.
+    pub media: Media,
     /// Tokens of visible output, from the source in use; `None` if unknown or none.
     pub output: Option<u32>,
     /// Tokens of reasoning, likewise.
@@ -151,6 +159,10 @@ impl<'a> Sample<'a> {
         let mut tokens = self.payload().tokens();
         let first = tokens.next()? as f64;
         Some((first, first + tokens.map(|n| n as f64).sum::<f64>()))
+    }
+
+    fn images(&self) -> Option<f64> {
+        (self.media.images > 0).then(|| f64::from(self.media.images))
     }
 
     /// Results that are no text.
@@ -525,6 +537,9 @@ impl Metric {
             && needs(USAGE_DIFF, !to.server_counts)
             && needs(FIXED_SCHEDULE, to.fixed_schedule)
             && needs(GOODPUT, to.goodput)
+            && needs(IMAGES, to.takes_images)
+            && needs(AUDIO, to.takes_audio)
+            && needs(VIDEO, to.makes_video)
     }
 
     /// What a run must have for the metric to exist, one condition each, for the documentation; empty if nothing but a
@@ -534,6 +549,9 @@ impl Metric {
             (STREAMING, "answers are streamed"),
             (TOKENS, "the endpoint produces tokens"),
             (INPUT_TOKENS, "the endpoint tokenizes its input"),
+            (IMAGES, "the endpoint takes images"),
+            (AUDIO, "the endpoint takes audio"),
+            (VIDEO, "the endpoint makes videos"),
             (USAGE_DIFF, "the client counts tokens itself"),
             (FIXED_SCHEDULE, "a fixed schedule is replayed"),
             (GOODPUT, "service levels are given"),
@@ -591,6 +609,12 @@ pub struct Applies {
     pub tokens: bool,
     /// The endpoint tokenizes its input.
     pub tokenizes_input: bool,
+    /// The endpoint takes images.
+    pub takes_images: bool,
+    /// The endpoint takes audio.
+    pub takes_audio: bool,
+    /// The endpoint makes videos.
+    pub makes_video: bool,
     /// Token counts are the server's.
     pub server_counts: bool,
     /// A fixed schedule is replayed.

@@ -61,6 +61,7 @@ fn flags_of(metric: &Metric) -> BTreeSet<&'static str> {
         (flag::EXPERIMENTAL, "EXPERIMENTAL"),
         (flag::NOT_ON_ACCURACY, "DISABLE_ON_ACCURACY"),
         (flag::AUDIO, "SUPPORTS_AUDIO_ONLY"),
+        (flag::IMAGES, "SUPPORTS_IMAGE_ONLY"),
         (flag::VIDEO, "PRODUCES_VIDEO_ONLY"),
         (flag::FAILED_AS_INFINITE, "PERCENTILE_INCLUDES_FAILED_REQUESTS"),
     ];

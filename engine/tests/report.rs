@@ -2,7 +2,8 @@
 
 use maser_engine::clock::{Anchor, Instant, MILLI, SECOND};
 use maser_engine::log::{
-    End, Header, Kind, Log, MAGIC, PhaseInfo, PhaseMark, RequestInfo, put_block, put_json, put_record, put_request,
+    End, Header, Kind, Log, MAGIC, Media, PhaseInfo, PhaseMark, RequestInfo, put_block, put_json, put_record,
+    put_request,
 };
 use maser_engine::metric::{METRICS, Value};
 use maser_engine::record::{Outcome, Payload, Record, UNKNOWN, flag, part, put_leb128, put_part};
@@ -38,6 +39,7 @@ fn header() -> Header {
 /// A log as it is written.
 struct Run {
     header: Header,
+    media: Media,
     records: Vec<(Record, Vec<u8>)>,
     marks: Vec<PhaseMark>,
     end: Option<End>,
@@ -49,7 +51,7 @@ impl Run {
         let issued = records.len() as u64;
         let mark = PhaseMark { start: at(0.0), sent_end: at(ms), end: at(ms), issued, ..PhaseMark::default() };
         let end = Some(End { issued, records: issued, ..End::default() });
-        Self { header: header(), records, marks: vec![mark], end }
+        Self { header: header(), media: Media::NONE, records, marks: vec![mark], end }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -58,7 +60,13 @@ impl Run {
         let mut table = Vec::new();
         put_request(
             &mut table,
-            &RequestInfo { conversation: "c", input_tokens: Some(16), max_tokens: Some(10), ..RequestInfo::default() },
+            &RequestInfo {
+                conversation: "c",
+                input_tokens: Some(16),
+                max_tokens: Some(10),
+                media: self.media,
+                ..RequestInfo::default()
+            },
         );
         put_block(&mut out, Kind::Requests, 1, &table);
         for part in self.records.chunks(7) {
@@ -632,7 +640,7 @@ fn every_row_of_the_table_has_a_value_somewhere_in_these_tests() {
     let mut run = Run::new(vec![whole, failed(1, Outcome::Reset, 0, "reset")], 100.0);
     run.header.fixed_schedule = true;
     run.header.use_server_token_count = false;
-    let log = run.log();
+    run.media = MEDIA;
     let count = |text: &str| text.len() as u32;
     let options = Options {
         count_tokens: Some(&count),
@@ -640,9 +648,85 @@ fn every_row_of_the_table_has_a_value_somewhere_in_these_tests() {
         hidden: true,
         ..Options::default()
     };
-    let report = Report::build(&log, &options);
-    let absent: Vec<_> = METRICS.iter().filter(|m| report.metric(m.tag).is_none()).map(|m| m.tag).collect();
-    assert_eq!(absent, [""; 0]);
+    let mut absent = |endpoint: &str| {
+        run.header.endpoint = endpoint.into();
+        let report = Report::build(&run.log(), &options);
+        METRICS.iter().filter(|m| report.metric(m.tag).is_none()).map(|m| m.tag).collect::<Vec<_>>()
+    };
+    // No endpoint has all: what makes videos takes neither images nor sound.
+    assert_eq!(absent("chat"), VIDEO);
+    assert!(absent("video_generation").iter().all(|tag| !VIDEO.contains(tag)));
+}
+
+const VIDEO: [&str; 2] = ["video_inference_time", "video_peak_memory"];
+
+const MEDIA: Media = Media { images: 2, audio_seconds: Some(3.0) };
+
+#[test]
+fn images_and_sound_by_hand() {
+    let ok = |seq: u64, last: f64| stream(seq, [0.0, 0.0, 1.0, last, last]);
+    let mut run = Run::new(vec![ok(0, 10.0), ok(1, 40.0), failed(2, Outcome::Reset, 0, "reset")], 100.0);
+    run.media = MEDIA;
+    let report = build(&run.log());
+    let expected = [
+        ("num_images", 2.0),
+        ("image_throughput", (200.0 + 50.0) / 2.0),
+        ("image_latency", (5.0 + 20.0) / 2.0),
+        ("audio_duration", 3.0),
+        ("rtfx", (300.0 + 75.0) / 2.0),
+    ];
+    check(&report, &expected);
+    let counts = expected.map(|(tag, _)| report.metric(tag).unwrap().summary.count);
+    assert_eq!(counts, [Some(2); 5], "failed requests are no part of it");
+    run.media = Media::NONE;
+    let without = build(&run.log());
+    assert_eq!(expected.map(|(tag, _)| avg(&without, tag)), [None; 5]);
+}
+
+#[test]
+fn what_an_endpoint_cannot_have_is_absent_whatever_the_records_say() {
+    let (mut record, _) = full();
+    record.units = 1;
+    let parts = [(part::TEXT, &b"1234"[..]), (part::GAPS, &gaps(&[4.0; 5])), (part::SAID, &said(&ALL_SAID))];
+    let mut run = Run::new(vec![with_payload((record, Vec::new()), &parts)], 100.0);
+    run.media = MEDIA;
+    let images = ["num_images", "image_throughput", "image_latency"];
+    let sound = ["audio_duration", "rtfx", "usage_prompt_audio_tokens", "total_usage_prompt_audio_seconds"];
+    let spoken = ["usage_completion_audio_tokens", "total_usage_completion_audio_tokens"];
+    let tokens =
+        ["output_sequence_length", "usage_completion_tokens", "total_usage_total_tokens", "time_to_first_token"];
+    let input = ["input_sequence_length", "usage_prompt_tokens", "total_usage_prompt_tokens", "total_isl"];
+    // As the reference's endpoints register: images, audio in, audio out, tokens out, tokens in, videos.
+    for (endpoint, has) in [
+        ("chat", [true, true, true, true, true, false]),
+        ("raw", [true, true, true, true, true, false]),
+        ("template", [true, true, true, true, true, false]),
+        ("responses", [true, true, true, true, true, false]),
+        ("messages", [true, false, false, true, true, false]),
+        ("completions", [false, false, false, true, true, false]),
+        ("huggingface_generate", [false, false, false, true, true, false]),
+        ("solido_rag", [false, false, false, true, true, false]),
+        ("embeddings", [false, false, false, false, true, false]),
+        ("chat_embeddings", [true, false, false, false, true, false]),
+        ("nim_embeddings", [true, false, false, false, true, false]),
+        ("nim_rankings", [false, false, false, false, true, false]),
+        ("cohere_rankings", [false, false, false, false, true, false]),
+        ("hf_tei_rankings", [false, false, false, false, true, false]),
+        ("image_generation", [false, false, false, false, true, false]),
+        ("image_edit", [true, false, false, false, true, false]),
+        ("image_retrieval", [true, false, false, false, false, false]),
+        ("audio_transcription", [false, true, false, false, false, false]),
+        ("video_generation", [false, false, false, false, true, true]),
+    ] {
+        run.header.endpoint = endpoint.into();
+        let report = build(&run.log());
+        let groups: [&[&str]; 6] = [&images, &sound, &spoken, &tokens, &input, &VIDEO];
+        for (tags, has) in groups.into_iter().zip(has) {
+            for tag in tags {
+                assert_eq!(avg(&report, tag).is_some(), has, "{endpoint}: {tag}");
+            }
+        }
+    }
 }
 
 const SPECULATION: &[u8] = br#"{"num_spec_steps": 10, "num_accepted_draft_tokens": 12, "num_draft_tokens": 30,
@@ -688,10 +772,11 @@ fn counters_that_few_servers_name_by_hand() {
             ("usage_completion_audio_tokens", 50.0),
             ("total_usage_accepted_prediction_tokens", 60.0),
             ("usage_rejected_prediction_tokens", 70.0),
-            ("video_inference_time", 1500.0),
-            ("video_peak_memory", 2048.25),
         ],
     );
+    let mut video = Run::new(vec![of(0, &ALL_SAID)], 100.0);
+    video.header.endpoint = "video_generation".into();
+    check(&build(&video.log()), &[("video_inference_time", 1500.0), ("video_peak_memory", 2048.25)]);
     assert_eq!(report.metric("usage_prompt_cache_write_tokens").unwrap().summary.count, Some(2));
     assert_eq!(report.metric("usage_prompt_cache_miss_tokens").unwrap().summary.count, Some(1));
 }
@@ -756,8 +841,14 @@ fn sessions(turns: &[(bool, bool)], records: &[(u64, u32, Record, &[u8])]) -> Ve
     put_json(&mut out, Kind::Header, &Header { use_server_token_count: false, ..header() });
     let mut table = Vec::new();
     for (turn, (keeps_reply, resets)) in (0..).zip(turns.iter().copied()) {
-        let info =
-            RequestInfo { conversation: "c", turn, input_tokens: Some(100), max_tokens: None, keeps_reply, resets };
+        let info = RequestInfo {
+            conversation: "c",
+            turn,
+            input_tokens: Some(100),
+            keeps_reply,
+            resets,
+            ..RequestInfo::default()
+        };
         put_request(&mut table, &info);
     }
     put_block(&mut out, Kind::Requests, turns.len() as u32, &table);

@@ -224,7 +224,7 @@ fn log_due(run: &str, ended: bool, due: impl Fn(&Row) -> u64) -> Vec<u8> {
         let input_tokens = turns.map_or(isl.map(|x| x as u32), |own| Some(own[turn as usize]));
         let keeps_reply = turns.is_some_and(|own| (turn as usize) + 1 < own.len());
         let max_tokens = requested(row);
-        let info = RequestInfo { conversation, turn, input_tokens, max_tokens, keeps_reply, resets: false };
+        let info = RequestInfo { conversation, turn, input_tokens, max_tokens, keeps_reply, ..RequestInfo::default() };
         put_request(&mut table, &info);
         let id = row.meta("x_correlation_id");
         let session = rows.iter().position(|other| other.meta("x_correlation_id") == id).unwrap();

@@ -6,6 +6,7 @@
 
 use super::body::{Body, Report};
 use super::content::{self, Audio, Forms, put_head, put_list};
+use super::images::Images;
 use super::reply::{Call, Reply, put_raw};
 use super::{Facts, Fragments, Options, Reading, Splice, Unfit, Unreadable, latest, put_json, usage};
 use crate::wire::json::Scanner;
@@ -17,6 +18,7 @@ pub(super) const FACTS: Facts = Facts {
     can_stream: true,
     produces_tokens: true,
     media: [true; 3],
+    images: Images::InMessages("image_url"),
     holds_conversations: true,
     body,
     read,

@@ -2,6 +2,7 @@
 
 use super::body::{Body, Report};
 use super::found::{Want, read_wanted};
+use super::images::Images;
 use super::{Facts, Options, Reading, Splice, Unfit, Unreadable, content};
 use maser_datasets::Conversation;
 use serde_json::json;
@@ -11,6 +12,7 @@ pub(super) const FACTS: Facts = Facts {
     path: "/v1/infer",
     tokenizes_input: false,
     media: [true, false, false],
+    images: Images::InInput("image_url"),
     title: "Image Retrieval Metrics",
     body,
     read,

@@ -5,6 +5,7 @@
 
 use super::body::{Body, Report};
 use super::content::{self, Forms, put_head, put_list};
+use super::images::Images;
 use super::reply::{Call, Reply, put_raw};
 use super::{Auth, Facts, Options, Reading, Splice, Unfit, Unreadable, latest, put_json, usage};
 use crate::wire::json::Scanner;
@@ -17,6 +18,7 @@ pub(super) const FACTS: Facts = Facts {
     can_stream: true,
     produces_tokens: true,
     media: [true, false, false],
+    images: Images::InMessages("image"),
     holds_conversations: true,
     auth: Auth::ApiKey,
     body,

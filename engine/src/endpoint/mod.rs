@@ -16,6 +16,7 @@ mod huggingface_generate;
 mod image_edit;
 mod image_generation;
 mod image_retrieval;
+mod images;
 mod kserve;
 mod messages;
 mod multipart;
@@ -41,6 +42,7 @@ pub use shape::Shapes;
 pub use usage::Usage;
 
 use crate::wire::json::Scanner;
+use images::Images;
 use maser_datasets::{Context, Conversation, Turn};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -129,6 +131,8 @@ struct Facts {
     tokenizes_input: bool,
     /// Images, audio, video.
     media: [bool; 3],
+    /// Where they are counted.
+    images: Images,
     holds_conversations: bool,
     title: &'static str,
     encoding: Encoding,
@@ -165,6 +169,7 @@ impl Facts {
         produces_tokens: false,
         tokenizes_input: true,
         media: [false; 3],
+        images: Images::Uncounted,
         holds_conversations: false,
         title: "LLM Metrics",
         encoding: Encoding::Json,
@@ -315,6 +320,11 @@ impl Kind {
     /// Whether its requests carry images.
     pub fn takes_images(self) -> bool {
         self.facts().media[0]
+    }
+
+    /// How many images a request of it carries, as the reference counts them: content parts of the messages of its body.
+    pub fn images(self, body: &[u8]) -> u32 {
+        images::count(self.facts().images, body)
     }
 
     /// Whether its requests carry audio.

@@ -1,5 +1,6 @@
 //! Ready-made bodies, sent as they are; whatever the answer holds is found in it.
 
+use super::images::Images;
 use super::{Facts, Options, Splice, Unfit};
 use maser_datasets::Conversation;
 
@@ -8,6 +9,7 @@ pub(super) const FACTS: Facts = Facts {
     can_stream: true,
     produces_tokens: true,
     media: [true; 3],
+    images: Images::InMessages("image_url"),
     holds_conversations: true,
     body,
     ..Facts::PLAIN

@@ -5,6 +5,7 @@
 
 use super::body::{Body, Report, is_true};
 use super::content::{Forms, put_list};
+use super::images::Images;
 use super::reply::{Reply, put_raw};
 use super::{Facts, Options, Reading, Splice, Unfit, Unreadable, chat, latest, put_json, usage};
 use crate::wire::json::Scanner;
@@ -17,6 +18,7 @@ pub(super) const FACTS: Facts = Facts {
     can_stream: true,
     produces_tokens: true,
     media: [true, true, false],
+    images: Images::InMessages("input_image"),
     holds_conversations: true,
     body,
     read,

@@ -4,6 +4,7 @@
 //! string whatever the text, and `{{ texts|tojson }}` a valid list. (The reference escapes as in HTML, which changes quotes
 //! and ampersands of the text.)
 
+use super::images::Images;
 use super::{Facts, Options, Splice, Unfit, put_json};
 use maser_datasets::{Conversation, Media, Turn};
 use minijinja::{Environment, Value as Shown};
@@ -14,6 +15,7 @@ pub(super) const FACTS: Facts = Facts {
     can_stream: true,
     produces_tokens: true,
     media: [true; 3],
+    images: Images::InMessages("image_url"),
     holds_conversations: true,
     body,
     ..Facts::PLAIN

@@ -11,7 +11,6 @@ pub struct Absent {
 
 const GPU: &str = "Power and energy of GPUs are not read.";
 const RTT: &str = "The round trip of the network is not measured apart from the requests.";
-const MEDIA: &str = "The request table does not say how many images or seconds of audio a request carries.";
 
 const fn absent(tag: &'static str, reason: &'static str) -> Absent {
     Absent { tag, reason }
@@ -47,9 +46,4 @@ pub static ABSENT: &[Absent] = &[
     absent("network_adjusted_time_to_first_output_token", RTT),
     absent("network_adjusted_time_to_first_token", RTT),
     absent("network_rtt", RTT),
-    absent("audio_duration", MEDIA),
-    absent("image_latency", MEDIA),
-    absent("image_throughput", MEDIA),
-    absent("num_images", MEDIA),
-    absent("rtfx", MEDIA),
 ];

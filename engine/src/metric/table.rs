@@ -1,8 +1,9 @@
 //! The rows.
 
 use super::flag::{
-    AUDIO, ERROR_ONLY, EXPERIMENTAL, FAILED_AS_INFINITE, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, INPUT_TOKENS, INTEGER,
-    INTERNAL, LARGER_IS_BETTER, NO_RECORD, NOT_ON_ACCURACY, OURS, REASONING, STREAMING, TOKENS, USAGE_DIFF, VIDEO,
+    AUDIO, ERROR_ONLY, EXPERIMENTAL, FAILED_AS_INFINITE, FIXED_SCHEDULE, GOODPUT, HTTP_TRACE, IMAGES, INPUT_TOKENS,
+    INTEGER, INTERNAL, LARGER_IS_BETTER, NO_RECORD, NOT_ON_ACCURACY, OURS, REASONING, STREAMING, TOKENS, USAGE_DIFF,
+    VIDEO,
 };
 use super::{Curve, Group, LATE, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens};
 use crate::record::flag as record_flag;
@@ -475,7 +476,51 @@ pub static METRICS: &[Metric] = &[
         "Draft tokens that were proposed.",
     )
     .with(INTEGER),
-    // Results that are no text.
+    // What goes in and comes out that is no text.
+    Metric::new(
+        "num_images",
+        "Number of Images",
+        "images",
+        Value::Valid(|s| s.images()),
+        "Images that the request carries, those of the session's earlier turns included; absent where there is none.",
+    )
+    .with(IMAGES | INTEGER),
+    Metric::new(
+        "image_throughput",
+        "Image Throughput",
+        "images/sec",
+        Value::Valid(|s| rate(s.images()?, s.latency()?)),
+        "Number of images divided by request latency.",
+    )
+    .at(Group::Default, 860)
+    .with(IMAGES),
+    Metric::new(
+        "image_latency",
+        "Image Latency",
+        "ms/image",
+        Value::Valid(|s| Some(s.latency()? * 1e-6 / s.images()?)),
+        "Request latency divided by the number of images.",
+    )
+    .at(Group::Default, 861)
+    .with(IMAGES),
+    Metric::new(
+        "audio_duration",
+        "Audio Duration",
+        "sec",
+        Value::Valid(|s| s.media.audio_seconds),
+        "Length of the first audio clip that the request carries; absent where it is not known.",
+    )
+    .order(870)
+    .with(AUDIO),
+    Metric::new(
+        "rtfx",
+        "Inverse Real-Time Factor (RTFx)",
+        "ratio",
+        Value::Valid(|s| rate(s.media.audio_seconds?, s.latency()?)),
+        "Audio duration divided by request latency: how many times faster than it is played a clip is worked on.",
+    )
+    .at(Group::Default, 850)
+    .with(AUDIO | LARGER_IS_BETTER),
     Metric::new(
         "video_inference_time",
         "Video Inference Time",

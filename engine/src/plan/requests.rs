@@ -26,7 +26,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// The first bytes of a kept file's foot; the last is the format's version.
-const MAGIC: u64 = u64::from_ne_bytes(*b"MASERRQ\x01");
+const MAGIC: u64 = u64::from_ne_bytes(*b"MASERRQ\x02");
 
 /// What stands in a secret's place.
 const REDACTED: &[u8] = b"<redacted>";

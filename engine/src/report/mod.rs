@@ -295,10 +295,14 @@ fn endpoint(header: &Header) -> Kind {
 }
 
 fn applies(header: &Header, source: TokenSource, levels: &[ServiceLevel]) -> Applies {
+    let kind = endpoint(header);
     Applies {
         streaming: header.streaming,
-        tokens: endpoint(header).produces_tokens(),
-        tokenizes_input: endpoint(header).tokenizes_input(),
+        tokens: kind.produces_tokens(),
+        tokenizes_input: kind.tokenizes_input(),
+        takes_images: kind.takes_images(),
+        takes_audio: kind.takes_audio(),
+        makes_video: kind == Kind::VideoGeneration,
         server_counts: source == TokenSource::Server,
         fixed_schedule: header.fixed_schedule,
         goodput: !levels.is_empty(),

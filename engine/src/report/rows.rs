@@ -3,7 +3,7 @@
 use super::sweep::{Flight, Flights};
 use super::tokens::{self, TokenColumns, TokenSource};
 use crate::clock::Instant;
-use crate::log::Log;
+use crate::log::{Lengths, Log};
 use crate::metric::Sample;
 use crate::record::{Outcome, Payload, Record, UNKNOWN, flag as record_flag};
 
@@ -18,7 +18,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn sample<'r>(&self, at: usize, record: &'r Record, payload: &'r [u8]) -> Sample<'r> {
-        let (of_dataset, requested) = self.log.lengths(record.request);
+        let Lengths { input: of_dataset, requested, media } = self.log.lengths(record.request);
         let (input, (output, reasoning)) = match self.source {
             TokenSource::Client => {
                 let carried = || self.tokens.carried(at);
@@ -26,7 +26,7 @@ impl<'a> Reader<'a> {
             }
             TokenSource::Server => (Some(record.usage_prompt).filter(|n| *n != UNKNOWN), tokens::of_usage(record)),
         };
-        Sample { record, payload, input, requested, output, reasoning }
+        Sample { record, payload, input, requested, media, output, reasoning }
     }
 
     fn is_warmup(&self, phase: u8) -> bool {
