@@ -763,6 +763,12 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FRACTION", value_parser = share)]
     pub(crate) cached: Option<f64>,
 
+    /// Tell in the usage of chat and completions what few vendors tell as well: of the prompt, tokens missed in the cache
+    /// and written to it (half of those), audio (a quarter) and results of tools (an eighth); of the answer, audio (a
+    /// quarter) and predicted tokens taken (half) and not taken (an eighth). Messages tell what was written to the cache
+    #[arg(long)]
+    pub(crate) usage_details: bool,
+
     /// How far each interval strays from its mean to either side: a fraction of it (0.1), or milliseconds (2ms)
     /// [default: 0]
     #[arg(long, value_name = "JITTER", value_parser = jitter)]

@@ -214,6 +214,19 @@ fn a_video_is_awaited_and_fetched() {
         }
         let run = Run::of(",itl=5", &arguments, &[]);
         assert_eq!((run.avg("request_count"), &run.summary["error_summary"]), (Some(REQUESTS as f64), &json!([])));
+        // As the server says, and in the unit of the files.
+        assert_eq!(run.summary["video_inference_time"]["unit"], "ms");
+        assert_eq!((run.avg("video_inference_time"), run.avg("video_peak_memory")), (Some(35.0), Some(4096.0 + 68.0)));
+        for row in ["Video Inference Time (ms),35.00,", "Video Peak Memory (MB),4164.00,"] {
+            assert_eq!(lines(&run, "profile_export_aiperf.csv", row).len(), 1, "{row}");
+        }
+        for row in ["Video Inference Time", "Video Peak Memory"] {
+            assert_eq!(lines(&run, "profile_export_console.txt", row).len(), 1, "{row}");
+        }
+        for line in lines(&run, "profile_export.jsonl", "{") {
+            let record: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(record["metrics"]["video_inference_time"], json!({"value": 35.0, "unit": "ms"}));
+        }
         for (record, _) in run.log().records() {
             assert_eq!((record.units, record.chunks), (1, 1));
             assert!(record.last_token.since(record.start) >= 35_000_000, "a video was done before it was made");
@@ -234,6 +247,55 @@ fn pictures_and_sound_go_with_the_text() {
     for kind in ["responses", "messages", "nim_embeddings", "chat_embeddings"] {
         let run = Run::of("", &[&["--endpoint-type", kind], IMAGES.as_slice()].concat(), &[]);
         assert_eq!((run.avg("request_count"), &run.summary["error_summary"]), (Some(4.0), &json!([])), "{kind}");
+    }
+}
+
+#[test]
+fn every_counter_of_usage_arrives_in_every_file() {
+    let mock = ",usage-details,cached=0.25,reasoning=2";
+    for streaming in [&[][..], &["--streaming"]] {
+        let run = Run::of(mock, streaming, &[]);
+        let records: Vec<Value> =
+            lines(&run, "profile_export.jsonl", "{").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(records.len() as u64, REQUESTS);
+        let mut sums = std::collections::BTreeMap::new();
+        for record in &records {
+            let of = |tag: &str| record["metrics"][tag]["value"].as_f64().unwrap_or_else(|| panic!("{tag} is absent"));
+            let (prompt, cached) = (of("usage_prompt_tokens"), of("usage_prompt_cache_read_tokens"));
+            let share = |n: f64| (prompt * n).floor();
+            assert_eq!(cached, share(0.25));
+            for (tag, value) in [
+                ("usage_prompt_tokens", prompt),
+                ("usage_prompt_cache_read_tokens", cached),
+                ("usage_prompt_cache_miss_tokens", prompt - cached),
+                ("usage_prompt_cache_write_tokens", ((prompt - cached) / 2.0).floor()),
+                ("usage_prompt_audio_tokens", share(0.25)),
+                ("usage_prompt_audio_seconds", share(0.25) / 10.0),
+                ("usage_tool_use_prompt_tokens", share(0.125)),
+                ("usage_completion_tokens", 8.0),
+                ("usage_reasoning_tokens", 2.0),
+                ("usage_completion_audio_tokens", 2.0),
+                ("usage_accepted_prediction_tokens", 4.0),
+                ("usage_rejected_prediction_tokens", 1.0),
+                ("usage_total_tokens", prompt + 8.0),
+            ] {
+                assert_eq!(of(tag), value, "{tag}");
+                *sums.entry(tag).or_insert(0.0) += value;
+            }
+        }
+        for (tag, sum) in &sums {
+            let total = run.avg(&format!("total_{tag}")).unwrap_or_else(|| panic!("total_{tag} is absent"));
+            assert!((total - sum).abs() < 1e-9, "{tag}: {total}, summed {sum}");
+            assert_eq!(run.summary[tag]["count"].as_u64(), Some(REQUESTS), "{tag}");
+            let header = maser_engine::metric::find(tag).unwrap().header;
+            let csv = |row: String| lines(&run, "profile_export_aiperf.csv", &row).len();
+            assert_eq!((csv(format!("{header} (")), csv(format!("Total {header} ("))), (1, 1), "{header}");
+            // On the console a unit may stand in the next line.
+            let console = |row: &str| lines(&run, "profile_export_console.txt", row).len();
+            assert!((console(header), console(&format!("Total {header}"))) >= (1, 1), "{header}");
+        }
+        let read = 100.0 * sums["usage_prompt_cache_read_tokens"] / sums["usage_prompt_tokens"];
+        assert!((run.avg("overall_usage_prompt_cache_read_pct").unwrap() - read).abs() < 1e-9);
     }
 }
 

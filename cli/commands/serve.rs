@@ -78,6 +78,7 @@ fn engine_config(config: &ServeConfig) -> Config {
         spec_decode: config.spec_decode,
         echo: config.echo,
         cached: config.cached,
+        usage_details: config.usage_details,
         jitter: config.jitter,
         faults: config.faults.iter().map(|f| (f.kind, f.fraction)).collect(),
         log: config.log.clone(),
@@ -112,7 +113,8 @@ fn describe(config: &ServeConfig) -> String {
     if let Some(drafted) = config.spec_decode {
         text.push_str(&format!(", {drafted} drafted a step"));
     }
-    let ways = [(config.tool_calls, "tool calls"), (config.echo, "echo")];
+    let ways =
+        [(config.tool_calls, "tool calls"), (config.echo, "echo"), (config.usage_details, "usage with all details")];
     for (_, way) in ways.iter().filter(|(is_on, _)| *is_on) {
         text.push_str(&format!(", {way}"));
     }

@@ -37,6 +37,8 @@ pub(crate) struct ServeConfig {
     pub(crate) echo: bool,
     /// Share of prompts said to come from a cache.
     pub(crate) cached: f64,
+    /// Usage tells what few vendors tell as well.
+    pub(crate) usage_details: bool,
     /// How far intervals stray from their means.
     pub(crate) jitter: Jitter,
     /// What goes wrong, and how often; the fractions add up to at most 1.
@@ -98,6 +100,7 @@ impl ServeConfig {
             spec_decode: args.spec_decode,
             echo: args.echo,
             cached: args.cached.unwrap_or(0.0),
+            usage_details: args.usage_details,
             jitter: args.jitter.unwrap_or(Jitter::Span(0)),
             faults: args.faults,
             log: args.log,

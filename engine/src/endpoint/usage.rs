@@ -126,7 +126,8 @@ pub(super) fn read(scanner: &mut Scanner<'_>) -> Option<Usage> {
             b"completion_tokens_details" | b"output_tokens_details" => {
                 details(scanner, |name, scanner| completion_detail(name, scanner, &mut usage));
             }
-            b"prompt_tokens_details" | b"input_tokens_details" => {
+            // The last as OpenAI's transcriptions have it.
+            b"prompt_tokens_details" | b"input_tokens_details" | b"input_token_details" => {
                 details(scanner, |name, scanner| prompt_detail(name, scanner, &mut usage));
             }
             b"reasoning_tokens" | b"thoughtsTokenCount" => {
@@ -250,12 +251,16 @@ mod tests {
     #[test]
     fn what_few_servers_say_is_kept() {
         use Counter::*;
-        let table: [(&str, &[(Counter, f64)]); 7] = [
+        let table: [(&str, &[(Counter, f64)]); 8] = [
             (r#"{"input_tokens":3,"cache_creation_input_tokens":10}"#, &[(CacheWrite, 10.0)]),
             (r#"{"inputTokens":3,"cacheWriteInputTokens":0}"#, &[(CacheWrite, 0.0)]),
             (r#"{"prompt_tokens":9,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":5}"#, &[(CacheMiss, 5.0)]),
             (r#"{"promptTokenCount":9,"toolUsePromptTokenCount":2}"#, &[(ToolUsePrompt, 2.0)]),
             (r#"{"prompt_tokens":9,"prompt_audio_seconds":2.5}"#, &[(PromptAudioSeconds, 2.5)]),
+            (
+                r#"{"type":"tokens","input_tokens":9,"input_token_details":{"text_tokens":0,"audio_tokens":9}}"#,
+                &[(PromptAudio, 9.0)],
+            ),
             (
                 r#"{"prompt_tokens_details":{"audio_tokens":1,"cached_tokens":0},"completion_tokens_details":
                 {"audio_tokens":2,"accepted_prediction_tokens":3,"rejected_prediction_tokens":4,"x":{}}}"#,

@@ -86,6 +86,8 @@ pub struct Config {
     pub echo: bool,
     /// Share of a prompt's tokens, from 0 to 1, that usage says came from a cache.
     pub cached: f64,
+    /// Usage tells what few vendors tell as well: tokens written to a cache or missed in it, audio, predictions, tools.
+    pub usage_details: bool,
     /// How far the intervals stray from their means.
     pub jitter: Jitter,
     /// What goes wrong with requests for inference, and which share of them meets it; the shares add up to at most 1.
@@ -112,6 +114,7 @@ impl Default for Config {
             spec_decode: None,
             echo: false,
             cached: 0.0,
+            usage_details: false,
             jitter: Jitter::Span(0),
             faults: Vec::new(),
             log: None,

@@ -402,6 +402,31 @@ fn a_stored_response_can_be_followed() {
 }
 
 #[test]
+fn usage_may_tell_all_that_any_vendor_tells() {
+    let config = || Config { usage_details: true, cached: 0.5, ..reasoning(2) };
+    let prose = "x".repeat(170);
+    let body = json!({"messages": [{"role": "user", "content": prose}], "max_tokens": 9});
+    let told = json!({
+        "prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 49,
+        "prompt_tokens_details": {"cached_tokens": 20, "audio_tokens": 10},
+        "completion_tokens_details": {
+            "reasoning_tokens": 2, "audio_tokens": 2, "accepted_prediction_tokens": 4, "rejected_prediction_tokens": 1,
+        },
+        "prompt_cache_miss_tokens": 20, "cache_creation_input_tokens": 10, "toolUsePromptTokenCount": 5,
+        "prompt_audio_seconds": 1.0,
+    });
+    assert_eq!(ok(config(), CHAT, body.clone())["usage"], told);
+    let mut streamed = body.clone();
+    streamed["stream_options"] = json!({"include_usage": true});
+    let events = stream(config(), CHAT, streamed);
+    assert_eq!(events.iter().find_map(|(_, event)| event.get("usage").filter(|u| !u.is_null())), Some(&told));
+    let apart = json!({
+        "input_tokens": 10, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 9,
+    });
+    assert_eq!(ok(config(), "/v1/messages", body)["usage"], apart);
+}
+
+#[test]
 fn messages_are_streamed_in_blocks() {
     let body = hello(json!({"max_tokens": 5, "system": "be brief"}));
     let events = stream(Config { cached: 0.5, ..reasoning(2) }, "/v1/messages", body.clone());
@@ -630,6 +655,7 @@ fn a_video_is_submitted_polled_and_downloaded() {
             }
         };
         assert_eq!((&done["status"], &done["inference_time_s"]), (&json!("completed"), &json!(0.025)));
+        assert_eq!(done["peak_memory_mb"], json!(4096.0 + 16.0 * 8.5));
         let file = client.ask(&get(&format!("{at}/content")));
         assert!(file.head.contains("Content-Type: video/mp4\r\n"));
         assert_eq!((&file.body[4..8], file.body.len()), (&b"ftyp"[..], 28 + 8 + 16 * 256));

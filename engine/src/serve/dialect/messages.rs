@@ -1,6 +1,7 @@
 //! Anthropic's messages: named events, blocks of thinking, text and tool use, usage with cached tokens apart.
 
 use super::fields::{Fields, prompt_tokens};
+use super::usage::Details;
 use super::{Ask, Body, Dialect, Facts, Part, Request};
 use crate::serve::errors::{Refused, Vendor};
 use crate::serve::http::Events;
@@ -108,11 +109,12 @@ impl Dialect for Messages {
     }
 }
 
-/// Anthropic's counts are disjoint: the input is what came from no cache.
+/// Anthropic's counts are disjoint: the input is what came from no cache and went to none.
 fn usage(ask: &Ask, output: u32) -> Value {
+    let written = Details::of(ask, output.into()).map_or(0, |details| details.written);
     json!({
-        "input_tokens": ask.prompt_tokens - ask.cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": ask.prompt_tokens - ask.cached - written,
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": ask.cached,
         "output_tokens": output,
     })

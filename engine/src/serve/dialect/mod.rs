@@ -18,6 +18,7 @@ pub(super) mod responses;
 pub(super) mod retrieval;
 pub(super) mod service;
 pub(super) mod solido;
+pub(super) mod usage;
 pub(super) mod videos;
 
 use super::errors::Refused;
@@ -65,6 +66,8 @@ pub(super) struct Ask {
     pub(super) prompt_tokens: u32,
     /// Of those, tokens said to come from a cache.
     pub(super) cached: u32,
+    /// Usage tells what few vendors tell as well.
+    pub(super) details: bool,
     /// Messages in the request, those of stored responses before it included.
     pub(super) messages: u32,
     /// The tokens after the reasoning are a call instead of text.
@@ -99,6 +102,7 @@ impl Ask {
             choices: 1,
             prompt_tokens,
             cached: ((f64::from(prompt_tokens) * config.cached) as u32).min(prompt_tokens),
+            details: config.usage_details,
             messages: 1,
             ..Self::default()
         }

@@ -1,10 +1,12 @@
 //! What chat and completions have in common: their fields, read without building a tree, and their usage.
 
+use super::usage::Details;
 use super::{Ask, Facts, MAX_TOKENS, tokens_of};
 use crate::serve::errors::Refused;
 use crate::serve::http::append_number;
 use crate::serve::world::World;
 use crate::wire::json::{Scanner, unescape_into};
+use serde_json::json;
 
 /// Most choices of one request, as OpenAI has it.
 const MAX_CHOICES: u32 = 128;
@@ -145,7 +147,8 @@ fn count(raw: Option<&[u8]>, name: &str, most: u32) -> Result<Option<u32>, Refus
     }
 }
 
-/// Appends the usage after `completion` tokens of every choice; the details only where they are not all 0.
+/// Appends the usage after `completion` tokens of every choice; the details only where they are not all 0, or are asked
+/// for.
 pub(super) fn usage(out: &mut Vec<u8>, ask: &Ask, completion: u64) {
     let prompt = u64::from(ask.prompt_tokens);
     out.extend_from_slice(b"\"usage\":{\"prompt_tokens\":");
@@ -154,18 +157,39 @@ pub(super) fn usage(out: &mut Vec<u8>, ask: &Ask, completion: u64) {
     append_number(out, prompt + completion);
     out.extend_from_slice(b",\"completion_tokens\":");
     append_number(out, completion);
+    let reasoning = (u64::from(ask.reasoning) * u64::from(ask.choices)).min(completion);
+    if let Some(details) = Details::of(ask, completion) {
+        put_details(out, ask, reasoning, &details);
+        return;
+    }
     if ask.cached > 0 {
         out.extend_from_slice(b",\"prompt_tokens_details\":{\"cached_tokens\":");
         append_number(out, ask.cached.into());
         out.push(b'}');
     }
     if ask.reasoning > 0 {
-        let reasoning = (u64::from(ask.reasoning) * u64::from(ask.choices)).min(completion);
         out.extend_from_slice(b",\"completion_tokens_details\":{\"reasoning_tokens\":");
         append_number(out, reasoning);
         out.push(b'}');
     }
     out.push(b'}');
+}
+
+/// Appends the rest of a usage that tells all that any vendor does, each under its name there.
+fn put_details(out: &mut Vec<u8>, ask: &Ask, reasoning: u64, details: &Details) {
+    let told = json!({
+        "prompt_tokens_details": {"cached_tokens": ask.cached, "audio_tokens": details.audio},
+        "completion_tokens_details": {
+            "reasoning_tokens": reasoning, "audio_tokens": details.spoken,
+            "accepted_prediction_tokens": details.accepted, "rejected_prediction_tokens": details.rejected,
+        },
+        "prompt_cache_miss_tokens": details.miss, "cache_creation_input_tokens": details.written,
+        "toolUsePromptTokenCount": details.tools, "prompt_audio_seconds": details.audio_seconds,
+    });
+    // Its members go on after those that stand already.
+    let told = told.to_string();
+    out.push(b',');
+    out.extend_from_slice(told.strip_prefix('{').unwrap_or_default().as_bytes());
 }
 
 /// Appends the final usage, and the account of speculative decoding behind it if there is one.

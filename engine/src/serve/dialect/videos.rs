@@ -17,6 +17,10 @@ const MAX_FRAMES: u32 = 600 * FRAMES_PER_SECOND;
 /// Bytes of a downloaded video for each of its frames.
 const FRAME_BYTES: usize = 256;
 
+/// Memory that the model is said to take, and each frame beside it, megabytes.
+const MODEL_MB: f64 = 4096.0;
+const FRAME_MB: f64 = 8.5;
+
 /// `POST /v1/videos`, a form or JSON.
 pub(in crate::serve) fn submit(request: &Request<'_>, world: &mut World) -> Result<Ready, Refused> {
     let is_json = request.content_type.trim_start().starts_with("application/json");
@@ -96,7 +100,9 @@ pub(in crate::serve) fn poll(request: &Request<'_>, world: &mut World) -> Result
         object["progress"] = json!(100);
         object["completed_at"] = json!(request.created);
         object["expires_at"] = json!(request.created + 3600);
+        // These two as SGLang has them.
         object["inference_time_s"] = json!(seconds);
+        object["peak_memory_mb"] = json!(MODEL_MB + FRAME_MB * f64::from(video.frames));
     } else {
         object["status"] = json!("in_progress");
         object["progress"] = json!(passed.saturating_mul(100) / all.max(1));
