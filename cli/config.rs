@@ -29,6 +29,7 @@ use crate::args;
 use crate::refusal::Refusal;
 use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Spin, Ui};
 use maser_engine::clock::Nanos;
+use maser_engine::metric::Applies;
 use maser_engine::schedule::Tied;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -216,6 +217,7 @@ impl ProfileConfig {
                 crate::values::name_of(cache_bust)
             ));
         }
+        let applies = Applies::to(endpoint.kind, endpoint.streaming, args.endpoint.use_server_token_count);
         Ok(Self {
             model,
             endpoint,
@@ -230,7 +232,7 @@ impl ProfileConfig {
             system_prompt,
             tokenizer,
             use_server_token_count: args.endpoint.use_server_token_count,
-            service_levels: slos::resolve(&args.output.goodput, args.endpoint.streaming)?,
+            service_levels: slos::resolve(&args.output.goodput, &applies)?,
             quiet: args.machine.quiet,
             output: Output::resolve(args.output, args.extra)?,
             machine: Machine::resolve(args.machine, args.service.workers_max),

@@ -330,6 +330,7 @@ fn a_report_looks_at_a_run_in_other_ways() {
         (&["--from", "99"], 1, "--from, --to: no request"),
         (&["--goodput", "ttft:1"], 2, "--goodput ttft:1: ttft is no metric"),
         (&["--goodput", "request_count:1"], 2, "--goodput request_count:1: request_count is no metric of single"),
+        (&["--goodput", "video_peak_memory:1"], 2, "--goodput video_peak_memory: no request of this run can have it: "),
         (&["--percentiles", "101"], 2, "--percentiles 101: "),
         (&["--export-level", "raw"], 2, "--export-level raw: the run was recorded at level records"),
     ] {

@@ -175,6 +175,22 @@ fn what_cannot_be_sent_is_refused_before_any_traffic() {
             "--extra-inputs response_field: \"length(a\" is neither a JSON pointer nor a JMESPath: ",
         ),
         (&["--endpoint-type", "responses", "--extra-inputs", "store:true"], "add --use-server-token-count"),
+        (
+            &["--goodput", "time_to_first_token:5"],
+            "--goodput time_to_first_token: only streamed answers have it; add --streaming",
+        ),
+        (
+            &["--endpoint-type", "completions", "--goodput", "image_latency:5"],
+            "--goodput image_latency: no request of this run can have it: the endpoint takes no images",
+        ),
+        (
+            &["--endpoint-type", "embeddings", "--goodput", "output_sequence_length:5"],
+            "--goodput output_sequence_length: no request of this run can have it: the endpoint produces no tokens",
+        ),
+        (
+            &["--use-server-token-count", "--goodput", "usage_prompt_tokens_diff_pct:5"],
+            "--goodput usage_prompt_tokens_diff_pct: no request of this run can have it: `--use-server-token-count`",
+        ),
         (&["--per-chunk-usage"], "--per-chunk-usage: it needs --use-server-token-count"),
         (&["--per-chunk-usage", "--use-server-token-count"], "--per-chunk-usage: it needs --streaming"),
         (

@@ -76,7 +76,7 @@ fn row(metric: &Metric) -> String {
         metric.display,
         kind(metric),
         cell(metric.definition),
-        absent(metric).join("; "),
+        metric.absent_where().join("; "),
     )
 }
 
@@ -93,27 +93,6 @@ fn kind(metric: &Metric) -> &'static str {
         Value::Effective(_) | Value::Active(_) => "over time",
         _ => "whole run",
     }
-}
-
-/// What keeps a metric out of a run's results, beside having no value.
-fn absent(metric: &Metric) -> Vec<&'static str> {
-    let mut why: Vec<&str> = [
-        (flag::STREAMING, "answers are not streamed"),
-        (flag::TOKENS, "the endpoint produces no tokens"),
-        (flag::INPUT_TOKENS, "the endpoint tokenizes no input"),
-        (flag::USAGE_DIFF, "`--use-server-token-count`"),
-        (flag::FIXED_SCHEDULE, "no fixed schedule is replayed"),
-        (flag::GOODPUT, "no `--goodput`"),
-        (flag::ERROR_ONLY, "no request failed"),
-    ]
-    .into_iter()
-    .filter(|(bit, _)| metric.has(*bit))
-    .map(|(_, why)| why)
-    .collect();
-    if matches!(metric.value, Value::Adjusted(_)) {
-        why.push("no request failed");
-    }
-    why
 }
 
 #[cfg(test)]

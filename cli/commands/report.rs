@@ -9,7 +9,9 @@ use crate::values::{ExportLevel, name_of};
 use maser::export::{self, ExportOptions, Written, console};
 use maser_datasets::Tokenizer;
 use maser_engine::clock::Nanos;
+use maser_engine::endpoint::Kind;
 use maser_engine::log::{FILE_NAME, Header, Log};
+use maser_engine::metric::Applies;
 use maser_engine::report::{Options, Report, verify};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -105,7 +107,9 @@ fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusa
         header.input_config = serde_json::json!({});
     }
     if !args.goodput.is_empty() {
-        header.input_config["slos"] = slos::resolve(&args.goodput, header.streaming)?.into();
+        let kind = Kind::from_name(&header.endpoint).unwrap_or(Kind::Chat);
+        let applies = Applies::to(kind, header.streaming, header.use_server_token_count);
+        header.input_config["slos"] = slos::resolve(&args.goodput, &applies)?.into();
     }
     if args.show_trace_timing || args.export_http_trace {
         let artifacts = &mut header.input_config["artifacts"];

@@ -5,6 +5,7 @@
 //! after the rows they are derived from.
 
 use crate::clock::Instant;
+use crate::endpoint::Kind as Endpoint;
 use crate::log::Media;
 use crate::record::{Payload, Record, UNKNOWN, flag as record_flag};
 use crate::said::{Counter, Said};
@@ -132,10 +133,12 @@ pub struct Sample<'a> {
     pub requested: Option<u32>,
     /// What the request carries beside text.
     pub media: Media,
-    /// Tokens of visible output, from the source in use; `None` if unknown or none.
+    /// Tokens of visible output, from the source in use; `None` if unknown.
     pub output: Option<u32>,
     /// Tokens of reasoning, likewise.
     pub reasoning: Option<u32>,
+    /// The server was asked to count with every event.
+    pub counted_by_event: bool,
 }
 
 impl<'a> Sample<'a> {
@@ -199,9 +202,12 @@ impl<'a> Sample<'a> {
         }
     }
 
+    /// The first response counts as one token, or as what the server says, where it was asked and makes sense.
     fn itl(&self) -> Option<f64> {
-        let steps = self.osl()?.checked_sub(1).filter(|n| *n > 0)?;
-        Some(self.decode()? / f64::from(steps))
+        let osl = self.osl().filter(|n| *n > 1).map(f64::from)?;
+        let counted = if self.counted_by_event { self.counted() } else { None };
+        let first = counted.map(|(first, _)| first).filter(|first| *first >= 1.0 && osl - first >= 1.0);
+        Some(self.decode()? / (osl - first.unwrap_or(1.0)))
     }
 
     fn osl_diff_pct(&self) -> Option<f64> {
@@ -228,9 +234,10 @@ impl<'a> Sample<'a> {
         diff_pct(known(self.record.usage_reasoning)?, self.reasoning?)
     }
 
+    /// Of a request whose input and output were both counted by both.
     fn discrepancy(&self) -> Option<f64> {
-        let diffs = [self.prompt_diff_pct(), self.completion_diff_pct(), self.reasoning_diff_pct()];
-        let worst = diffs.into_iter().flatten().reduce(f64::max)?;
+        let both = self.prompt_diff_pct()?.max(self.completion_diff_pct()?);
+        let worst = self.reasoning_diff_pct().map_or(both, |reasoning| both.max(reasoning));
         Some(f64::from(u8::from(worst > USAGE_DIFF_PCT)))
     }
 
@@ -529,37 +536,18 @@ impl Metric {
 
     /// Whether the metric exists for such a run.
     pub fn applies(&self, to: &Applies) -> bool {
-        let needs = |bit: u32, given: bool| !self.has(bit) || given;
-        needs(STREAMING, to.streaming)
-            && needs(TOKENS, to.tokens)
-            && needs(INPUT_TOKENS, to.tokenizes_input)
-            && needs(EXPERIMENTAL, to.hidden)
-            && needs(USAGE_DIFF, !to.server_counts)
-            && needs(FIXED_SCHEDULE, to.fixed_schedule)
-            && needs(GOODPUT, to.goodput)
-            && needs(IMAGES, to.takes_images)
-            && needs(AUDIO, to.takes_audio)
-            && needs(VIDEO, to.makes_video)
+        self.lacks(to).is_none()
     }
 
-    /// What a run must have for the metric to exist, one condition each, for the documentation; empty if nothing but a
-    /// request with a value.
-    pub fn conditions(&self) -> Vec<&'static str> {
-        let of_flags = [
-            (STREAMING, "answers are streamed"),
-            (TOKENS, "the endpoint produces tokens"),
-            (INPUT_TOKENS, "the endpoint tokenizes its input"),
-            (IMAGES, "the endpoint takes images"),
-            (AUDIO, "the endpoint takes audio"),
-            (VIDEO, "the endpoint makes videos"),
-            (USAGE_DIFF, "the client counts tokens itself"),
-            (FIXED_SCHEDULE, "a fixed schedule is replayed"),
-            (GOODPUT, "service levels are given"),
-            (ERROR_ONLY, "a request failed"),
-            (EXPERIMENTAL, "hidden metrics are asked for"),
-        ];
-        let adjusted = matches!(self.value, Value::Adjusted(_)).then_some("a request failed");
-        let flagged = of_flags.into_iter().filter(|(bit, _)| self.has(*bit)).map(|(_, condition)| condition);
+    /// Why the metric does not exist for such a run; `None` if it does.
+    pub fn lacks(&self, to: &Applies) -> Option<&'static str> {
+        CONDITIONS.iter().find(|c| self.has(c.bit) && !(c.holds)(to)).map(|c| c.absent)
+    }
+
+    /// What keeps the metric out of a run's results beside having no value, for the documentation.
+    pub fn absent_where(&self) -> Vec<&'static str> {
+        let adjusted = matches!(self.value, Value::Adjusted(_)).then_some(NO_FAILURE);
+        let flagged = CONDITIONS.iter().filter(|c| self.has(c.bit)).map(|c| c.absent);
         flagged.chain(adjusted).collect()
     }
 
@@ -600,6 +588,31 @@ impl Metric {
     }
 }
 
+/// What a run must have for the rows with a flag to exist.
+struct Condition {
+    bit: u32,
+    holds: fn(&Applies) -> bool,
+    /// What is so where it does not hold.
+    absent: &'static str,
+}
+
+const NO_FAILURE: &str = "no request failed";
+
+const CONDITIONS: [Condition; 11] = [
+    Condition { bit: STREAMING, holds: |to| to.streaming, absent: "answers are not streamed" },
+    Condition { bit: TOKENS, holds: |to| to.tokens, absent: "the endpoint produces no tokens" },
+    Condition { bit: INPUT_TOKENS, holds: |to| to.tokenizes_input, absent: "the endpoint tokenizes no input" },
+    Condition { bit: IMAGES, holds: |to| to.takes_images, absent: "the endpoint takes no images" },
+    Condition { bit: AUDIO, holds: |to| to.takes_audio, absent: "the endpoint takes no audio" },
+    Condition { bit: VIDEO, holds: |to| to.makes_videos, absent: "the endpoint makes no videos" },
+    Condition { bit: USAGE_DIFF, holds: |to| !to.server_counts, absent: "`--use-server-token-count`" },
+    Condition { bit: FIXED_SCHEDULE, holds: |to| to.fixed_schedule, absent: "no fixed schedule is replayed" },
+    Condition { bit: GOODPUT, holds: |to| to.goodput, absent: "no `--goodput`" },
+    // Such a row exists, and has no value then.
+    Condition { bit: ERROR_ONLY, holds: |_| true, absent: NO_FAILURE },
+    Condition { bit: EXPERIMENTAL, holds: |to| to.hidden, absent: "it is experimental" },
+];
+
 /// What decides which rows exist for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applies {
@@ -614,7 +627,7 @@ pub struct Applies {
     /// The endpoint takes audio.
     pub takes_audio: bool,
     /// The endpoint makes videos.
-    pub makes_video: bool,
+    pub makes_videos: bool,
     /// Token counts are the server's.
     pub server_counts: bool,
     /// A fixed schedule is replayed.
@@ -623,6 +636,24 @@ pub struct Applies {
     pub goodput: bool,
     /// The rows are wanted that the reference keeps to itself: internal and experimental ones.
     pub hidden: bool,
+}
+
+impl Applies {
+    /// To a run of such an endpoint: nothing replayed, no service levels, no hidden rows.
+    pub fn to(kind: Endpoint, streaming: bool, server_counts: bool) -> Self {
+        Self {
+            streaming,
+            tokens: kind.produces_tokens(),
+            tokenizes_input: kind.tokenizes_input(),
+            takes_images: kind.takes_images(),
+            takes_audio: kind.takes_audio(),
+            makes_videos: kind.makes_videos(),
+            server_counts,
+            fixed_schedule: false,
+            goodput: false,
+            hidden: false,
+        }
+    }
 }
 
 /// The row called `tag`.
@@ -652,11 +683,16 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_those_under_which_a_row_applies() {
-        let tag = |tag| find(tag).map(Metric::conditions);
-        assert_eq!(tag("request_latency"), Some(vec![]));
-        assert_eq!(tag("time_to_first_token"), Some(vec!["answers are streamed", "the endpoint produces tokens"]));
-        assert_eq!(tag("adj_request_latency"), Some(vec!["a request failed"]));
+    fn a_row_is_absent_where_one_of_its_conditions_does_not_hold() {
+        let row = |tag| find(tag).unwrap();
+        assert_eq!(row("request_latency").absent_where(), [""; 0]);
+        assert_eq!(row("adj_request_latency").absent_where(), ["no request failed"]);
+        let ttft = row("time_to_first_token");
+        assert_eq!(ttft.absent_where(), ["answers are not streamed", "the endpoint produces no tokens"]);
+        let to = |streaming| Applies::to(Endpoint::Chat, streaming, false);
+        assert_eq!((ttft.lacks(&to(true)), ttft.lacks(&to(false))), (None, Some("answers are not streamed")));
+        let embeddings = Applies::to(Endpoint::Embeddings, true, false);
+        assert_eq!(ttft.lacks(&embeddings), Some("the endpoint produces no tokens"));
     }
 
     #[test]

@@ -784,10 +784,10 @@ fn counters_that_few_servers_name_by_hand() {
 #[test]
 fn what_the_server_counts_event_by_event_is_exact() {
     let counted = with_payload(full(), &[(part::GAPS, &gaps(&[4.0; 5])), (part::TOKENS, &[6, 1, 1, 1, 1, 1])]);
-    let report = build(&Run::new(vec![counted], 100.0).log());
+    let mut run = Run::new(vec![counted], 100.0);
     // 11 tokens in 6 events; 5 of them in the 20 ms after the first, which brought 6.
     check(
-        &report,
+        &build(&run.log()),
         &[
             ("tokens_per_event", 11.0 / 6.0),
             ("first_event_tokens", 6.0),
@@ -795,6 +795,35 @@ fn what_the_server_counts_event_by_event_is_exact() {
             ("inter_token_latency", 2.0),
         ],
     );
+    // As the reference: only where the run asked for the counts do they show in the inter token latency.
+    run.header.input_config = serde_json::json!({"endpoint": {"per_chunk_usage": true}});
+    check(&build(&run.log()), &[("inter_token_latency", 4.0), ("output_token_throughput_per_user", 250.0)]);
+    // All of it in the first event, or nothing: as if it had been one token.
+    for first in [11, 0] {
+        run.records = vec![with_payload(full(), &[(part::GAPS, &gaps(&[4.0; 5])), (part::TOKENS, &[first, 0])])];
+        check(&build(&run.log()), &[("inter_token_latency", 2.0)]);
+    }
+}
+
+#[test]
+fn counts_that_are_zero_or_missing_are_the_reference_s() {
+    // All of the answer is reasoning: it has a length and no visible tokens.
+    let (record, payload) = stream(0, [0.0, 0.0, 1.0, 10.0, 10.0]);
+    let all_reasoning = Record { usage_reasoning: 11, usage_completion: 11, ..record };
+    let report = build(&Run::new(vec![(all_reasoning, payload.clone())], 100.0).log());
+    check(&report, &[("output_sequence_length", 11.0), ("reasoning_token_count", 11.0)]);
+    assert_eq!((avg(&report, "output_token_count"), avg(&report, "total_output_tokens")), (None, None));
+    // Client and server are compared where both counted input and output.
+    let count = |text: &str| text.len() as u32;
+    let compared = |usage_completion: u32| {
+        let record = Record { usage_completion, ..record };
+        let mut run = Run::new(vec![with_payload((record, Vec::new()), &[(part::TEXT, b"12345678901")])], 100.0);
+        run.header.use_server_token_count = false;
+        let report = Report::build(&run.log(), &Options { count_tokens: Some(&count), ..Options::default() });
+        (avg(&report, "usage_prompt_tokens_diff_pct"), avg(&report, "usage_discrepancy_count"))
+    };
+    assert_eq!(compared(11), (Some(25.0), Some(1.0)));
+    assert_eq!(compared(UNKNOWN), (Some(25.0), None));
 }
 
 #[test]

@@ -337,6 +337,11 @@ impl Kind {
         self.facts().media[2]
     }
 
+    /// Whether its answers are videos.
+    pub fn makes_videos(self) -> bool {
+        self == Self::VideoGeneration
+    }
+
     /// Whether a conversation of several turns can be held with it.
     pub fn holds_conversations(self) -> bool {
         self.facts().holds_conversations

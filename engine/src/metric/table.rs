@@ -131,7 +131,7 @@ pub static METRICS: &[Metric] = &[
         "Inter Token Latency",
         "ns",
         Value::Valid(|s| s.itl()),
-        "Decode duration divided by output sequence length minus one.",
+        "Decode duration divided by output sequence length minus one; with `--per-chunk-usage`, minus the tokens of the first response as the server counts them.",
     )
     .with(FAILED_AS_INFINITE)
     .shown_in("ms")
@@ -193,8 +193,8 @@ pub static METRICS: &[Metric] = &[
         "output_token_count",
         "Output Token Count",
         "tokens",
-        Value::Valid(|s| s.output.map(f64::from)),
-        "Tokens of the visible output.",
+        Value::Valid(|s| s.output.filter(|n| *n > 0).map(f64::from)),
+        "Tokens of the visible output; absent where there is none.",
     )
     .with(TOKENS | INTEGER | LARGER_IS_BETTER),
     Metric::new(
@@ -420,7 +420,7 @@ pub static METRICS: &[Metric] = &[
         "usage_discrepancy_count",
         "Usage Discrepancy Count",
         Value::SumValid(|s| s.discrepancy()),
-        "Requests for which one of these distances passes 10 %.",
+        "Requests for which one of these distances passes 10 %; of those whose input and output both have one.",
     )
     .with(USAGE_DIFF),
     // Speculative decoding.

@@ -295,24 +295,17 @@ fn endpoint(header: &Header) -> Kind {
 }
 
 fn applies(header: &Header, source: TokenSource, levels: &[ServiceLevel]) -> Applies {
-    let kind = endpoint(header);
     Applies {
-        streaming: header.streaming,
-        tokens: kind.produces_tokens(),
-        tokenizes_input: kind.tokenizes_input(),
-        takes_images: kind.takes_images(),
-        takes_audio: kind.takes_audio(),
-        makes_video: kind == Kind::VideoGeneration,
-        server_counts: source == TokenSource::Server,
         fixed_schedule: header.fixed_schedule,
         goodput: !levels.is_empty(),
-        hidden: false,
+        ..Applies::to(endpoint(header), header.streaming, source == TokenSource::Server)
     }
 }
 
 fn reader<'a>(log: &'a Log, tokens: &'a TokenColumns, source: TokenSource) -> Reader<'a> {
     let streams = log.header.streaming && endpoint(&log.header).produces_tokens();
-    Reader { log, tokens, source, streams }
+    let counted_by_event = log.header.input_config["endpoint"]["per_chunk_usage"] == true;
+    Reader { log, tokens, source, streams, counted_by_event }
 }
 
 /// No limits.

@@ -14,6 +14,8 @@ pub(super) struct Reader<'a> {
     pub(super) source: TokenSource,
     /// Answers are streams of tokens: they have a first token and a decode time.
     pub(super) streams: bool,
+    /// The server was asked to count with every event.
+    pub(super) counted_by_event: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -26,7 +28,8 @@ impl<'a> Reader<'a> {
             }
             TokenSource::Server => (Some(record.usage_prompt).filter(|n| *n != UNKNOWN), tokens::of_usage(record)),
         };
-        Sample { record, payload, input, requested, media, output, reasoning }
+        let counted_by_event = self.counted_by_event;
+        Sample { record, payload, input, requested, media, output, reasoning, counted_by_event }
     }
 
     fn is_warmup(&self, phase: u8) -> bool {
