@@ -7,7 +7,7 @@ use super::verdict::{Client, accounts, verdict};
 use super::{Written, printable};
 use maser_engine::metric::{Group, PERCENTILES, flag};
 use maser_engine::report::{Entry, ErrorDetails, Quantile, Report};
-use table::{Cell, Column, Table, lines, rule, thousands, wrap};
+use table::{Cell, Column, Table, lines, rule, thousands, with_units, wrap};
 
 /// Whether to colour what goes to a stream: only a terminal, and not where NO_COLOR is set (<https://no-color.org>).
 pub fn colour_wanted(is_terminal: bool) -> bool {
@@ -93,7 +93,7 @@ impl Page<'_> {
     }
 
     fn paragraph(&self, out: &mut String, text: &str, style: Option<&str>) {
-        for line in wrap(text, self.width) {
+        for line in wrap(&with_units(text), self.width) {
             match style {
                 Some(style) => out.push_str(&self.paint(style, &line)),
                 None => out.push_str(&line),

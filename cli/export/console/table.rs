@@ -139,6 +139,22 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// The text with every number glued to the word behind it, so that none is parted from its unit.
+pub(super) fn with_units(text: &str) -> String {
+    let is_number = |word: &str| {
+        let word = word.trim_start_matches('(');
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(|c: char| c.is_ascii_digit())
+    };
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_inclusive(' ') {
+        match word.strip_suffix(' ') {
+            Some(number) if is_number(number) => out.extend([number, GLUE.encode_utf8(&mut [0; 4])]),
+            _ => out.push_str(word),
+        }
+    }
+    out
+}
+
 fn push(lines: &mut [String], text: &str) {
     if let Some(last) = lines.last_mut() {
         last.push_str(text);
@@ -155,6 +171,15 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
         assert_eq!(wrap("", 4), [""]);
+    }
+
+    #[test]
+    fn a_number_keeps_its_unit() {
+        let text = with_units("Got: 20 requests (60 µs at most), answered at 0.0 requests/s.");
+        let lines = ["Got: 20 requests", "(60 µs at most),", "answered at", "0.0 requests/s."];
+        assert_eq!(wrap(&text, 16), lines);
+        assert_eq!(wrap(&with_units("99.5% of the rate, 7 of 9"), 9), ["99.5% of", "the rate,", "7 of 9"]);
+        assert_eq!(wrap(&with_units("0.0 requests/s"), 10), ["0.0", "requests/s"]);
     }
 
     #[test]
