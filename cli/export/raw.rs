@@ -12,6 +12,7 @@ use std::io::{self, Write};
 
 pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Result<()> {
     let lines = Lines::new(report, log);
+    let mut text = Vec::new();
     for (record, payload) in log.records() {
         let metadata = lines.metadata(&record);
         let line = Line {
@@ -23,7 +24,8 @@ pub(super) fn write(report: &Report, log: &Log, out: &mut impl Write) -> io::Res
             responses_cut: is_cut(&record, &payload),
             error: Lines::failure(&record, &payload),
         };
-        let mut text = serde_json::to_vec(&line)?;
+        text.clear();
+        serde_json::to_writer(&mut text, &line)?;
         // The body as it was sent, byte for byte: numbers and escapes are not read and written again.
         text.pop();
         out.write_all(&text)?;
@@ -55,7 +57,7 @@ struct Line<'a> {
 #[serde(untagged)]
 enum Response<'a> {
     /// A message of an event stream.
-    Message { perf_ns: u64, packets: Vec<Packet> },
+    Message { perf_ns: u64, packets: Vec<Packet<'a>> },
     /// A body that is no stream.
     Whole {
         perf_ns: u64,
@@ -67,10 +69,10 @@ enum Response<'a> {
 
 /// A line of a message: the field's name, `comment` for a line that begins with a colon, and what follows the colon.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Packet {
-    name: String,
+struct Packet<'a> {
+    name: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    value: Option<Cow<'a, str>>,
 }
 
 /// The request's headers in the order in which they were sent; what may be a secret is redacted.
@@ -132,43 +134,86 @@ fn is_cut(record: &Record, payload: &Payload<'_>) -> bool {
 
 /// The messages of an event stream, each with the time of the piece that completed it; what stands after the last blank
 /// line is a message too.
-fn messages<'a>(pieces: impl Iterator<Item = (u64, &'a [u8])>) -> Vec<(u64, Vec<Packet>)> {
-    let (mut all, mut packets, mut line) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut after_cr, mut last) = (false, 0);
+fn messages<'a>(pieces: impl Iterator<Item = (u64, &'a [u8])>) -> Vec<(u64, Vec<Packet<'a>>)> {
+    let mut stream = Messages::default();
     for (at, piece) in pieces {
-        last = at;
-        for &byte in piece {
-            let second_half = std::mem::replace(&mut after_cr, byte == b'\r') && byte == b'\n';
-            if second_half {
-                continue;
-            }
-            if !matches!(byte, b'\r' | b'\n') {
-                line.push(byte);
-            } else if line.is_empty() {
-                if !packets.is_empty() {
-                    all.push((at, std::mem::take(&mut packets)));
-                }
-            } else {
-                packets.push(packet(&line));
-                line.clear();
-            }
-        }
+        stream.piece(at, piece);
     }
-    if !line.is_empty() {
-        packets.push(packet(&line));
-    }
-    if !packets.is_empty() {
-        all.push((last, packets));
-    }
-    all
+    stream.end()
 }
 
-fn packet(line: &[u8]) -> Packet {
-    let line = String::from_utf8_lossy(line);
+#[derive(Default)]
+struct Messages<'a> {
+    all: Vec<(u64, Vec<Packet<'a>>)>,
+    packets: Vec<Packet<'a>>,
+    /// A line as far as earlier pieces had it.
+    begun: Vec<u8>,
+    after_cr: bool,
+    last: u64,
+}
+
+impl<'a> Messages<'a> {
+    fn piece(&mut self, at: u64, piece: &'a [u8]) {
+        self.last = at;
+        let mut rest = piece;
+        while let Some(&first) = rest.first() {
+            if std::mem::replace(&mut self.after_cr, false) && first == b'\n' {
+                rest = &rest[1..];
+                continue;
+            }
+            let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
+                return self.begun.extend_from_slice(rest);
+            };
+            self.line(at, &rest[..end]);
+            self.after_cr = rest[end] == b'\r';
+            rest = &rest[end + 1..];
+        }
+    }
+
+    /// A line that ends with `tail`.
+    fn line(&mut self, at: u64, tail: &'a [u8]) {
+        if !self.begun.is_empty() {
+            self.begun.extend_from_slice(tail);
+            self.finish_begun();
+        } else if !tail.is_empty() {
+            self.packets.push(packet(String::from_utf8_lossy(tail)));
+        } else if !self.packets.is_empty() {
+            self.all.push((at, std::mem::take(&mut self.packets)));
+        }
+    }
+
+    fn finish_begun(&mut self) {
+        let line = String::from_utf8_lossy(&self.begun).into_owned();
+        self.packets.push(packet(line.into()));
+        self.begun.clear();
+    }
+
+    fn end(mut self) -> Vec<(u64, Vec<Packet<'a>>)> {
+        if !self.begun.is_empty() {
+            self.finish_begun();
+        }
+        if !self.packets.is_empty() {
+            self.all.push((self.last, self.packets));
+        }
+        self.all
+    }
+}
+
+fn packet(line: Cow<'_, str>) -> Packet<'_> {
+    match line {
+        Cow::Borrowed(line) => split(line),
+        Cow::Owned(line) => {
+            let Packet { name, value } = split(&line);
+            Packet { name: name.into_owned().into(), value: value.map(|value| value.into_owned().into()) }
+        }
+    }
+}
+
+fn split(line: &str) -> Packet<'_> {
     match line.split_once(':') {
-        Some(("", comment)) => Packet { name: "comment".to_owned(), value: Some(comment.trim().to_owned()) },
-        Some((name, value)) => Packet { name: name.trim().to_owned(), value: Some(value.trim().to_owned()) },
-        None => Packet { name: line.trim().to_owned(), value: None },
+        Some(("", comment)) => Packet { name: "comment".into(), value: Some(comment.trim().into()) },
+        Some((name, value)) => Packet { name: name.trim().into(), value: Some(value.trim().into()) },
+        None => Packet { name: line.trim().into(), value: None },
     }
 }
 
@@ -188,8 +233,8 @@ fn body(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn packets(of: &[(&str, &str)]) -> Vec<Packet> {
-        of.iter().map(|(n, v)| Packet { name: (*n).to_owned(), value: Some((*v).to_owned()) }).collect()
+    fn packets(of: &[(&'static str, &'static str)]) -> Vec<Packet<'static>> {
+        of.iter().map(|(n, v)| Packet { name: (*n).into(), value: Some((*v).into()) }).collect()
     }
 
     #[test]
