@@ -2,7 +2,7 @@
 
 use crate::say;
 use maser_engine::metric::{
-    Group, METRICS, Metric, OSL_MISMATCH_PCT, OSL_MISMATCH_TOKENS, PERCENTILES, USAGE_DIFF_PCT, Value, flag,
+    ABSENT, Group, METRICS, Metric, OSL_MISMATCH_PCT, OSL_MISMATCH_TOKENS, PERCENTILES, USAGE_DIFF_PCT, Value, flag,
 };
 
 /// Prints the page, Markdown.
@@ -57,6 +57,10 @@ fn page() -> String {
         for metric in rows {
             out.push_str(&row(metric));
         }
+    }
+    out.push_str("\n## What AIPerf 0.13 has and maser does not\n\n| tag | why |\n|---|---|\n");
+    for absent in ABSENT {
+        out.push_str(&format!("| `{}` | {} |\n", absent.tag, absent.reason));
     }
     out
 }

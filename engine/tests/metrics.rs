@@ -127,6 +127,15 @@ fn every_registered_tag_is_a_row_as_registered_or_absent_with_a_reason() {
 }
 
 #[test]
+fn what_is_absent_is_no_row_and_says_why_once() {
+    let mut seen = BTreeSet::new();
+    for absent in ABSENT {
+        assert!(find(absent.tag).is_none() && seen.insert(absent.tag), "{}", absent.tag);
+        assert!(absent.reason.ends_with('.'), "{}", absent.tag);
+    }
+}
+
+#[test]
 fn rows_beyond_the_registered_ones_are_the_injected_ones_or_ours() {
     let registered: BTreeSet<&str> = registered().iter().map(|r| r.tag).collect();
     for metric in METRICS.iter().filter(|m| !registered.contains(m.tag)) {

@@ -12,11 +12,13 @@ pub struct Absent {
 const GPU: &str = "Power and energy of GPUs are not read.";
 const RTT: &str = "The round trip of the network is not measured apart from the requests.";
 
+const AGENTIC: &str = "Only agentic traces state it, which are not replayed; `maser analyze-trace` tells it of any trace with block hashes.";
+
 const fn absent(tag: &'static str, reason: &'static str) -> Absent {
     Absent { tag, reason }
 }
 
-/// Every metric that the reference registers and [`super::METRICS`] lacks.
+/// Every metric that the reference registers or adds at the end, and [`super::METRICS`] lacks.
 pub static ABSENT: &[Absent] = &[
     absent("amd_average_gpu_power", GPU),
     absent("amd_energy_delay_product", GPU),
@@ -46,4 +48,5 @@ pub static ABSENT: &[Absent] = &[
     absent("network_adjusted_time_to_first_output_token", RTT),
     absent("network_adjusted_time_to_first_token", RTT),
     absent("network_rtt", RTT),
+    absent("theoretical_prefix_cache_hit", AGENTIC),
 ];
