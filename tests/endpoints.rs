@@ -122,7 +122,14 @@ fn every_type_is_loaded_and_counted() {
 fn tokens_of_each_event_are_the_servers() {
     let arguments =
         ["--streaming", "--use-server-token-count", "--per-chunk-usage", "--endpoint-type", "chat", "--model", "mock"];
-    let run = Run::of(",tokens-per-chunk=3", &arguments, &[]);
+    let run = Run::of(",tokens-per-chunk=3,itl=2", &arguments, &[]);
+    for line in lines(&run, "profile_export.jsonl", "{") {
+        let record: Value = serde_json::from_str(&line).unwrap();
+        let value = |tag: &str| record["metrics"][tag]["value"].as_f64().unwrap();
+        // Five of the eight tokens came after the first event.
+        let (decode, itl) = (value("decode_duration"), value("inter_token_latency"));
+        assert!((decode - 5.0 * itl).abs() < 1e-6, "{decode} {itl}");
+    }
     let log = run.log();
     for (record, payload) in log.records() {
         let tokens: Vec<u64> = payload.tokens().collect();
