@@ -395,6 +395,9 @@ fn a_duration_ends_the_sending() {
     }
     let results = bench.results();
     assert_eq!((results.lines.len(), &results.summary["was_cancelled"]), (log.len(), &false.into()));
+    // What was kept in stock for slots that might come free was never to be sent.
+    assert!(log.phases[0].spare > 0 && log.phases[0].issued == log.len() as u64, "{:?}", log.phases[0]);
+    assert_eq!(results.summary["dropped_request_count"]["avg"], 0.0);
 }
 
 #[test]

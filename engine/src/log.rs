@@ -116,7 +116,8 @@ pub struct PhaseMark {
     pub issued: u64,
     /// Credits that were never started: dropped, idle, or the phase was over first.
     pub unused: u64,
-    /// Ticks issued ahead that the last request left over. They were not offered: neither in `issued` nor in `unused`.
+    /// Ticks issued ahead that the last request left over, and the stock of a closed loop that only time ended. They were not
+    /// offered: neither in `issued` nor in `unused`.
     #[serde(default)]
     pub spare: u64,
     /// Requests that were sent, or were to be when their connection failed.

@@ -405,6 +405,13 @@ impl Timing {
         !self.is_single_turn() && phase.schedule != Spec::ClosedLoop && !phase.schedules_sessions()
     }
 
+    /// Whether the phase is a closed loop that only time ends: then its credits are a stock for slots that may come free,
+    /// and what is left of it was not to be sent.
+    fn is_open_ended(&self, n: usize) -> bool {
+        let phase = &self.plan.phases[n];
+        phase.schedule == Spec::ClosedLoop && phase.requests.is_none() && phase.sessions.is_none()
+    }
+
     /// Whether what was due before the phase's end has gone, or has been handed back.
     fn has_sent_the_late(&self, n: usize) -> bool {
         self.lanes.iter().all(|l| l.stock(n) == 0 && Progress::get(&l.progress.phase(n).ready) == 0)
@@ -619,7 +626,8 @@ impl Timing {
         let single = self.is_single_turn();
         let (unused, dropped, idle) =
             (self.sum(n, |c| &c.unused), self.sum(n, |c| &c.dropped), self.sum(n, |c| &c.idle));
-        let spare = if self.is_of_ticks(n) && self.is_served(n) { unused - dropped - idle } else { 0 };
+        let nobody_s = self.is_open_ended(n) || self.is_of_ticks(n) && self.is_served(n);
+        let spare = if nobody_s { unused - dropped - idle } else { 0 };
         PhaseMark {
             end: if Instant(last) > mark.start { Instant(last) } else { now },
             issued: mark.issued + self.sum(n, |c| &c.own) - spare,
