@@ -69,7 +69,8 @@ fn histograms(report: &Report, log: &Log, length: Nanos) -> io::Result<Histogram
         let sample = report.sample(log, at, &record, &payload);
         let interval = log.header.anchor.wall_ns(record.done).saturating_sub(report.start_ns) / length;
         for (k, metric) in &metrics {
-            let Some(value) = jsonl::value(metric, &sample).filter(|_| metric.applies(&report.applies())) else {
+            let Some(value) = jsonl::value(report, metric, &sample).filter(|_| metric.applies(&report.applies()))
+            else {
                 continue;
             };
             let histogram = match all.entry((interval, *k)) {

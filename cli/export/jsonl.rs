@@ -90,7 +90,8 @@ impl<'a> Lines<'a> {
     pub(super) fn shown(&self) -> impl Iterator<Item = &'static Metric> {
         let applies = self.applies;
         METRICS.iter().filter(move |m| {
-            let single = matches!(m.value, Value::Valid(_) | Value::Failed(_) | Value::Every(_) | Value::Gaps);
+            let single =
+                matches!(m.value, Value::Valid(_) | Value::Failed(_) | Value::Every(_) | Value::Gaps | Value::Good);
             single && !m.has(flag::INTERNAL) && !m.has(flag::NO_RECORD) && m.applies(&applies)
         })
     }
@@ -105,7 +106,7 @@ impl<'a> Lines<'a> {
         let sample = self.report.sample(self.log, at, record, payload);
         let figure = |tag: &&str| {
             let metric = metric::find(tag).filter(|m| m.applies(&self.applies))?;
-            let value = value(metric, &sample)?;
+            let value = value(self.report, metric, &sample)?;
             let value = if metric.whole() { Json::from(value as i64) } else { (value * metric.factor()).into() };
             Some(((*tag).to_owned(), value))
         };
@@ -172,14 +173,15 @@ fn acceptance(record: &Record, payload: &Payload<'_>) -> Option<Json> {
     Some(Json::Object(object))
 }
 
-/// What one request has of a metric of single requests, in the metric's own unit. A failed request has no latencies; its
-/// own lateness is known all the same.
-pub(super) fn value(metric: &Metric, sample: &Sample<'_>) -> Option<f64> {
+/// What one request has of a metric of single requests, in the metric's own unit: 1 or 0 for whether it is good. A failed
+/// request has no latencies; its own lateness is known all the same.
+pub(super) fn value(report: &Report, metric: &Metric, sample: &Sample<'_>) -> Option<f64> {
     let valid = sample.record.outcome() == Outcome::Ok;
     let value = match metric.value {
         Value::Valid(f) if valid => f(sample),
         Value::Failed(f) if !valid => f(sample),
         Value::Every(f) => f(sample),
+        Value::Good if valid => Some(f64::from(u8::from(report.is_good(sample)))),
         _ => None,
     };
     value.filter(|x| x.is_finite())
@@ -215,7 +217,7 @@ impl Serialize for Metrics<'_> {
                 if !value.is_empty() {
                     map.serialize_entry(metric.tag, &Reading { value, unit: metric.display })?;
                 }
-            } else if let Some(value) = value(metric, &self.sample) {
+            } else if let Some(value) = value(self.lines.report, metric, &self.sample) {
                 reading(metric, value, &mut map)?;
             }
         }

@@ -45,6 +45,7 @@ pub(super) fn write(report: &Report, log: &Log, out: &mut (impl Write + Send)) -
     while rows.peek().is_some() {
         for (at, (record, payload)) in rows.by_ref().take(BATCH) {
             let row = Row {
+                report,
                 metadata: lines.metadata(&record),
                 failure: Lines::failure(&record, &payload),
                 sample: report.sample(log, at, &record, &payload),
@@ -77,6 +78,7 @@ fn described(report: &Report, columns: &[Column]) -> Vec<KeyValue> {
 
 /// One request as the columns see it.
 struct Row<'a> {
+    report: &'a Report,
     metadata: Metadata<'a>,
     failure: Option<Failure>,
     sample: Sample<'a>,
@@ -176,10 +178,10 @@ impl Column {
             (Cells::Text(cells), Read::Text(read)) => cells.append_option(read(row)),
             (Cells::Names(cells), Read::Name(read)) => cells.append_option(read(row)),
             (Cells::Whole(cells), Read::Metric(metric)) => {
-                cells.append_option(jsonl::value(metric, &row.sample).map(|x| x as i64));
+                cells.append_option(jsonl::value(row.report, metric, &row.sample).map(|x| x as i64));
             }
             (Cells::Real(cells), Read::Metric(metric)) => {
-                cells.append_option(jsonl::value(metric, &row.sample).map(|x| x * metric.factor()));
+                cells.append_option(jsonl::value(row.report, metric, &row.sample).map(|x| x * metric.factor()));
             }
             (Cells::Reals(cells), Read::Metric(metric)) => {
                 let gaps = jsonl::gaps(metric, &row.sample, &row.payload);

@@ -10,7 +10,15 @@ use serde_json::Value;
 
 #[test]
 fn lines_of_single_requests_carry_the_reference_s_keys_and_values() {
-    for run in ["chat_stream_concurrency", "errors_30pct", "fixed_schedule", "multiturn", "sigint", "embeddings"] {
+    for run in [
+        "chat_stream_concurrency",
+        "errors_30pct",
+        "fixed_schedule",
+        "multiturn",
+        "rate_goodput",
+        "sigint",
+        "embeddings",
+    ] {
         let exported = export(&log_of(run, true));
         let ours = exported.text("profile_export.jsonl");
         let theirs = read(run, "profile_export.jsonl");
@@ -188,7 +196,7 @@ fn base64(text: &str) -> Vec<u8> {
 fn the_parquet_file_has_the_values_of_the_lines_and_their_units() {
     use arrow_array::{Array, Float64Array, Int64Array, cast::AsArray};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    for run in ["chat_stream_concurrency", "errors_30pct"] {
+    for run in ["chat_stream_concurrency", "errors_30pct", "rate_goodput"] {
         let exported = export(&log_of(run, true));
         let file = std::fs::File::open(exported.dir.path().join("profile_export.parquet")).unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();

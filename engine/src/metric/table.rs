@@ -706,7 +706,7 @@ pub static METRICS: &[Metric] = &[
         "Good Request Count",
         "requests",
         Value::Good,
-        "Requests that keep every service level; a metric that a request lacks is a level it misses.",
+        "Requests that keep every service level; a metric that a request lacks is a level it misses. In the files of single requests 1 or 0.",
     )
     .with(GOODPUT | INTEGER),
     per_run(
