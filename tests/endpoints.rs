@@ -383,6 +383,20 @@ fn a_later_turn_carries_the_images_before_it() {
 }
 
 #[test]
+fn a_trace_of_the_transfer_adds_up() {
+    let arguments = ["--streaming", "--export-level", "raw", "--export-http-trace"];
+    let run = Run::of(",itl=2", &arguments, &[]);
+    for line in lines(&run, "profile_export.jsonl", "{") {
+        let trace = &serde_json::from_str::<Value>(&line).unwrap()["trace_data"];
+        let chunks: Vec<(u64, u64)> = serde_json::from_value(trace["response_chunks"].clone()).unwrap();
+        assert_eq!(Some(chunks.iter().map(|(_, bytes)| bytes).sum()), trace["response_bytes_total"].as_u64());
+        assert!(chunks.windows(2).all(|pair| pair[0].0 < pair[1].0), "{chunks:?}");
+        assert!(chunks.len() as u64 <= trace["response_chunks_count"].as_u64().unwrap(), "{trace}");
+        assert_eq!(trace["request_chunks_count"], 1);
+    }
+}
+
+#[test]
 fn batches_and_candidates_are_counted_one_by_one() {
     let units = |arguments: &[&str]| {
         let run = Run::of("", arguments, &[]);

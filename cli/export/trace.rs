@@ -16,6 +16,9 @@ pub(super) struct Trace<'a> {
     request_headers: Headers<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_send_end_ns: Option<u64>,
+    /// One, head and body together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_chunks_count: Option<u32>,
     request_bytes_total: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_status_code: Option<u16>,
@@ -23,7 +26,7 @@ pub(super) struct Trace<'a> {
     response_receive_start_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_headers_received_ns: Option<u64>,
-    /// Stamp and bytes of each piece of the body, at export level raw.
+    /// Stamp and bytes of what came of the body at a time, at export level raw.
     response_chunks: Vec<(u64, usize)>,
     response_chunks_count: u32,
     response_bytes_total: u32,
@@ -55,6 +58,7 @@ impl<'a> Trace<'a> {
             request_send_start_ns: wall(anchor, record.sent),
             request_headers: Headers { header, metadata },
             request_send_end_ns: wall(anchor, record.send_end),
+            request_chunks_count: record.sent.is_set().then_some(1),
             request_bytes_total: record.bytes_sent,
             response_status_code: (record.status > 0).then_some(record.status),
             response_receive_start_ns: wall(anchor, record.first_body),
@@ -84,5 +88,14 @@ fn span(from: Instant, to: Instant) -> Option<u64> {
 }
 
 fn chunks(anchor: &Anchor, record: &Record, payload: &Payload<'_>) -> Vec<(u64, usize)> {
-    payload.pieces().map(|(after, piece)| (anchor.wall_ns(record.start.after(after)), piece.len())).collect()
+    let mut chunks: Vec<(u64, usize)> = Vec::new();
+    for (after, piece) in payload.pieces() {
+        let at = anchor.wall_ns(record.start.after(after));
+        match chunks.last_mut() {
+            // A read may be kept in several pieces.
+            Some((last, bytes)) if *last == at => *bytes += piece.len(),
+            _ => chunks.push((at, piece.len())),
+        }
+    }
+    chunks
 }
