@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use maser_engine::endpoint::{Kind, form_as_json};
+use maser_engine::endpoint::{Kind, Reading, Shapes, form_as_json};
 use maser_engine::wire::http1::{ResponseReader, Step};
 use maser_engine::wire::sse::SseParser;
 
@@ -32,9 +32,13 @@ fuzz_target!(|bytes: &[u8]| {
     let (all, ended) = payloads(std::iter::once(bytes));
     assert_eq!((all.clone(), ended), payloads(bytes.chunks(1)));
     form_as_json(bytes);
-    for payload in all.iter().map(Vec::as_slice).chain([bytes]) {
-        for kind in Kind::ALL {
-            let _ = kind.read(payload);
+    // Lines stand for payloads that came one after the other.
+    let lines: Vec<&[u8]> = bytes.split(|b| *b == b'\n').collect();
+    for &kind in Kind::ALL {
+        let mut shapes = Shapes::new();
+        for payload in all.iter().map(Vec::as_slice).chain([bytes]).chain(lines.iter().chain(&lines).copied()) {
+            let mut reading = Reading::default();
+            assert_eq!(shapes.read_into(kind, payload, &mut reading).map(|()| reading), kind.read(payload));
         }
     }
 });
