@@ -592,8 +592,8 @@ pub(crate) struct Service {
 #[command(next_help_heading = "Only in maser")]
 pub(crate) struct Truth {
     /// A scheduled request that finds no free slot under --concurrency is dropped (as in the reference, but counted),
-    /// waits in a queue, or is sent all the same: drop, queue, send [default: queue]. Dropped ones count towards
-    /// --request-count where conversations have one turn
+    /// waits in a queue, or is sent all the same: drop, queue, send [default: queue]. Dropped ones do not count towards
+    /// --request-count, and the next to find a slot takes their place in the dataset
     #[arg(long, value_name = "POLICY", value_parser = choice::<LatePolicy>)]
     pub(crate) late_policy: Option<LatePolicy>,
 

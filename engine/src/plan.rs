@@ -113,6 +113,20 @@ impl Phase {
         matches!(self.schedule, schedule::Spec::Fixed(_) | schedule::Spec::UserCentric(_))
     }
 
+    /// Whether the schedule is one of ticks: what a tick sends, and whether it sends anything, is settled as it comes. Where
+    /// every session has one turn (`single_turn`), that is so if an arrival may be dropped, for then the next takes its
+    /// request.
+    pub fn is_of_ticks(&self, single_turn: bool) -> bool {
+        let is_limited = self.concurrency.is_some() || self.prefill.is_some();
+        let is_paced = self.schedule != schedule::Spec::ClosedLoop && !self.schedules_sessions();
+        is_paced && (!single_turn || (is_limited && self.late == LatePolicy::Drop))
+    }
+
+    /// The most requests it sends; where every session has one turn (`single_turn`), sessions are requests too.
+    pub fn most_requests(&self, single_turn: bool) -> Option<u64> {
+        self.requests.into_iter().chain(self.sessions.filter(|_| single_turn)).min()
+    }
+
     /// From one planned turn of a session to its next, where the schedule says so.
     pub fn turn_gap(&self) -> Option<Nanos> {
         match &self.schedule {
@@ -125,7 +139,8 @@ impl Phase {
 /// What becomes of a scheduled request that finds no free slot, of a session or of a prefill, at its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LatePolicy {
-    /// It is not sent at all, and counted: the rate is an upper bound. What the reference does, uncounted.
+    /// It is not sent at all, and counted: the rate is an upper bound, and a number of requests is reached by as many
+    /// arrivals as it takes. What the reference does, uncounted.
     Drop,
     /// It waits for a slot, and its response time counts from when it was due.
     Queue,

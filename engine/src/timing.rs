@@ -284,6 +284,11 @@ impl Timing {
         self.plan.requests.is_single_turn()
     }
 
+    /// Whether a credit of phase `n` is its request.
+    fn is_single(&self, n: usize) -> bool {
+        self.is_single_turn() && !self.is_of_ticks(n)
+    }
+
     /// Connections a closed loop wants before its first request.
     fn wanted_connections(&self) -> u32 {
         let closed = |p: &&Phase| p.schedule == Spec::ClosedLoop;
@@ -374,11 +379,11 @@ impl Timing {
     /// Pushes what credits can be pushed; returns when to go on, `None` once the phase needs no more.
     fn push_some(&mut self, n: usize, now: Instant) -> Option<Instant> {
         let phase = &self.plan.phases[n];
-        let requests = phase.requests.unwrap_or(u64::MAX);
+        let requests = phase.most_requests(self.is_single_turn()).unwrap_or(u64::MAX);
         let sessions = phase.sessions.unwrap_or(u64::MAX);
-        match (self.is_single_turn(), self.arrivals.is_scheduled()) {
-            (true, true) => self.issue_due(n, requests.min(sessions), now),
-            (true, false) => self.issue_stock(n, requests.min(sessions), now),
+        match (self.is_single(n), self.arrivals.is_scheduled()) {
+            (true, true) => self.issue_due(n, requests, now),
+            (true, false) => self.issue_stock(n, requests, now),
             // Executors start sessions by themselves.
             (false, false) => None,
             // Users and ticks come without an end: what ends them is what they have sent.
@@ -393,16 +398,15 @@ impl Timing {
     /// Whether everything of phase `n` has been sent that will be, once all is pushed.
     fn is_sent(&self, n: usize, now: Instant) -> bool {
         let next_waits = self.plan.phases.get(n + 1).is_none_or(|next| !next.seamless);
-        if self.is_single_turn() {
+        if self.is_single(n) {
             return next_waits || self.lanes.iter().all(|l| l.stock(n) == 0);
         }
         self.is_served(n) || (now >= self.stop_at && self.has_sent_the_late(n))
     }
 
-    /// Whether the phase's credits are ticks, which any session may use.
+    /// Whether the phase's credits are ticks, which any request may use.
     fn is_of_ticks(&self, n: usize) -> bool {
-        let phase = &self.plan.phases[n];
-        !self.is_single_turn() && phase.schedule != Spec::ClosedLoop && !phase.schedules_sessions()
+        self.plan.phases[n].is_of_ticks(self.is_single_turn())
     }
 
     /// Whether the phase is a closed loop that only time ends: then its credits are a stock for slots that may come free,
@@ -417,11 +421,15 @@ impl Timing {
         self.lanes.iter().all(|l| l.stock(n) == 0 && Progress::get(&l.progress.phase(n).ready) == 0)
     }
 
-    /// Whether the phase's sessions have sent as much as they may.
+    /// Whether the phase has sent as much as it may.
     fn is_served(&self, n: usize) -> bool {
         let (phase, claims) = (&self.plan.phases[n], self.claims.phase(n));
-        if phase.requests.is_some_and(|most| Progress::get(&claims.requests) >= most) {
+        let single = self.is_single_turn();
+        if phase.most_requests(single).is_some_and(|most| Progress::get(&claims.requests) >= most) {
             return true;
+        }
+        if single {
+            return false;
         }
         let starts = phase.schedules_sessions();
         let all_started = match phase.sessions {
@@ -436,11 +444,9 @@ impl Timing {
     /// The phase has sent everything, or is to send nothing more.
     fn end_issuing(&mut self, n: usize, now: Instant) -> Next {
         self.mark.sent_end = now;
-        if !self.is_single_turn() {
+        if !self.is_single(n) {
             self.tell_all(Order::StopStarting);
-            if !self.plan.phases[n].schedules_sessions() {
-                self.sampled += self.sum(n, |c| &c.sessions);
-            }
+            self.sampled += self.sessions_begun(n);
         }
         let seamless = self.plan.phases.get(n + 1).is_some_and(|next| next.seamless);
         if seamless {
@@ -453,6 +459,19 @@ impl Timing {
         }
         self.drain(now);
         self.go_on(n + 1, now)
+    }
+
+    /// How far phase `n`, whose sessions the executors chose, has gone through the arena.
+    fn sessions_begun(&self, n: usize) -> u64 {
+        let phase = &self.plan.phases[n];
+        if self.is_single_turn() {
+            // Claims go beyond the last one that is granted.
+            Progress::get(&self.claims.phase(n).requests).min(phase.most_requests(true).unwrap_or(u64::MAX))
+        } else if phase.schedules_sessions() {
+            0
+        } else {
+            self.sum(n, |c| &c.sessions)
+        }
     }
 
     /// The phase under way is issued: what it has in flight comes back.
@@ -567,10 +586,9 @@ impl Timing {
 
     fn push(&mut self, n: usize, lane: usize, due: Instant, session: Option<(u32, u32)>) {
         let seq = self.mark.issued;
-        let starts = self.plan.phases[n].schedules_sessions();
         let (request, turns) = match session {
             Some((index, turns)) => (self.plan.requests.session(index as usize).0, turns),
-            None if !starts && !self.is_single_turn() => (Credit::ANY, 0),
+            None if self.is_of_ticks(n) => (Credit::ANY, 0),
             // A trace's schedule belongs to its own sessions; everything else walks on through them.
             None if self.arrivals.is_fixed() => {
                 self.plan.requests.session((seq % self.plan.requests.sessions().max(1) as u64) as usize)
@@ -579,14 +597,14 @@ impl Timing {
         };
         let credit = Credit { seq, due, request, turns, phase: self.mark.phase };
         // How many spare ticks are issued depends on when the last request was sent.
-        if seq < self.plan.phases[n].requests.unwrap_or(u64::MAX) {
+        if seq < self.plan.phases[n].most_requests(self.is_single_turn()).unwrap_or(u64::MAX) {
             self.digest = digest(self.digest, due.since(self.mark.start));
             self.digest = digest(self.digest, u64::from(request));
         }
         self.lanes[lane].tell(Order::Credit(credit));
         self.lanes[lane].issued[n] += 1;
         self.mark.issued += 1;
-        if self.is_single_turn() && !self.arrivals.is_fixed() {
+        if self.is_single(n) && !self.arrivals.is_fixed() {
             self.sampled += 1;
         }
         self.issued.digest.store(self.digest, Ordering::Relaxed);
@@ -595,9 +613,9 @@ impl Timing {
 
     /// Sees what of the phases that have sent everything has come back, and cuts what has had its grace.
     fn drain(&mut self, now: Instant) {
-        let is_stopped = !self.is_single_turn();
         while let Some(front) = self.draining.front() {
             let n = front.mark.phase as usize;
+            let is_stopped = !self.is_single(n);
             if !self.lanes.iter().all(|l| l.is_drained(n, is_stopped)) {
                 break;
             }
@@ -611,7 +629,7 @@ impl Timing {
                 draining.mark.grace_expired = true;
                 draining.deadline = Instant::NEVER;
                 let phase = draining.mark.phase;
-                if self.state == State::Before(phase as usize + 1) && self.is_single_turn() {
+                if self.state == State::Before(phase as usize + 1) && self.is_single(phase as usize) {
                     self.tell_all(Order::StopStarting);
                 }
                 self.tell_all(Order::CancelInFlight(phase));
@@ -674,7 +692,7 @@ impl Timing {
                 self.let_drain(n);
                 self.tell_all(Order::StopStarting);
             }
-            State::Before(_) if self.is_single_turn() => self.tell_all(Order::StopStarting),
+            State::Before(n) if self.is_single(n.saturating_sub(1)) => self.tell_all(Order::StopStarting),
             State::Before(_) => {}
         }
         if hard {
@@ -733,8 +751,8 @@ impl Timing {
     /// How many arrivals phase `n` has at most.
     fn most_arrivals(&self, n: usize) -> u64 {
         let phase = &self.plan.phases[n];
-        let requests = phase.requests.filter(|_| self.is_single_turn());
-        let sessions = phase.sessions.filter(|_| self.is_single_turn() || phase.schedules_sessions());
+        let requests = phase.requests.filter(|_| self.is_single(n));
+        let sessions = phase.sessions.filter(|_| self.is_single(n) || phase.schedules_sessions());
         requests.into_iter().chain(sessions).min().unwrap_or(u64::MAX)
     }
 

@@ -691,6 +691,16 @@ fn a_number_of_requests_or_of_sessions_is_exact_on_any_number_of_executors() {
         let paced = Phase { schedule: Spec::Constant(1000.0), ..limited.clone() };
         let ten = prompt(Phase { requests: Some(10), ..paced.clone() }, &[3], executors);
         assert_eq!(checked_run(&ten).unwrap().attempts.len(), 10);
+        // Where most arrivals are dropped as well, with one turn or with several; sessions of one turn are requests.
+        for (turns, requests, sessions) in [(1, Some(10), None), (1, None, Some(10)), (3, Some(10), None)] {
+            let paced = Phase { late: LatePolicy::Drop, requests, sessions, ..paced.clone() };
+            let mut slow = prompt(paced, &[turns], executors);
+            (slow.manners.gap, slow.manners.first_byte) = (0, 40 * MILLI);
+            let account = sim::run(&slow).unwrap();
+            let dropped: u64 = account.progress.iter().map(|p| p.total(|c| &c.dropped)).sum();
+            assert_eq!(account.attempts.len(), 10, "{turns} turns on {executors} executors");
+            assert!(dropped > 20, "{dropped} dropped");
+        }
         let four = prompt(Phase { sessions: Some(4), ..paced }, &[3], executors);
         assert_eq!(checked_run(&four).unwrap().attempts.len(), 12);
     }

@@ -171,6 +171,7 @@ impl<'a> Run<'a> {
         self.credits_are_conserved()?;
         self.phases_follow_each_other()?;
         self.limits_hold()?;
+        self.ticks_are_used_once_and_in_order()?;
         self.every_attempt_is_accounted_for()?;
         self.who_waits_for_a_connection_waits_in_line()?;
         for (record, payload) in &self.account.records {
@@ -197,6 +198,11 @@ impl<'a> Run<'a> {
 
     fn mark(&self, n: u8) -> Result<&PhaseMark, String> {
         self.log.phases.get(n as usize).ok_or_else(|| format!("phase {n} has no mark"))
+    }
+
+    /// Whether an arrival of the phase may be dropped, so that the next takes its request.
+    fn is_of_ticks(&self, n: u8) -> bool {
+        self.phase(n).is_of_ticks(true)
     }
 
     /// Whether no thread was ever late and the machine is fast.
@@ -289,8 +295,9 @@ impl<'a> Run<'a> {
                 (records..=records + lost).contains(&(mark.issued - mark.unused)),
                 "{mark:?} with {records} records"
             );
-            issued += mark.issued;
-            unused += mark.unused;
+            ensure!(mark.spare == 0 || self.is_of_ticks(mark.phase), "{mark:?} has ticks left over");
+            issued += mark.issued + mark.spare;
+            unused += mark.unused + mark.spare;
         }
         ensure!(issued == Progress::get(&self.account.issued.credits), "marks add up to {issued}");
         ensure!(unused == self.total(|c| &c.unused), "marks add up to {unused} unused");
@@ -312,8 +319,11 @@ impl<'a> Run<'a> {
                 ensure!(most <= u64::from(limit), "{name}: {most} at once, {limit} allowed");
             }
             if let Some(requests) = phase.requests {
-                ensure!(mark.issued <= requests, "{name}: {} issued, {requests} asked for", mark.issued);
-                let all = (mark.issued, mark.unused) == (requests, mark.dropped);
+                // Arrivals that may be dropped are made up for, unless each has a request of its own.
+                let made_up = if self.is_of_ticks(mark.phase) { mark.dropped } else { 0 };
+                let (most, counted) = (requests + made_up, if made_up > 0 { mark.sent } else { mark.issued });
+                ensure!(counted <= requests, "{name}: {counted} of {requests}, {mark:?}");
+                let all = (mark.issued, mark.unused) == (most, mark.dropped);
                 let cut = mark.cancelled || phase.duration.is_some() || matches!(phase.schedule, Spec::Fixed(_));
                 ensure!(all || cut, "{name}: {} of {requests} issued, {} unused", mark.issued, mark.unused);
             }
@@ -325,6 +335,29 @@ impl<'a> Run<'a> {
                 }
             }
             ensure!(!mark.grace_expired || phase.grace.is_some(), "{mark:?} without a grace period");
+        }
+        Ok(())
+    }
+
+    /// (d) Where arrivals may be dropped: each request has a tick of its own, and the executor that sends it takes ticks in
+    /// their order.
+    fn ticks_are_used_once_and_in_order(&self) -> Checked {
+        for mark in self.log.phases.iter().filter(|m| self.is_of_ticks(m.phase)) {
+            let mut arrivals = self.phase(mark.phase).schedule.arrivals(self.setup.plan.seed);
+            let mut ticks: HashMap<Instant, u32> = HashMap::new();
+            for offset in (0..mark.issued + mark.spare).map_while(|_| arrivals.next_offset()) {
+                *ticks.entry(mark.start.after(offset)).or_default() += 1;
+            }
+            let mut last = HashMap::new();
+            let mut own: Vec<_> =
+                self.account.records.iter().map(|(r, _)| r).filter(|r| r.phase == mark.phase).collect();
+            own.sort_by_key(|r| r.seq);
+            for r in own {
+                let left = ticks.get_mut(&r.due).filter(|left| **left > 0);
+                *left.ok_or_else(|| format!("no tick is left for {r:?}"))? -= 1;
+                let before = last.insert(r.executor, r.due).unwrap_or(Instant::UNSET);
+                ensure!(before <= r.due, "{r:?} is before its tick");
+            }
         }
         Ok(())
     }
@@ -393,14 +426,20 @@ impl<'a> Run<'a> {
     fn due_is_the_schedules(&self, record: &Record) -> Checked {
         let phase = self.phase(record.phase);
         let mark = self.mark(record.phase)?;
-        let before: u64 = self.log.phases[..record.phase as usize].iter().map(|m| m.issued).sum();
+        let walked = |m: &PhaseMark| if self.is_of_ticks(m.phase) { m.sent } else { m.issued };
+        let before: u64 = self.log.phases[..record.phase as usize].iter().map(walked).sum();
         // A trace's requests belong to their own times; all other phases walk on through the requests.
         let first = if matches!(phase.schedule, Spec::Fixed(_)) { 0 } else { before };
         let request = (first + record.seq) % self.setup.plan.requests.len() as u64;
         ensure!(u64::from(record.request) == request, "request {request} is due");
         ensure!(record.has(flag::SCHEDULED) == (phase.schedule != Spec::ClosedLoop), "scheduled or not?");
         let offset = record.due.since(mark.start);
-        if let Some(wanted) = offset_of(&phase.schedule, self.setup.plan.seed, record.seq) {
+        if self.is_of_ticks(record.phase) {
+            // Of two executors the one that is ahead may take the earlier request at the later tick.
+            let first = offset_of(&phase.schedule, self.setup.plan.seed, record.seq).unwrap_or(0);
+            let alone = self.setup.executors == 1;
+            ensure!(!alone || offset + 1 >= first, "due {offset} ns after the start, as many ticks take {first} ns");
+        } else if let Some(wanted) = offset_of(&phase.schedule, self.setup.plan.seed, record.seq) {
             ensure!(offset.abs_diff(wanted) <= 1, "due {offset} ns after the start, {wanted} ns were planned");
         } else {
             ensure!(record.due >= mark.start, "due before the start of its phase");
@@ -649,8 +688,11 @@ fn the_same_seed_issues_the_same_sequence_on_any_number_of_executors() {
         let digests = [1, 2, 3, 4].map(|executors| {
             let setup = Setup { executors, ..setup.clone() };
             let account = checked_run(&setup).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-            // The digest covers (due offset, request) in order; every record was held against the schedule above.
-            (account.issued.digest.load(Ordering::Relaxed), Progress::get(&account.issued.credits))
+            // The digest covers (due offset, request) in order; every record was held against the schedule above. Where
+            // arrivals may be dropped, how many there are is the server's affair.
+            let dropping = setup.plan.phases.iter().any(|p| p.is_of_ticks(true));
+            let credits = Progress::get(&account.issued.credits);
+            (account.issued.digest.load(Ordering::Relaxed), if dropping { 0 } else { credits })
         });
         assert!(digests.iter().all(|d| *d == digests[0]), "seed {seed}: {setup:?}");
     }
@@ -669,9 +711,16 @@ fn the_same_seed_runs_the_same() {
 #[test]
 fn the_seeds_reach_every_outcome_and_every_end() {
     let mut outcomes: HashMap<Outcome, u64> = HashMap::new();
-    let (mut flags, mut lost, mut payloads_lost, mut cut, mut unused) = (0, 0, 0, 0, 0);
+    let (mut flags, mut lost, mut payloads_lost, mut cut, mut unused, mut made_up) = (0, 0, 0, 0, 0, 0);
     for seed in 0..150 {
-        let Ok(account) = sim::run(&setup(seed)) else { continue };
+        let setup = setup(seed);
+        let Ok(account) = sim::run(&setup) else { continue };
+        for (n, phase) in setup.plan.phases.iter().enumerate().filter(|(_, p)| p.is_of_ticks(true)) {
+            let sum = |f: fn(&PhaseCounters) -> &AtomicU64| -> u64 {
+                account.progress.iter().map(|p| Progress::get(f(p.phase(n)))).sum()
+            };
+            made_up += u64::from(phase.requests == Some(sum(|c| &c.started)) && sum(|c| &c.dropped) > 0);
+        }
         for (record, _) in &account.records {
             *outcomes.entry(record.outcome()).or_default() += 1;
             flags |= record.flags;
@@ -687,6 +736,7 @@ fn the_seeds_reach_every_outcome_and_every_end() {
     }
     assert_eq!(flags, 0b111_1111, "a flag is never set");
     assert!(lost > 0 && payloads_lost > 0 && cut > 0 && unused > 0, "{lost} {payloads_lost} {cut} {unused}");
+    assert!(made_up > 0, "no number of requests was reached although some arrivals were dropped");
 }
 
 /// A closed loop against a server that answers everything at once.

@@ -60,7 +60,7 @@ impl<W: Wire> Executor<W> {
             Mode::Loop => shard.slot_at(Need::Session),
             Mode::Ticks if ready => shard.next_due(Need::Turn),
             Mode::Ticks if shard.exhausted => shard.front_due(),
-            Mode::Ticks => shard.next_due(Need::Session),
+            Mode::Ticks | Mode::Claimed => shard.next_due(Need::Session),
             Mode::Starts if ready => shard.slot_at(Need::Turn),
             Mode::Starts => shard.next_due(Need::Session),
         }
@@ -100,7 +100,7 @@ impl<W: Wire> Executor<W> {
             return self.start_single(now);
         }
         let ends = shard.is_over(now) && !self.is_only_late(now);
-        if ends || (shard.mode == Mode::Ticks && self.is_served()) {
+        if ends || (matches!(shard.mode, Mode::Ticks | Mode::Claimed) && self.is_served()) {
             self.shards[self.current].stop();
             return false;
         }
@@ -109,6 +109,10 @@ impl<W: Wire> Executor<W> {
         let ready = self.sessions.ready.front().copied();
         match (shard.mode, ready) {
             (Mode::Single, _) => false,
+            (Mode::Claimed, _) => match self.take(now, Need::Session) {
+                Ok(release) => self.start_claimed(release.into(), now),
+                Err(disposed) => disposed,
+            },
             (Mode::Loop | Mode::Starts, Some(session)) => {
                 let over_limit = !shard.has_slot(Need::Turn);
                 if over_limit && !shard.sends_over_limit() {
@@ -164,7 +168,7 @@ impl<W: Wire> Executor<W> {
         let shard = &self.shards[self.current];
         let due = match (shard.mode, self.sessions.ready.front()) {
             (Mode::Starts, Some(&session)) => self.sessions.due(session),
-            (Mode::Ticks | Mode::Starts, _) => shard.front_due(),
+            (Mode::Ticks | Mode::Claimed | Mode::Starts, _) => shard.front_due(),
             (Mode::Single | Mode::Loop, _) => Instant::NEVER,
         };
         shard.is_late_only(due, now)
@@ -172,8 +176,12 @@ impl<W: Wire> Executor<W> {
 
     /// Whether all requests of the phase have been sent.
     fn is_served(&self) -> bool {
-        let most = self.plan.phases[self.current].requests;
-        most.is_some_and(|most| Progress::get(&self.ends.claims.phase(self.current).requests) >= most)
+        Progress::get(&self.ends.claims.phase(self.current).requests) >= self.most_requests()
+    }
+
+    /// How many requests the phase sends at most.
+    fn most_requests(&self) -> u64 {
+        self.plan.phases[self.current].most_requests(self.plan.requests.is_single_turn()).unwrap_or(u64::MAX)
     }
 
     #[inline]
@@ -183,9 +191,26 @@ impl<W: Wire> Executor<W> {
             Err(disposed) => return disposed,
         };
         let Credit { seq, request, .. } = release.credit;
-        let of = Of { slot: NONE, number: seq, target: self.targets.pick(seq), keeps_reply: false };
-        self.depart(seq, request, release.into(), of, now);
+        self.depart(seq, request, release.into(), self.single(seq), now);
         true
+    }
+
+    /// Sends the next request that nobody has sent.
+    fn start_claimed(&mut self, permit: Permit, now: Instant) -> bool {
+        let Some(seq) = self.claim_request() else {
+            self.decline(Need::Session, permit, now);
+            return false;
+        };
+        let before = Progress::get(&self.ends.claims.phase(self.current).before);
+        let (request, _) = self.plan.requests.session(self.sampler.template(before + seq));
+        self.depart(seq, request, permit, self.single(seq), now);
+        true
+    }
+
+    /// The only turn of session `number`.
+    #[inline]
+    fn single(&self, number: u64) -> Of {
+        Of { slot: NONE, number, target: self.targets.pick(number), keeps_reply: false }
     }
 
     /// The next credit, with its slots; otherwise whether it was dropped.
@@ -252,7 +277,7 @@ impl<W: Wire> Executor<W> {
 
     /// The number of the next request of the phase. If there is none any more, nothing else is started in it.
     fn claim_request(&mut self) -> Option<u64> {
-        let most = self.plan.phases[self.current].requests.unwrap_or(u64::MAX);
+        let most = self.most_requests();
         let claimed = Claims::claim(&self.ends.claims.phase(self.current).requests, most);
         if claimed.is_none() {
             self.shards[self.current].stop();

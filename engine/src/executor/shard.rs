@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 pub(super) enum Mode {
     /// Every session has one turn: a credit is its request.
     Single,
+    /// Every session has one turn, and arrivals may be dropped: a credit claims its request as it is sent.
+    Claimed,
     /// Closed loop of sessions: a free slot starts one, and its turns follow at their own pace.
     Loop,
     /// A schedule of ticks: each sends a turn that is ready, else starts a session.
@@ -22,11 +24,12 @@ pub(super) enum Mode {
 
 impl Mode {
     pub(super) fn of(phase: &Phase, single_turn: bool) -> Self {
-        match &phase.schedule {
-            _ if single_turn => Self::Single,
-            Spec::ClosedLoop => Self::Loop,
-            _ if phase.schedules_sessions() => Self::Starts,
-            _ => Self::Ticks,
+        match (single_turn, phase.is_of_ticks(single_turn)) {
+            (true, true) => Self::Claimed,
+            (true, false) => Self::Single,
+            (false, true) => Self::Ticks,
+            (false, false) if phase.schedule == Spec::ClosedLoop => Self::Loop,
+            (false, false) => Self::Starts,
         }
     }
 }
