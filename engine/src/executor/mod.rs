@@ -35,6 +35,9 @@ use timers::{Timer, Timers};
 /// Orders obeyed in one turn, so that a turn stays short.
 const ORDERS_A_TURN: usize = 1024;
 
+/// Pauses after refused connections that end in one turn, each with what starts then.
+const PAUSES_A_TURN: usize = 64;
+
 /// Credits that wait on an executor at most: the timing core keeps the others back.
 pub const CREDITS: usize = 4 * ORDERS_A_TURN;
 
@@ -222,6 +225,17 @@ impl<W: Wire> Executor<W> {
                 self.seat(slot, now);
             }
         }
+    }
+
+    /// The connection is free for another request: one that waits for its own to be opened takes it. A server that was busy
+    /// may let a connection wait for seconds, when it has long been answering on others.
+    fn hand_on(&mut self, conn: ConnId, now: Instant) {
+        let Some(slot) = self.pool.relieve(conn) else { return self.pool.set_idle(conn) };
+        let flight = &mut self.flights[slot as usize];
+        if flight.exchange.is_first() {
+            flight.record.blocked = now.since(flight.record.start);
+        }
+        self.send(slot, conn);
     }
 
     /// Puts the request's body together in `self.body`; `false` if it goes as it lies in the arena.
@@ -516,12 +530,26 @@ impl<W: Wire> Executor<W> {
 
     /// Does what is due at times of its own.
     fn fire(&mut self, now: Instant) {
-        while let Some((at, timer)) = self.timers.take(now) {
+        // Pauses that began together end together: what follows each takes its time.
+        let mut pauses = PAUSES_A_TURN;
+        while pauses > 0
+            && let Some((at, timer)) = self.timers.take(now)
+        {
             match timer {
                 Timer::Turn { session, generation } => {
-                    let entry = self.sessions.get(session);
-                    if entry.live && entry.waiting && entry.generation == generation {
-                        self.make_ready(session);
+                    let (phase, held) = match self.sessions.get(session) {
+                        entry if entry.live && entry.waiting && entry.generation == generation => {
+                            (entry.phase, entry.held)
+                        }
+                        _ => continue,
+                    };
+                    if held {
+                        self.sessions.get(session).due = self.end_pause(phase, at);
+                        pauses -= 1;
+                    }
+                    self.make_ready(session);
+                    if held {
+                        self.release(now);
                     }
                 }
                 Timer::Cut { flight, generation } => {
@@ -536,9 +564,22 @@ impl<W: Wire> Executor<W> {
                     }
                 }
                 Timer::Follow { flight, generation } => self.go_on(flight, generation, now),
-                Timer::Slot { phase } => self.shards[usize::from(phase)].free_session(at),
+                Timer::Slot { phase } => {
+                    let ended = self.end_pause(phase, at);
+                    self.shards[usize::from(phase)].free_session(ended);
+                    pauses -= 1;
+                    self.release(now);
+                }
             }
         }
+    }
+
+    /// A pause that was to end at `at` ends now; returns when that is. It is as long as it turns out to be: nothing is late
+    /// that follows it, since the server is what it waits for.
+    fn end_pause(&mut self, phase: u8, at: Instant) -> Instant {
+        let now = self.wire.now();
+        Progress::add(&self.ends.progress.phase(phase.into()).paused_ns, now.since(at));
+        now
     }
 
     fn end(&mut self) -> Next {
@@ -550,7 +591,7 @@ impl<W: Wire> Executor<W> {
     }
 
     /// The response to the request that had `slot` is complete on `conn`: keep the connection or let it go.
-    fn retire(&mut self, slot: u32, conn: ConnId, reusable: bool) {
+    fn retire(&mut self, slot: u32, conn: ConnId, reusable: bool, now: Instant) {
         if let Some(entry) = self.pool.get(conn) {
             let reused = entry.served > 0;
             entry.served += 1;
@@ -562,7 +603,7 @@ impl<W: Wire> Executor<W> {
             return self.drop_conn(conn);
         }
         match self.plan.reuse {
-            Reuse::Pooled => self.pool.set_idle(conn),
+            Reuse::Pooled => self.hand_on(conn, now),
             Reuse::Never => self.drop_conn(conn),
             Reuse::Sticky => {
                 let session = self.flights[slot as usize].session;
@@ -613,7 +654,7 @@ impl<W: Wire> Events for Executor<W> {
                         }
                         self.send(slot, conn);
                     }
-                    None => self.pool.set_idle(conn),
+                    None => self.hand_on(conn, at),
                 }
             }
             Err(e) => {
@@ -654,7 +695,7 @@ impl<W: Wire> Events for Executor<W> {
                 // An answer before the end of its request: the rest of the request would come before the next one.
                 let whole = flight.is_sent();
                 self.complete(slot, at);
-                self.retire(slot, conn, reusable && whole);
+                self.retire(slot, conn, reusable && whole, at);
             }
             Advance::Broken(e) => {
                 answer.set_error(&format!("the response is not HTTP/1.1: {e}"));

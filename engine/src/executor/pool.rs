@@ -41,6 +41,8 @@ pub(super) struct Pool {
     vacant: Vec<u32>,
     /// By target; most recently used last. Entries whose connection has closed since are skipped when taken.
     idle: Vec<Vec<ConnId>>,
+    /// By target: connections being opened for a flight, in that order. Entries that no longer are are skipped.
+    opening: Vec<VecDeque<ConnId>>,
     /// Flights (slot, generation) that wait for a connection.
     pub(super) waiting: VecDeque<(u32, u32)>,
     limit: usize,
@@ -56,6 +58,7 @@ impl Pool {
             conns: Vec::new(),
             vacant: Vec::new(),
             idle: vec![Vec::new(); targets],
+            opening: vec![VecDeque::new(); targets],
             waiting: VecDeque::new(),
             limit,
             open: 0,
@@ -82,7 +85,40 @@ impl Pool {
         });
         let conn = &mut self.conns[slot as usize];
         *conn = Conn { epoch: conn.epoch.wrapping_add(2), state: State::Opening(flight), ..fresh };
-        Some(ConnId { slot, epoch: conn.epoch })
+        let id = ConnId { slot, epoch: conn.epoch };
+        if flight.is_some() {
+            self.note_opening(id, target);
+        }
+        Some(id)
+    }
+
+    fn note_opening(&mut self, id: ConnId, target: u16) {
+        let (conns, opening) = (&self.conns, &mut self.opening[target as usize]);
+        opening.push_back(id);
+        // Most have been opened long since where nothing was idle for a while.
+        if opening.len() > 2 * self.open.max(64) {
+            opening.retain(|id| {
+                let conn = &conns[id.slot as usize];
+                conn.epoch == id.epoch && matches!(conn.state, State::Opening(Some(_)))
+            });
+        }
+    }
+
+    /// Gives a connection that is free for another request to the flight that has waited longest for one of its own to be
+    /// opened; that one is then opened ahead of need. `None` if there is no such flight.
+    pub(super) fn relieve(&mut self, id: ConnId) -> Option<u32> {
+        let target = self.get(id)?.target;
+        while let Some(own) = self.opening[target as usize].pop_front() {
+            let Some(opened) = self.get(own) else { continue };
+            if let State::Opening(Some(flight)) = opened.state {
+                opened.state = State::Opening(None);
+                let conn = self.get(id)?;
+                // One that was just opened is as fresh as the flight's own would have been.
+                (conn.state, conn.idled) = (State::Busy(flight), conn.served > 0);
+                return Some(flight);
+            }
+        }
+        None
     }
 
     /// An idle connection to the target, the most recently used first.
@@ -194,6 +230,33 @@ mod tests {
         let second = pool.reserve(Some(3), 0, Instant(2)).unwrap();
         assert_eq!(second.slot, first.slot);
         assert!(pool.get(first).is_none() && pool.get(second).is_some());
+    }
+
+    #[test]
+    fn who_waits_longest_for_a_connection_of_its_own_takes_one_that_is_free() {
+        let mut pool = Pool::new(9, 2);
+        let busy = pool.reserve(Some(0), 0, Instant(1)).unwrap();
+        pool.get(busy).unwrap().state = State::Busy(0);
+        let [first, second] = [1, 2].map(|flight| pool.reserve(Some(flight), 0, Instant(2)).unwrap());
+        let other = pool.reserve(Some(3), 1, Instant(2)).unwrap();
+        pool.vacate(first);
+        pool.get(busy).unwrap().served = 1;
+        assert_eq!(pool.relieve(busy), Some(2), "the first has given up");
+        assert!(pool.get(busy).is_some_and(|c| c.state == State::Busy(2) && c.idled));
+        assert_eq!(pool.get(second).unwrap().state, State::Opening(None));
+        assert_eq!(pool.relieve(second), None, "nobody waits for this target");
+        assert_eq!(pool.relieve(other), Some(3));
+        assert!(!pool.get(other).unwrap().idled, "it is as new as the flight's own");
+    }
+
+    #[test]
+    fn connections_that_are_long_open_are_not_looked_through() {
+        let mut pool = Pool::new(1, 1);
+        for flight in 0..10_000 {
+            let conn = pool.reserve(Some(flight), 0, Instant(1)).unwrap();
+            pool.vacate(conn);
+        }
+        assert!(pool.opening[0].len() <= 128, "{}", pool.opening[0].len());
     }
 
     #[test]

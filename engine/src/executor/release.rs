@@ -9,6 +9,10 @@ use crate::credit::{Claims, Credit, Progress};
 use crate::plan::History;
 use crate::record::{LATE, Outcome, Record, UNKNOWN, flag};
 
+/// Requests that one turn starts at most, so that a turn stays short. Where thousands are due at once, the answers to the
+/// first of them free connections for the next, which would each open one of their own.
+const STARTS_A_TURN: usize = 64;
+
 /// What lets a turn go.
 #[derive(Debug, Clone, Copy)]
 struct Permit {
@@ -66,18 +70,18 @@ impl<W: Wire> Executor<W> {
         }
     }
 
-    /// Starts every request whose time has come and for which a slot is free.
+    /// Starts requests whose time has come and for which a slot is free: all, or as many as a turn may.
     pub(super) fn release(&mut self, now: Instant) {
-        let mut any = false;
-        while self.next_start() <= now {
+        let mut left = STARTS_A_TURN;
+        while left > 0 && self.next_start() <= now {
             // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
             let start = self.wire.now();
             if !self.start_next(start) {
                 break;
             }
-            any = true;
+            left -= 1;
         }
-        if !any {
+        if left == STARTS_A_TURN {
             self.hand_back(now);
         }
         if self.sessions.any_waits() && self.shards[self.current].is_over(now) {
@@ -397,7 +401,7 @@ impl<W: Wire> Executor<W> {
             _ => now.after(next.delay).max(free_at),
         };
         let generation = session.generation;
-        self.sessions.wait(slot, due);
+        self.sessions.wait(slot, due, free_at > now.after(next.delay));
         if due <= now {
             self.make_ready(slot);
         } else {

@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) waiting: bool,
     /// When the turn that waits can go at the earliest.
     pub(super) due: Instant,
+    /// It waits for the end of a pause after a refused connection, not for its own time.
+    pub(super) held: bool,
     /// When the latest turn was planned.
     pub(super) planned: Instant,
     /// Its own connection, while no turn is in flight.
@@ -140,6 +142,7 @@ impl Sessions {
                 next: 0,
                 waiting: false,
                 due: Instant::UNSET,
+                held: false,
                 planned: Instant::UNSET,
                 conn: None,
                 history: Vec::new(),
@@ -157,11 +160,11 @@ impl Sessions {
         slot
     }
 
-    /// A turn has ended, and the next can go at `due`.
-    pub(super) fn wait(&mut self, slot: u32, due: Instant) {
+    /// A turn has ended, and the next can go at `due`, when a pause ends (`held`) or its own time comes.
+    pub(super) fn wait(&mut self, slot: u32, due: Instant, held: bool) {
         self.waiting += 1;
         let session = self.get(slot);
-        (session.waiting, session.due) = (true, due);
+        (session.waiting, session.due, session.held) = (true, due, held);
     }
 
     /// A turn goes.

@@ -77,6 +77,9 @@ pub struct Ring {
     untold: RefCell<VecDeque<cqueue::Entry>>,
     /// When the pass under way began; unset between passes.
     passing: Cell<Instant>,
+    /// How often a receive was armed.
+    #[cfg(test)]
+    armed: Cell<u32>,
 }
 
 /// One wire's owner and its connections' sockets, by slot.
@@ -100,8 +103,8 @@ const NONE: u32 = u32::MAX;
 struct Sockets {
     all: Vec<Socket>,
     free: Vec<u32>,
-    /// Sockets whose receive found no buffer.
-    starved: Vec<u32>,
+    /// Sockets whose receive found no buffer, in that order.
+    starved: VecDeque<u32>,
 }
 
 /// A socket. It stays until the kernel has let go of every operation on it.
@@ -170,6 +173,8 @@ impl Ring {
             handed: RefCell::default(),
             untold: RefCell::default(),
             passing: Cell::new(Instant::UNSET),
+            #[cfg(test)]
+            armed: Cell::new(0),
         })
     }
 
@@ -243,6 +248,8 @@ impl Ring {
             entry.pending += 1;
             fd
         };
+        #[cfg(test)]
+        self.armed.set(self.armed.get() + 1);
         self.submit(&opcode::RecvMulti::new(Fd(fd), GROUP).build().user_data(tag(Op::Receive, socket)));
     }
 
@@ -270,7 +277,7 @@ impl Ring {
     /// The kernel has let go of a receive.
     fn receive_ended(&self, socket: u32, result: i32) {
         if -result == libc::ENOBUFS {
-            return self.sockets.borrow_mut().starved.push(socket);
+            return self.sockets.borrow_mut().starved.push_back(socket);
         }
         let (conn, owner) = {
             let mut sockets = self.sockets.borrow_mut();
@@ -294,15 +301,17 @@ impl Ring {
         self.buffers.borrow().data.as_ptr()
     }
 
-    /// Receives that found no buffer are armed again: by now all buffers of the last pass are back.
+    /// Receives that found no buffer are armed again, those first that have waited longest: by now all buffers of the last
+    /// pass are back. No more than find one: where thousands wait, all others would be armed and starve once more with each
+    /// pass.
     fn feed_starved(&self) {
-        let starved = std::mem::take(&mut self.sockets.borrow_mut().starved);
-        for &socket in &starved {
-            let live = {
+        for _ in 0..BUFFERS {
+            let (socket, live) = {
                 let mut sockets = self.sockets.borrow_mut();
+                let Some(socket) = sockets.starved.pop_front() else { return };
                 let entry = &mut sockets.all[socket as usize];
                 entry.pending -= 1;
-                entry.live
+                (socket, entry.live)
             };
             if live {
                 self.arm(socket);
@@ -770,21 +779,20 @@ impl Ring {
     /// Hands over submissions, waits until the time given or not at all, and tells of every completion there is; says
     /// whether the bell was among them.
     fn pass(&self, until: Option<Instant>) -> io::Result<bool> {
-        self.enter(until)?;
+        // A receive armed while no buffer was left starved whether anything had come or not: those that were armed since may
+        // have nothing to tell, and others something.
+        self.enter(until.filter(|_| self.sockets.borrow().starved.is_empty()))?;
         self.untold.borrow_mut().extend(self.uring.borrow_mut().completion());
-        if self.untold.borrow().is_empty() {
-            return Ok(false);
-        }
-        self.passing.set(clock::now());
         let mut rang = false;
-        while let Some(entry) = self.next_untold() {
-            rang |= untag(entry.user_data()).0 == Op::Bell;
-            self.complete(&entry);
+        if !self.untold.borrow().is_empty() {
+            self.passing.set(clock::now());
+            while let Some(entry) = self.next_untold() {
+                rang |= untag(entry.user_data()).0 == Op::Bell;
+                self.complete(&entry);
+            }
+            self.passing.set(Instant::UNSET);
         }
-        self.passing.set(Instant::UNSET);
-        if !self.sockets.borrow().starved.is_empty() {
-            self.feed_starved();
-        }
+        self.feed_starved();
         Ok(rang)
     }
 
@@ -843,6 +851,7 @@ mod tests {
     use crate::net::{Next, Part};
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::mpsc;
     use std::thread;
 
     /// Opens connections, sends one message on each, and keeps what comes until every one has ended.
@@ -855,6 +864,8 @@ mod tests {
         came: Vec<Vec<u8>>,
         ends: Vec<Result<(), io::ErrorKind>>,
         flushed: usize,
+        /// When the last connection stands, nothing goes on before this says so.
+        until: Option<mpsc::Receiver<()>>,
     }
 
     impl Part for Client {
@@ -875,6 +886,9 @@ mod tests {
                     assert_ne!(port, 0);
                     let sent = self.wire.send(conn, &self.message[..1], &self.message[1..]).unwrap();
                     self.flushed += usize::from(sent.last.is_some());
+                    if let Some(until) = self.until.take_if(|_| self.flushed == self.connections as usize) {
+                        until.recv().unwrap();
+                    }
                 }
                 Err(e) => self.ends.push(Err(e.kind())),
             }
@@ -900,6 +914,15 @@ mod tests {
 
     /// Runs a client to its end; `None`, and said so, where the host refuses the ring.
     fn client(to: SocketAddr, connections: u32, message: &[u8]) -> Option<Rc<RefCell<Client>>> {
+        held_client(to, connections, message, None)
+    }
+
+    fn held_client(
+        to: SocketAddr,
+        connections: u32,
+        message: &[u8],
+        until: Option<mpsc::Receiver<()>>,
+    ) -> Option<Rc<RefCell<Client>>> {
         if let Some(why) = refusal() {
             eprintln!("skipped: {why}");
             return None;
@@ -916,6 +939,7 @@ mod tests {
                 came: vec![Vec::new(); connections as usize],
                 ends: Vec::new(),
                 flushed: 0,
+                until,
             }));
             let events: Rc<RefCell<dyn Events>> = client.clone();
             wire.tell(Rc::downgrade(&events));
@@ -959,6 +983,28 @@ mod tests {
         let client = client.borrow();
         assert!(client.came.iter().all(|bytes| bytes.len() == 40_000));
         assert!(client.ends.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn answers_that_come_all_at_once_are_not_waited_for_over_and_over() {
+        let connections = 300;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let (answered, until) = mpsc::channel();
+        thread::spawn(move || {
+            let mut all: Vec<_> = (0..connections).map(|_| listener.accept().unwrap().0).collect();
+            for stream in &mut all {
+                stream.read_exact(&mut [0; 2]).unwrap();
+                stream.write_all(b"hello").unwrap();
+            }
+            answered.send(()).unwrap();
+        });
+        let Some(client) = held_client(to, connections, b"hi", Some(until)) else { return };
+        let client = client.borrow();
+        assert!(client.came.iter().all(|bytes| bytes == b"hello") && client.ends.iter().all(Result::is_ok));
+        // Once at first, and once or twice more for want of a buffer; not all that are left with every few buffers.
+        let armed = client.wire.ring.armed.get();
+        assert!((connections..5 * connections).contains(&armed), "{armed} times");
     }
 
     #[test]
