@@ -15,9 +15,9 @@ use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, DatasetSampling, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter,
-    LatePolicy, LogLevel, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Transport, Ui, UrlStrategy, choice,
-    content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis, moment, percent,
-    percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
+    LatePolicy, LogLevel, ModelSelection, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Transport, Ui, UrlStrategy,
+    choice, content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis, moment,
+    percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -108,9 +108,14 @@ pub(crate) struct Profile {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Endpoint")]
 pub(crate) struct Endpoint {
-    /// The model to ask for. Required, except with --mock [default with --mock: mock]
+    /// The model to ask for. Several, with commas or repeated, share the turns. Required, except with --mock [default with
+    /// --mock: mock]
     #[arg(short = 'm', long = "model", visible_alias = "model-names", value_name = "NAME", value_delimiter = ',')]
     pub(crate) models: Vec<String>,
+
+    /// Which of several models a turn asks for that names none: round-robin, random [default: round-robin]
+    #[arg(long = "model-selection-strategy", value_name = "STRATEGY", value_parser = choice::<ModelSelection>)]
+    pub(crate) model_selection: Option<ModelSelection>,
 
     /// The server's base URL, http only; `http://` may be left out. Several, with commas or repeated, share the sessions
     /// [default: http://localhost:8000]

@@ -8,6 +8,7 @@ mod grammar;
 mod input;
 mod load;
 mod media;
+mod models;
 mod replay;
 mod series;
 mod serve;
@@ -20,6 +21,7 @@ pub(crate) use endpoint::{Endpoint, Url};
 pub(crate) use environment::{Environment, IpVersion, read as environment};
 pub(crate) use input::{Input, Trace};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
+pub(crate) use models::Models;
 pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
 pub(crate) use synthetic::Length;
@@ -37,8 +39,8 @@ use std::path::PathBuf;
 /// Everything that `maser profile` was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct ProfileConfig {
-    /// The model asked for where the input names none.
-    pub(crate) model: String,
+    /// The models asked for where the input names none.
+    pub(crate) models: Models,
     /// The server and how it is spoken to.
     pub(crate) endpoint: Endpoint,
     /// What the servers are asked beside the load.
@@ -182,15 +184,16 @@ impl ProfileConfig {
     pub(crate) fn resolve(args: args::Profile, terminal: bool) -> Result<Self, Refusal> {
         let mut notes = Vec::new();
         let mock = mock(&args)?;
-        let model = model(&args, mock.as_ref())?;
+        let models = Models::resolve(&args, mock.as_ref())?;
         let endpoint = Endpoint::resolve(&args, mock.as_ref(), &mut notes)?;
+        models.check(&endpoint)?;
         let control = Control::resolve(&args.control, &endpoint, &mut notes)?;
         let input = Input::resolve(&args, &endpoint, &mut notes)?;
         let system_prompt = synthetic::system_prompt(&args, &endpoint)?;
         let cache_bust = synthetic::cache_bust(&args, endpoint.kind)?;
         let (fixed_schedule, window) = replay::schedule(&args)?;
         let sampling = replay::sampling(&args, fixed_schedule)?;
-        let tokenizer = Tokenizer::resolve(&args, &model, endpoint.kind, &mut notes)?;
+        let tokenizer = Tokenizer::resolve(&args, models.first(), endpoint.kind, &mut notes)?;
         let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal);
         idle_options(&args.service, &mut notes);
         let series = args.load.request_rate_series.as_deref().map(series::RateSeries::open).transpose()?;
@@ -219,7 +222,7 @@ impl ProfileConfig {
         }
         let applies = Applies::to(endpoint.kind, endpoint.streaming, args.endpoint.use_server_token_count);
         Ok(Self {
-            model,
+            models,
             endpoint,
             control,
             load,
@@ -301,7 +304,7 @@ impl ProfileConfig {
         if let Some(dir) = &self.output.dir {
             return dir.clone();
         }
-        let model = self.model.replace('/', "_");
+        let model = self.models.directory();
         let kind = self.endpoint.kind.name();
         let stimulus = self.load.stimulus();
         PathBuf::from("artifacts").join(format!("{model}-openai-{kind}-{stimulus}"))
@@ -316,19 +319,6 @@ fn mock(args: &args::Profile) -> Result<Option<ServeConfig>, Refusal> {
         return Err(Refusal::new("--url: --mock loads a server of its own; remove one of the two"));
     }
     ServeConfig::mock(spec).map(Some)
-}
-
-fn model(args: &args::Profile, mock: Option<&ServeConfig>) -> Result<String, Refusal> {
-    let named = args.endpoint.models.iter().map(|m| m.trim());
-    let named: Vec<&str> = named.filter(|m| !m.is_empty()).collect();
-    match (named.as_slice(), mock) {
-        ([one], _) => Ok((*one).to_string()),
-        ([], Some(mock)) => Ok(mock.models[0].clone()),
-        ([], None) => Err(Refusal::new("--model is required; add -m NAME with the name the server knows the model by")),
-        _ => Err(Refusal::new(
-            "--model: several models in one run are not supported yet by this version of maser, give one",
-        )),
-    }
 }
 
 fn prefix(typed: String) -> Result<String, Refusal> {

@@ -295,6 +295,21 @@ pub(crate) enum UrlStrategy {
     Weighted,
 }
 
+/// `--model-selection-strategy`: which of several models a turn asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModelSelection {
+    /// Each in turn.
+    RoundRobin,
+    /// Any, all as likely.
+    Random,
+}
+
+impl Choice for ModelSelection {
+    /// Nothing gives them weights, nor does the reference's command line.
+    const NAMES: &'static [(&'static str, Option<Self>)] =
+        &[("round-robin", Some(Self::RoundRobin)), ("random", Some(Self::Random)), ("weighted", None)];
+}
+
 impl Choice for UrlStrategy {
     const NAMES: &'static [(&'static str, Option<Self>)] = &[
         ("round-robin", Some(Self::RoundRobin)),

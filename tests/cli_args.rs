@@ -42,6 +42,10 @@ fn a_wrong_command_line_is_one_sentence_and_exit_code_2() {
             &["profile", "-m", "x", "-u", "https://host"],
             "--url https://host: https is not supported yet by this version of maser, use http",
         ),
+        (
+            &["profile", "-m", "x,y", "--model-selection-strategy", "weighted"],
+            "--model-selection-strategy weighted: not supported yet by this version of maser, which has round-robin, random",
+        ),
         (&["profile", "-m", "x", "--transport", "grpc"], "--transport grpc: expected one of http"),
         (&["profile", "-m", "x", "--transport-type=zmq"], "--transport-type zmq: expected one of http"),
         (

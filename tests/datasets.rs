@@ -236,6 +236,41 @@ fn a_pool_is_drawn_by_batches_and_images_are_sent_once() {
     }
 }
 
+/// What was sent, as JSON.
+fn bodies_sent(rows: &str, arguments: &[&str]) -> Vec<serde_json::Value> {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let sessions = rows.lines().count().to_string();
+    let common = ["--input-file", "rows.jsonl", "--num-conversations", &sessions];
+    let sent = profile(dir.path(), &server, &[&common, arguments].concat());
+    sent.iter().map(|body| serde_json::from_str(body).unwrap()).collect()
+}
+
+#[test]
+fn several_models_share_the_turns_that_name_none() {
+    let rows =
+        "{\"text\":\"a\"}\n{\"text\":\"b\",\"model\":\"own\"}\n{\"text\":\"c\"}\n{\"text\":\"d\"}\n{\"text\":\"e\"}\n";
+    let asked = |more: &[&str]| -> Vec<String> {
+        let sent = bodies_sent(rows, &[&["--model-names", "two,three"], more].concat());
+        sent.iter().map(|body| body["model"].as_str().unwrap().to_owned()).collect()
+    };
+    let in_turn = asked(&[]);
+    assert_eq!(in_turn.iter().filter(|model| *model != "own").collect::<Vec<_>>(), ["mock-model", "two", "three", "mock-model"]);
+    assert_eq!(asked(&["--model-selection-strategy", "round_robin"]), in_turn);
+    let drawn = |seed: &str| asked(&["--model-selection-strategy", "random", "--random-seed", seed]);
+    assert_eq!(drawn("1"), drawn("1"));
+    assert!((2..12).any(|seed| drawn(&seed.to_string()) != drawn("1")), "the seed decides");
+}
+
+#[test]
+fn a_template_may_be_an_array() {
+    let rows = "{\"text\":\"a\"}\n";
+    for template in ["payload_template:[{{ text|tojson }}]", r#"{"payload_template":["{{ text }}"]}"#] {
+        let options = ["--endpoint-type", "template", "--custom-endpoint", "/v1/x", "--extra-inputs", template];
+        assert_eq!(bodies_sent(rows, &options), [serde_json::json!(["a"])], "{template}");
+    }
+}
+
 #[test]
 fn every_session_stands_in_inputs_json_with_all_its_turns() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());

@@ -68,14 +68,15 @@ pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Resul
 fn found_or_built(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
     let spec = spec(config, seed);
     let Some(cache) = Cache::of(config, &spec)? else {
-        return build(config, &spec, RequestsBuilder::new(dir).map_err(full(dir))?, dir)?.finish(dir);
+        return build(config, (&spec, seed), RequestsBuilder::new(dir).map_err(full(dir))?, dir)?.finish(dir);
     };
     let key = match cache.find()? {
         Ok(found) => return Ok(found),
         Err(key) => key,
     };
     std::fs::create_dir_all(&cache.dir).map_err(full(&cache.dir))?;
-    let built = build(config, &spec, RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?, &cache.dir)?;
+    let built =
+        build(config, (&spec, seed), RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?, &cache.dir)?;
     if built.summary.attached > 0 {
         config.notes.push(
             "--dataset-cache has no effect: rows name files of images, audio or video, whose changes would not show"
@@ -104,7 +105,12 @@ impl Built {
     }
 }
 
-fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir: &Path) -> Result<Built, Failure> {
+fn build(
+    config: &ProfileConfig,
+    (spec, seed): (&Spec, u64),
+    mut builder: RequestsBuilder,
+    dir: &Path,
+) -> Result<Built, Failure> {
     let tokenizer = tokenizer(config)?;
     let options = options(config);
     let kind = config.endpoint.kind;
@@ -113,8 +119,12 @@ fn build(config: &ProfileConfig, spec: &Spec, mut builder: RequestsBuilder, dir:
     let marker = Marker::new(config.cache_bust, config.replay.open == Loop::Strict, tokenizer.as_ref());
     let spec = with_room(spec.clone(), marker, config.system_prompt.is_some());
     let pictures = Pictures::of(config, &spec, tokenizer.as_ref())?;
+    let mut models = config.models.selector(seed);
     let built = spec.build(tokenizer.as_ref(), &mut |mut conversation| {
         pictures.put(&mut conversation);
+        if let Some(models) = &mut models {
+            models.put(&mut conversation);
+        }
         if let Some(marker) = marker {
             marker.put(&mut conversation).map_err(|unfit| Error(unfit.0))?;
         }
@@ -180,7 +190,9 @@ impl Cache {
             other => other,
         };
         let seeded = match of {
-            Spec::File(options) => options.depends_on_seed().map_err(|e| Refusal::new(e.0))?,
+            Spec::File(options) => {
+                config.models.are_drawn() || options.depends_on_seed().map_err(|e| Refusal::new(e.0))?
+            }
             _ => true,
         };
         if seeded && config.random_seed.is_none() {
@@ -265,9 +277,10 @@ fn settings(config: &ProfileConfig, spec: &Spec, seeded: bool) -> Result<String,
         }
     };
     let said = format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         without_place(spec.clone(), seeded),
         options(config),
+        config.models,
         config.endpoint.kind,
         config.replay,
         config.fixed_schedule,
@@ -450,7 +463,7 @@ fn think_time(delay: Nanos, replay: &Replay) -> Nanos {
 /// The options of request bodies.
 pub(super) fn options(config: &ProfileConfig) -> endpoint::Options {
     endpoint::Options {
-        model: config.model.clone(),
+        model: config.models.first().to_owned(),
         streaming: config.endpoint.streaming,
         use_legacy_max_tokens: config.endpoint.use_legacy_max_tokens,
         per_chunk_usage: config.endpoint.per_chunk_usage,

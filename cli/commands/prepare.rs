@@ -230,7 +230,7 @@ fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
     Ok(Target {
         addrs: addresses(config, url)?,
         host: user("host").map_or_else(|| url.host_header(), |h| h.value.clone()),
-        path: endpoint.target(url, &config.model),
+        path: endpoint.target(url, config.models.first()),
         correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
         headers,
     })

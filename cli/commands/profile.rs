@@ -43,7 +43,7 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     let topology = topology(&config)?;
     let connections = check_descriptors(&mut config)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
-        mock.models = vec![config.model.clone()];
+        mock.models = config.models.names().to_vec();
     }
     let mock = config.mock.as_ref().map(|m| Mock::start(m, &topology)).transpose()?;
     if let Some(mock) = &mock {

@@ -55,7 +55,7 @@ impl ProfileConfig {
         let phases: Vec<Value> = self.load.phases.iter().map(|p| self.phase(p)).collect();
         let level = self.typed.log_level.map(name_of);
         Object::default()
-            .put("models", json!({"items": [{"name": self.model}]}))
+            .put("models", self.models.document())
             .put("endpoint", self.endpoint_object())
             .put("datasets", vec![self.dataset()])
             .put("phases", phases)

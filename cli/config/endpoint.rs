@@ -312,6 +312,11 @@ impl Endpoint {
         url.query.as_ref().map_or_else(|| target.clone(), |query| format!("{target}?{query}"))
     }
 
+    /// Whether the path of all requests names the model.
+    pub(super) fn names_model(&self) -> bool {
+        self.custom_path.is_none() && self.kind.path(self.streaming).contains("{model}")
+    }
+
     /// The requests' path below the base URL. One of the API that names a model names `model`.
     fn path(&self, model: &str) -> String {
         match &self.custom_path {
@@ -400,13 +405,14 @@ fn template(kind: EndpointKind, extra: &mut Map<String, Value>) -> Result<Option
     };
     let text = match given {
         Value::String(text) => text,
-        Value::Object(template) => Value::Object(template).to_string(),
+        template @ (Value::Object(_) | Value::Array(_)) => template.to_string(),
         other => return Err(Refusal::new(format!("--extra-inputs payload_template: {other} is no template"))),
     };
     if text.eq_ignore_ascii_case("nv-embedqa") {
         return Ok(Some("{\"text\": {{ texts|tojson }}}".into()));
     }
-    if text.trim_start().starts_with('{') {
+    // An object, an array, or the begin of an expression: JSON is what a template must come to.
+    if text.trim_start().starts_with(['{', '[']) {
         return Ok(Some(text));
     }
     std::fs::read_to_string(&text)

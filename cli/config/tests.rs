@@ -54,7 +54,7 @@ fn named(line: &str) -> String {
 fn options_that_do_not_go_together_are_refused_by_name() {
     let table = [
         ("--streaming", "--model is required; add -m NAME"),
-        ("-m a,b", "--model: several models"),
+        ("-m a,b --endpoint-type kserve-infer", "--model: the path of kserve_infer requests names the model"),
         ("-m x -u a -u b:0", "--url b:0: expected a port"),
         ("-m x -u a,b,,c", "--url : the URL names no host"),
         ("-m x -u a -u b --url-weights 1,2", "--url-weights needs --url-strategy weighted; round-robin has"),
@@ -498,11 +498,11 @@ fn each_type_has_its_path_and_stream() {
 #[test]
 fn a_mock_is_the_server() {
     let mut config = run("--mock=model=tiny,host=::1 --streaming");
-    assert_eq!(config.model, "tiny");
+    assert_eq!(config.models.first(), "tiny");
     config.endpoint.set_port(4321);
     assert_eq!(config.endpoint.urls[0].as_str(), "http://[::1]:4321");
     assert_eq!(config.endpoint.urls[0].host_header(), "[::1]:4321");
-    assert_eq!(run("--mock").model, "mock");
+    assert_eq!(run("--mock").models.first(), "mock");
 }
 
 /// Options of the reference's runs that this version refuses, with their values.

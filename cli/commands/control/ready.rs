@@ -27,13 +27,13 @@ enum State {
 /// By what a server is told to be ready.
 #[derive(Clone, Copy)]
 enum Look<'a> {
-    /// It lists the model, or has no list and answers.
-    Models,
+    /// It lists this model, or has no list and answers.
+    Models(&'a str),
     /// It answers this request.
     Inference(&'a [u8]),
 }
 
-/// Waits for every server in turn, each for as long as was asked for.
+/// Waits for every server in turn, and there for every model, each for as long as was asked for.
 ///
 /// The reference takes any status below 500 for an answer, and so a wrong key or a model that is not there for a ready
 /// server. Here a request that is not let in (401, 403) ends the waiting, since more of it will not help; a model or path
@@ -41,23 +41,23 @@ enum Look<'a> {
 /// says that somebody is there who reads requests.
 pub(super) fn wait(config: &ProfileConfig, plan: &Plan) -> Result<(), Failure> {
     let Some(wait) = &config.control.wait else { return Ok(()) };
-    let body = if wait.mode == WaitMode::Models { Vec::new() } else { body(config)? };
-    let looks: &[Look<'_>] = match wait.mode {
-        WaitMode::Models => &[Look::Models],
-        WaitMode::Inference => &[Look::Inference(&body)],
-        WaitMode::Both => &[Look::Models, Look::Inference(&body)],
-    };
     for (url, target) in config.endpoint.urls.iter().zip(&plan.targets) {
-        for look in looks {
-            wait_for(config, wait, (url, target), *look)?;
+        for model in config.models.names() {
+            if wait.mode != WaitMode::Inference {
+                wait_for(config, wait, (url, target), Look::Models(model))?;
+            }
+            if wait.mode != WaitMode::Models {
+                wait_for(config, wait, (url, target), Look::Inference(&body(config, model)?))?;
+            }
         }
     }
     Ok(())
 }
 
 /// A request for one token.
-fn body(config: &ProfileConfig) -> Result<Vec<u8>, Failure> {
+fn body(config: &ProfileConfig, model: &str) -> Result<Vec<u8>, Failure> {
     let mut turn = Turn::of_text("Lo".to_owned());
+    turn.model = Some(model.to_owned());
     turn.max_tokens = Some(1);
     let conversation = Conversation {
         session_id: "ready".to_owned(),
@@ -124,7 +124,7 @@ fn wait_for(
 impl Look<'_> {
     fn take(self, config: &ProfileConfig, wait: &Wait, server: (&Url, &Target), left: Nanos) -> State {
         match self {
-            Self::Models => models(config, server, wait.interval.max(LEAST.0).min(left)),
+            Self::Models(model) => models(config, server, model, wait.interval.max(LEAST.0).min(left)),
             Self::Inference(body) => inference(config, server.1, body, wait.interval.max(LEAST.1).min(left)),
         }
     }
@@ -137,8 +137,8 @@ fn locked_out(answer: &Answer, method: &str, path: &str) -> Option<State> {
     (status == 401 || status == 403).then(|| State::Never(why()))
 }
 
-fn models(config: &ProfileConfig, (url, target): (&Url, &Target), timeout: Nanos) -> State {
-    let path = config.endpoint.beside(url, "/v1/models", &config.model);
+fn models(config: &ProfileConfig, (url, target): (&Url, &Target), model: &str, timeout: Nanos) -> State {
+    let path = config.endpoint.beside(url, "/v1/models", config.models.first());
     let get = |path: &str| Ask { method: "GET", path, body: None, timeout }.send(target, &|| false);
     let answer = match get(&path) {
         Ok(answer) => answer,
@@ -148,7 +148,7 @@ fn models(config: &ProfileConfig, (url, target): (&Url, &Target), timeout: Nanos
         return state;
     }
     match answer.status {
-        200 => lists(&answer.body, &config.model),
+        200 => lists(&answer.body, model),
         // There are servers without a list.
         404 => match get(if url.path.is_empty() { "/" } else { &url.path }) {
             Ok(answer) if answer.is_success() => State::Ready,
