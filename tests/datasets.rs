@@ -255,7 +255,10 @@ fn several_models_share_the_turns_that_name_none() {
         sent.iter().map(|body| body["model"].as_str().unwrap().to_owned()).collect()
     };
     let in_turn = asked(&[]);
-    assert_eq!(in_turn.iter().filter(|model| *model != "own").collect::<Vec<_>>(), ["mock-model", "two", "three", "mock-model"]);
+    assert_eq!(
+        in_turn.iter().filter(|model| *model != "own").collect::<Vec<_>>(),
+        ["mock-model", "two", "three", "mock-model"]
+    );
     assert_eq!(asked(&["--model-selection-strategy", "round_robin"]), in_turn);
     let drawn = |seed: &str| asked(&["--model-selection-strategy", "random", "--random-seed", seed]);
     assert_eq!(drawn("1"), drawn("1"));

@@ -12,6 +12,7 @@
 //! tries.
 
 use super::gather::Gathered;
+use super::ports::Ports;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
 use super::socket::{JOIN, send_now};
 use super::{ConnId, Events, Sent, Wire};
@@ -66,6 +67,7 @@ pub struct Ring {
     sockets: RefCell<Sockets>,
     owners: RefCell<Vec<Owner>>,
     bell: Option<Arc<Doorbell>>,
+    ports: Ports,
     /// The earliest time for which an owner asked for a turn since the last.
     wanted: Cell<Instant>,
     /// Room to put a request together in.
@@ -115,6 +117,8 @@ struct Socket {
     /// Somebody wants to hear of it.
     live: bool,
     connected: bool,
+    /// It was shown a few local ports only.
+    narrowed: bool,
     /// Operations the kernel holds.
     pending: u32,
     address: Box<Address>,
@@ -167,6 +171,7 @@ impl Ring {
             sockets: RefCell::default(),
             owners: RefCell::default(),
             bell,
+            ports: Ports::new(),
             wanted: Cell::new(Instant::NEVER),
             joined: RefCell::new(Vec::with_capacity(JOIN)),
             gathered: RefCell::default(),
@@ -218,6 +223,14 @@ impl Ring {
             entry.pending -= 1;
             if !entry.live {
                 return sockets.let_go(socket);
+            }
+            if -result == libc::EADDRNOTAVAIL && std::mem::take(&mut entry.narrowed) {
+                if let Some((again, fd)) = entry.connecting().zip(entry.raw()) {
+                    Ports::widen(fd);
+                    entry.pending += 1;
+                    drop(sockets);
+                    return self.submit(&again.user_data(tag(Op::Connect, socket)));
+                }
             }
             let outcome = match entry.fault.take() {
                 Some(fault) => Err(fault),
@@ -492,6 +505,7 @@ impl Sockets {
             owner,
             live: true,
             connected: false,
+            narrowed: false,
             pending: 1,
             address: Box::new(Address::from(to)),
             backlog: Vec::new(),
@@ -522,6 +536,12 @@ impl Sockets {
 impl Socket {
     fn raw(&self) -> Option<i32> {
         self.fd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The operation that connects it.
+    fn connecting(&self) -> Option<squeue::Entry> {
+        let (address, len) = (self.address.as_ptr(), self.address.len());
+        self.raw().map(|fd| opcode::Connect::new(Fd(fd), address, len).build())
     }
 
     /// Makes a connected socket ready to use; its local port.
@@ -567,12 +587,10 @@ impl Wire for DirectWire {
         let (socket, entry) = {
             let mut sockets = ring.sockets.borrow_mut();
             let socket = sockets.add(open(to), conn, self.owner, to);
-            let added = &sockets.all[socket as usize];
-            let entry = match added.raw() {
-                Some(fd) => opcode::Connect::new(Fd(fd), added.address.as_ptr(), added.address.len()).build(),
-                // Told as every failed attempt is: by a completion, never from within the call.
-                None => opcode::Nop::new().build(),
-            };
+            let added = &mut sockets.all[socket as usize];
+            added.narrowed = added.raw().is_some_and(|fd| ring.ports.narrow(fd));
+            // What has no descriptor is told as every failed attempt is: by a completion, never from within the call.
+            let entry = added.connecting().unwrap_or_else(|| opcode::Nop::new().build());
             (socket, entry.user_data(tag(Op::Connect, socket)))
         };
         self.set_link(conn, socket);

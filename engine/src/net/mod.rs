@@ -6,6 +6,7 @@
 
 pub mod direct;
 mod gather;
+mod ports;
 pub mod probe;
 pub mod reactor;
 pub mod socket;
