@@ -985,7 +985,15 @@ mod tests {
         for (names, _) in rows() {
             for name in &names {
                 let refused = match *name {
-                    "--allow-dataset-wrap" | "--no-allow-dataset-wrap" | "--use-think-time-only" => format!(
+                    "--agentic-cache-warmup-duration"
+                    | "--agentic-warmup-grace-period"
+                    | "--allow-dataset-wrap"
+                    | "--no-allow-dataset-wrap"
+                    | "--burst-phase-starts"
+                    | "--system-idle-gap-cap-seconds"
+                    | "--trajectory-start-max-ratio"
+                    | "--trajectory-start-min-ratio"
+                    | "--use-think-time-only" => format!(
                         "{name} shapes only an agentic replay, which this version of maser does not have; remove it, \
                          every other run goes on as it would without"
                     ),

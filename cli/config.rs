@@ -73,6 +73,10 @@ pub(crate) struct ProfileConfig {
     pub(crate) machine: Machine,
     /// Which version of the internet protocol the server is reached by.
     pub(crate) ip_version: IpVersion,
+    /// Connections of one executor at most, where the environment says so.
+    pub(crate) connections: Option<u32>,
+    /// Headers that carry the session's id beside the one that `--session-header` names.
+    pub(crate) session_headers: Vec<String>,
     /// Nothing is shown but what goes wrong.
     pub(crate) quiet: bool,
     /// What is shown during the run.
@@ -240,6 +244,8 @@ impl ProfileConfig {
             output: Output::resolve(args.output, args.extra)?,
             machine: Machine::resolve(args.machine, args.service.workers_max),
             ip_version: IpVersion::default(),
+            connections: None,
+            session_headers: Environment::default().session_headers(),
             ui,
             log_level,
             random_seed: args.input.random_seed,
@@ -252,6 +258,8 @@ impl ProfileConfig {
     /// Takes over what the environment says.
     pub(crate) fn set_environment(&mut self, environment: Environment) {
         self.ip_version = environment.ip_version;
+        self.session_headers = environment.session_headers();
+        self.connections = environment.connections;
         if let Some(every) = environment.video_poll {
             self.endpoint.follow_ups.every = every;
         }

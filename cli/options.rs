@@ -15,13 +15,10 @@ const NOT_YET: &[&str] = &[
     "--accuracy-system-prompt",
     "--accuracy-tasks",
     "--accuracy-verbose",
-    "--agentic-cache-warmup-duration",
-    "--agentic-warmup-grace-period",
     "--api-host",
     "--api-port",
     "--auto-plot",
     "--bo-constraint-mode",
-    "--burst-phase-starts",
     "--concurrency-max",
     "--concurrency-min",
     "--concurrency-steps",
@@ -97,11 +94,8 @@ const NOT_YET: &[&str] = &[
     "--stream",
     "--sweep-type",
     "--sweep-variant",
-    "--system-idle-gap-cap-seconds",
     "--tpot-sla-ms",
     "--trace-idle-gap-cap-seconds",
-    "--trajectory-start-max-ratio",
-    "--trajectory-start-min-ratio",
     "--ttft-sla-ms",
     "--unsafe-override",
     "--variant",
@@ -114,7 +108,17 @@ const NOT_YET: &[&str] = &[
 ];
 
 /// Those that mean something in the reference's agentic replay alone, which maser does not have, sorted by bytes.
-const AGENTIC: &[&str] = &["--allow-dataset-wrap", "--no-allow-dataset-wrap", "--use-think-time-only"];
+const AGENTIC: &[&str] = &[
+    "--agentic-cache-warmup-duration",
+    "--agentic-warmup-grace-period",
+    "--allow-dataset-wrap",
+    "--burst-phase-starts",
+    "--no-allow-dataset-wrap",
+    "--system-idle-gap-cap-seconds",
+    "--trajectory-start-max-ratio",
+    "--trajectory-start-min-ratio",
+    "--use-think-time-only",
+];
 
 /// The refusal of `flag` (as typed, without a value) if it is an option of the reference that maser lacks.
 pub(crate) fn refusal(flag: &str) -> Option<Refusal> {

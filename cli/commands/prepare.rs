@@ -232,6 +232,7 @@ fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
         host: user("host").map_or_else(|| url.host_header(), |h| h.value.clone()),
         path: endpoint.target(url, config.models.first()),
         correlation_header: endpoint.session_header.clone().unwrap_or_else(|| "X-Correlation-ID".to_owned()),
+        session_headers: config.session_headers.clone(),
         headers,
     })
 }

@@ -41,7 +41,7 @@ const CONNECTIONS_PER_EXECUTOR: u32 = 32;
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
     let topology = topology(&config)?;
-    let connections = check_descriptors(&mut config)?;
+    let connections = check_connections(&mut config, topology.executors() as u64)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
         mock.models = config.models.names().to_vec();
     }
@@ -270,16 +270,20 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
 }
 
-/// How many connections the run may have: each has a descriptor, and with --mock both its ends are in this process.
-fn check_descriptors(config: &mut ProfileConfig) -> Result<u64, Failure> {
+/// How many connections the run may have: each has a descriptor, with --mock both its ends are in this process, and the
+/// environment may allow each of so many executors fewer.
+fn check_connections(config: &mut ProfileConfig, executors: u64) -> Result<u64, Failure> {
     let ends = if config.mock.is_some() { 2 } else { 1 };
-    let most = (probe::raise_connection_limit() / ends).max(1);
+    let descriptors = (probe::raise_connection_limit() / ends).max(1);
+    let allowed = config.connections.map_or(u64::MAX, |each| u64::from(each) * executors);
+    let most = descriptors.min(allowed);
     let asked = config.load.phases.iter().filter_map(|p| p.concurrency).max().map_or(0, u64::from);
     if asked <= most {
         return Ok(most);
     }
-    let why = format!("--concurrency {asked}: this process may have {most} connections at most (ulimit -n)");
-    if config.mock.is_some() {
+    let bound = if allowed < descriptors { "AIPERF_HTTP_CONNECTION_LIMIT" } else { "ulimit -n" };
+    let why = format!("--concurrency {asked}: this process may have {most} connections at most ({bound})");
+    if config.mock.is_some() && asked > descriptors {
         return Err(Refusal::new(format!("{why}, since with --mock both ends are its own")).into());
     }
     config.notes.push(format!("{why}; the other requests wait for one, and are timed as if in flight"));
@@ -359,6 +363,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         export_prefix: config.output.prefix.clone(),
         topology,
         correlation_header: plan.targets[0].correlation_header.clone(),
+        session_headers: plan.targets[0].session_headers.clone(),
         request_headers: plan.targets[0].headers.iter().map(shown).collect(),
     }
 }

@@ -28,10 +28,31 @@ pub(crate) struct Environment {
     pub(crate) ip_version: IpVersion,
     /// `AIPERF_WORKER_MAX_WORKERS_CAP`: executors at most.
     pub(crate) workers_cap: Option<u32>,
+    /// `AIPERF_HTTP_CONNECTION_LIMIT`: connections of one executor at most.
+    pub(crate) connections: Option<u32>,
+    /// What `AIPERF_HTTP_X_…_FROM_CORRELATION_ID` say, in the order of [`SESSION_HEADERS`].
+    session_headers: [Option<bool>; 4],
     /// `AIPERF_HTTP_VIDEO_POLL_INTERVAL`: pause before a video is asked for again, nanoseconds.
     pub(crate) video_poll: Option<Nanos>,
     /// A remark for each variable without effect.
     pub(crate) notes: Vec<String>,
+}
+
+/// Variables that say whether a header carries the session's id too, the header, and whether it does where they do not say.
+const SESSION_HEADERS: [(&str, &str, bool); 4] = [
+    ("HTTP_X_SESSION_ID_FROM_CORRELATION_ID", "X-Session-ID", false),
+    ("HTTP_X_SESSION_AFFINITY_FROM_CORRELATION_ID", "X-Session-Affinity", true),
+    ("HTTP_X_SMG_ROUTING_KEY_FROM_CORRELATION_ID", "X-SMG-Routing-Key", false),
+    ("HTTP_X_DYNAMO_SESSION_ID_FROM_CORRELATION_ID", "X-Dynamo-Session-ID", false),
+];
+
+impl Environment {
+    /// The headers that carry a session's id beside the one that always does.
+    pub(crate) fn session_headers(&self) -> Vec<String> {
+        let wanted =
+            SESSION_HEADERS.iter().zip(&self.session_headers).filter(|((.., usual), said)| said.unwrap_or(*usual));
+        wanted.map(|((_, header, _), _)| (*header).to_owned()).collect()
+    }
 }
 
 /// Beginnings of names, the part after [`PREFIX`], and why they have no effect. The first that fits counts.
@@ -45,7 +66,6 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("SERVICE_", "maser is one process"),
     ("RECORD_", "records are processed after the run"),
     ("DATASET_", "maser prepares all requests before the run"),
-    ("HTTP_CONNECTION_LIMIT", "connections are limited by --concurrency and by the descriptors of the process"),
     ("HTTP_", "maser has a transport of its own"),
     ("DAG_", "this version has no such replay"),
     ("AGENTX_", "this version has no such replay"),
@@ -83,16 +103,33 @@ fn take(environment: &mut Environment, name: &str, value: &str) -> Result<(), Re
             let cap = value.parse().ok().filter(|n| *n > 0);
             environment.workers_cap = Some(cap.ok_or_else(|| wrong("a whole number of at least 1"))?);
         }
+        "HTTP_CONNECTION_LIMIT" => {
+            let limit = value.parse().ok().filter(|n| (1..=65_000).contains(n));
+            environment.connections = Some(limit.ok_or_else(|| wrong("a whole number from 1 to 65000"))?);
+        }
         "HTTP_VIDEO_POLL_INTERVAL" => {
             environment.video_poll = Some(seconds(value).map_err(|_| wrong("seconds above 0"))?);
         }
         rest => {
+            if let Some(k) = SESSION_HEADERS.iter().position(|(name, ..)| *name == rest) {
+                environment.session_headers[k] = Some(truth(value).ok_or_else(|| wrong("true or false"))?);
+                return Ok(());
+            }
             let known = WITHOUT_EFFECT.iter().find(|(beginning, _)| rest.starts_with(beginning));
             let why = known.map_or("maser knows no such variable", |(_, why)| why);
             environment.notes.push(format!("{name} in the environment has no effect: {why}"));
         }
     }
     Ok(())
+}
+
+/// A yes or no as the reference reads it.
+fn truth(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
+        "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +153,7 @@ mod tests {
             ip_version: IpVersion::Only6,
             workers_cap: Some(3),
             video_poll: Some(250_000_000),
-            notes: Vec::new(),
+            ..Environment::default()
         };
         assert_eq!(environment, Ok(want));
         assert_eq!(of(&[]), Ok(Environment::default()));
@@ -124,9 +161,24 @@ mod tests {
             ("AIPERF_HTTP_IP_VERSION", "5", "expected 4, 6 or auto"),
             ("AIPERF_HTTP_VIDEO_POLL_INTERVAL", "0", "expected seconds above 0"),
             ("AIPERF_WORKER_MAX_WORKERS_CAP", "0", "expected a whole number of at least 1"),
+            ("AIPERF_HTTP_CONNECTION_LIMIT", "65001", "expected a whole number from 1 to 65000"),
+            ("AIPERF_HTTP_X_SESSION_ID_FROM_CORRELATION_ID", "2", "expected true or false"),
         ] {
             assert_eq!(of(&[(name, value)]), Err(format!("{name}={value} in the environment: {said}")));
         }
+    }
+
+    #[test]
+    fn headers_of_a_session_and_connections_are_as_said() {
+        let said = of(&[
+            ("AIPERF_HTTP_X_SESSION_AFFINITY_FROM_CORRELATION_ID", "False"),
+            ("AIPERF_HTTP_X_SMG_ROUTING_KEY_FROM_CORRELATION_ID", "1"),
+            ("AIPERF_HTTP_CONNECTION_LIMIT", "7"),
+        ])
+        .unwrap();
+        assert_eq!((said.session_headers(), said.connections), (vec!["X-SMG-Routing-Key".to_owned()], Some(7)));
+        assert!(said.notes.is_empty());
+        assert_eq!(Environment::default().session_headers(), ["X-Session-Affinity"]);
     }
 
     #[test]

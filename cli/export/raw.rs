@@ -96,8 +96,8 @@ impl Serialize for Headers<'_> {
         for (name, value) in fixed {
             map.serialize_entry(name, value)?;
         }
-        if !given("X-Session-Affinity") {
-            map.serialize_entry("X-Session-Affinity", "<redacted>")?;
+        for name in self.header.session_headers.iter().filter(|name| !given(name)) {
+            map.serialize_entry(name, "<redacted>")?;
         }
         map.end()
     }

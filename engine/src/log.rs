@@ -83,9 +83,17 @@ pub struct Header {
     /// Name of the header that carries the session's id.
     #[serde(default)]
     pub correlation_header: String,
+    /// Names of the headers that carry it too.
+    #[serde(default = "affinity")]
+    pub session_headers: Vec<String>,
     /// The headers that are the same in every request, in their order, secrets redacted.
     #[serde(default)]
     pub request_headers: Vec<(String, String)>,
+}
+
+/// What carried it in all logs that do not say.
+fn affinity() -> Vec<String> {
+    vec!["X-Session-Affinity".to_owned()]
 }
 
 /// A phase of the plan.
@@ -633,6 +641,7 @@ mod tests {
             export_level: "records".into(),
             topology: serde_json::json!({}),
             correlation_header: "X-Correlation-ID".into(),
+            session_headers: affinity(),
             request_headers: vec![("Accept".into(), "text/event-stream".into())],
             ..Header::default()
         }

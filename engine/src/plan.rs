@@ -280,8 +280,17 @@ pub struct Target {
     pub path: String,
     /// Name of the header that carries the session's id.
     pub correlation_header: String,
+    /// Names of others that carry it too, after all headers: routers keep a session together by them.
+    pub session_headers: Vec<String>,
     /// All other headers, in order.
     pub headers: Vec<(String, String)>,
+}
+
+impl Target {
+    /// The headers that carry the session's id.
+    pub fn sessions(&self) -> (&str, &[String]) {
+        (&self.correlation_header, &self.session_headers)
+    }
 }
 
 /// What is kept of each response beside its record.

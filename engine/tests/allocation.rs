@@ -236,6 +236,7 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
             host: "here".to_owned(),
             path: "/v1/chat/completions".to_owned(),
             correlation_header: "X-Correlation-ID".to_owned(),
+            session_headers: vec!["X-Session-Affinity".to_owned()],
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         }],
         balance: Balance::RoundRobin,

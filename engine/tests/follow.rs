@@ -73,6 +73,7 @@ impl Bench {
             host: "here:1".to_owned(),
             path: "/v1/videos?v=2".to_owned(),
             correlation_header: "X-Correlation-ID".to_owned(),
+            session_headers: vec!["X-Session-Affinity".to_owned()],
             headers: [("Content-Type", "multipart/form-data"), ("Accept", "application/json"), ("X-Mine", "1")]
                 .map(|(n, v)| (n.to_owned(), v.to_owned()))
                 .to_vec(),

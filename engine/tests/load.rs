@@ -70,6 +70,7 @@ fn run(config: &Config, servers: usize, mut plan: Plan) -> (Vec<Vec<Value>>, Vec
             host: "here".to_owned(),
             path: plan.endpoint.path(true).to_owned(),
             correlation_header: "X-Correlation-ID".to_owned(),
+            session_headers: vec!["X-Session-Affinity".to_owned()],
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         });
         let stop = stop_servers.clone();

@@ -83,6 +83,7 @@ fn target(n: u16) -> Target {
         host: format!("sim{n}:8000"),
         path: "/v1/chat/completions".to_owned(),
         correlation_header: "X-Correlation-ID".to_owned(),
+        session_headers: vec!["X-Session-Affinity".to_owned()],
         headers: vec![],
     }
 }

@@ -98,6 +98,7 @@ fn target() -> Target {
         host: "sim:8000".to_owned(),
         path: "/v1/chat/completions".to_owned(),
         correlation_header: "X-Correlation-ID".to_owned(),
+        session_headers: vec!["X-Session-Affinity".to_owned()],
         headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
     }
 }

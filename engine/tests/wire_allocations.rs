@@ -82,7 +82,7 @@ fn a_stream_is_read_without_allocating() {
         (Kind::Messages, data!("captures/dynamo_messages_stream.http"), (19, 52)),
     ];
     let mut connection = Connection {
-        head: Head::new("POST", "/", "h", "X-Correlation-ID", &[]),
+        head: Head::new("POST", "/", "h", ("X-Correlation-ID", &["X-Session-Affinity".to_owned()]), &[]),
         http: ResponseReader::new(),
         sse: SseParser::new(),
         text: Vec::new(),

@@ -269,6 +269,7 @@ pub(crate) fn header(run: &str, summary: &Value, axis: &Axis, phases: &[(&str, u
         export_prefix: None,
         topology: serde_json::json!({"cores": [0]}),
         correlation_header: "X-Correlation-ID".into(),
+        session_headers: vec!["X-Session-Affinity".into()],
         request_headers: [
             ("User-Agent", "aiperf/0.13.0"),
             ("X-Test", "abc"),

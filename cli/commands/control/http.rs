@@ -192,6 +192,7 @@ mod tests {
             host: "h:1".into(),
             path: "/not/asked".into(),
             correlation_header: "X-C".into(),
+            session_headers: Vec::new(),
             headers: vec![("Authorization".into(), "Bearer k".into()), ("Accept".into(), "text/event-stream".into())],
         };
         let server = std::thread::spawn(move || {
@@ -244,6 +245,7 @@ mod tests {
             host: "h".into(),
             path: String::new(),
             correlation_header: String::new(),
+            session_headers: Vec::new(),
             headers: Vec::new(),
         };
         let brief = Ask { timeout: 20 * MILLI, ..ASK };

@@ -29,7 +29,7 @@ pub(super) struct Targets {
 impl Targets {
     pub(super) fn new(plan: &Plan, executor: usize) -> Self {
         let n = plan.targets.len();
-        let head = |t: &crate::plan::Target| Head::new("POST", &t.path, &t.host, &t.correlation_header, &t.headers);
+        let head = |t: &crate::plan::Target| Head::new("POST", &t.path, &t.host, t.sessions(), &t.headers);
         Self {
             heads: plan.targets.iter().map(head).collect(),
             addrs: vec![executor; n],
@@ -94,7 +94,7 @@ impl Targets {
         let of_json = |name: &str| follow.is_file && name.eq_ignore_ascii_case("accept");
         let headers: Vec<_> =
             target.headers.iter().filter(|(name, _)| !of_body(name) && !of_json(name)).cloned().collect();
-        Ok(Head::new("GET", &path, &target.host, &target.correlation_header, &headers))
+        Ok(Head::new("GET", &path, &target.host, target.sessions(), &headers))
     }
 
     /// The next of the target's addresses.

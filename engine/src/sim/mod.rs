@@ -400,6 +400,7 @@ fn preamble(plan: &Plan) -> Vec<u8> {
         use_server_token_count: true,
         export_level: "records".to_owned(),
         correlation_header: plan.targets[0].correlation_header.clone(),
+        session_headers: plan.targets[0].session_headers.clone(),
         ..Header::default()
     };
     let mut log = log::MAGIC.to_vec();

@@ -6,19 +6,19 @@ const UUID_LEN: usize = 36;
 /// Columns kept for the length of the body: bodies below 10 GB.
 const LENGTH_COLUMNS: usize = 10;
 const REQUEST_ID: &str = "X-Request-ID";
-const AFFINITY: &str = "X-Session-Affinity";
 const LENGTH: &str = "Content-Length";
 
 /// Built once per target, patched per request.
 ///
-/// Order on the wire: request line, `Host`, `X-Request-ID`, the correlation header, the fixed headers in their order,
-/// `X-Session-Affinity`, `Content-Length`.
+/// Order on the wire: request line, `Host`, `X-Request-ID`, the correlation header, the fixed headers in their order, the
+/// other headers with the session's id, `Content-Length`.
 #[derive(Debug, Clone)]
 pub struct Head {
     bytes: Vec<u8>,
     request_id_at: Option<usize>,
     correlation_at: Option<usize>,
-    affinity_at: Option<usize>,
+    /// Where the correlation id stands beside that.
+    sessions_at: Vec<usize>,
     /// First column of the length; everything after it is rewritten if the columns do not suffice. A head without columns
     /// has no length.
     length_at: usize,
@@ -28,12 +28,18 @@ pub struct Head {
 impl Head {
     /// Lays out the head. `fixed` are all other headers in order (name, value).
     ///
-    /// A GET has no body and no length of one. Reserves room for `X-Request-ID`, for a correlation header of the given name and `X-Session-Affinity` (both carry
-    /// the correlation id), and for `Content-Length`, right-aligned: spaces in front of a value are legal. A fixed header
-    /// called `Host`, `X-Request-ID` or like the correlation header stands in for the reserved one; one called
-    /// `X-Session-Affinity` or `Content-Length` gives way to it. Names match in any case. Line breaks in names and values
-    /// are for the caller to refuse; here they become spaces, so that no value can end the head.
-    pub fn new(method: &str, path: &str, host: &str, correlation_header: &str, fixed: &[(String, String)]) -> Self {
+    /// A GET has no body and no length of one. Reserves room for `X-Request-ID`, for a correlation header of the given name
+    /// and for the other `session_headers` (all carry the correlation id), and for `Content-Length`, right-aligned: spaces in
+    /// front of a value are legal. A fixed header called `Host`, `X-Request-ID` or like the correlation header stands in for
+    /// the reserved one; one called like a session header or `Content-Length` gives way to it. Names match in any case. Line
+    /// breaks in names and values are for the caller to refuse; here they become spaces, so that no value can end the head.
+    pub fn new(
+        method: &str,
+        path: &str,
+        host: &str,
+        (correlation_header, session_headers): (&str, &[String]),
+        fixed: &[(String, String)],
+    ) -> Self {
         let given = |name: &str| fixed.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
         let mut bytes = Vec::with_capacity(512);
         for part in [method, " ", path, " HTTP/1.1\r\n"] {
@@ -43,16 +49,16 @@ impl Head {
             put(&mut bytes, "Host", host);
         }
         let request_id_at = (!given(REQUEST_ID)).then(|| put_blank(&mut bytes, REQUEST_ID));
-        let one_slot = correlation_header.eq_ignore_ascii_case(AFFINITY);
+        let is_session = |name: &str| session_headers.iter().any(|session| session.eq_ignore_ascii_case(name));
+        let one_slot = is_session(correlation_header);
         let correlation_at =
             (!given(correlation_header) && !one_slot).then(|| put_blank(&mut bytes, correlation_header));
         for (name, value) in fixed {
-            let ours = [AFFINITY, LENGTH].map(|ours| name.eq_ignore_ascii_case(ours));
-            if ours == [false; 2] {
+            if !is_session(name) && !name.eq_ignore_ascii_case(LENGTH) {
                 put(&mut bytes, name, value);
             }
         }
-        let affinity_at = Some(put_blank(&mut bytes, AFFINITY));
+        let sessions_at = session_headers.iter().map(|name| put_blank(&mut bytes, name)).collect();
         let length_columns = if method == "GET" { 0 } else { LENGTH_COLUMNS };
         if length_columns > 0 {
             bytes.extend_from_slice(LENGTH.as_bytes());
@@ -61,16 +67,18 @@ impl Head {
         let length_at = bytes.len();
         bytes.resize(length_at + length_columns, b' ');
         bytes.extend_from_slice(if length_columns > 0 { b"\r\n\r\n".as_slice() } else { b"\r\n" });
-        Self { bytes, request_id_at, correlation_at, affinity_at, length_at, length_columns }
+        Self { bytes, request_id_at, correlation_at, sessions_at, length_at, length_columns }
     }
 
     /// The bytes of the head for one request; valid until the next call.
     pub fn patch(&mut self, request_id: Uuid, correlation_id: Uuid, content_length: usize) -> &[u8] {
         self.patch_id(self.request_id_at, request_id);
-        self.patch_id(self.correlation_at, correlation_id);
-        match (self.correlation_at, self.affinity_at) {
-            (Some(from), Some(to)) => self.bytes.copy_within(from..from + UUID_LEN, to),
-            _ => self.patch_id(self.affinity_at, correlation_id),
+        let first = self.correlation_at.or(self.sessions_at.first().copied());
+        self.patch_id(first, correlation_id);
+        if let Some(from) = first {
+            for &to in &self.sessions_at {
+                self.bytes.copy_within(from..from + UUID_LEN, to);
+            }
         }
         if self.length_columns > 0 {
             self.patch_length(content_length);
@@ -162,6 +170,10 @@ mod tests {
         pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
     }
 
+    fn affinity() -> [String; 1] {
+        ["X-Session-Affinity".to_owned()]
+    }
+
     fn patched(head: &mut Head, request: Uuid, session: Uuid, length: usize) -> String {
         String::from_utf8(head.patch(request, session, length).to_vec()).unwrap()
     }
@@ -169,7 +181,7 @@ mod tests {
     #[test]
     fn a_head_is_laid_out_and_patched() {
         let headers = fixed(&[("User-Agent", "maser/1"), ("Accept", "text/event-stream")]);
-        let mut head = Head::new("POST", "/v1/x?y=1", "h:8000", "X-Correlation-ID", &headers);
+        let mut head = Head::new("POST", "/v1/x?y=1", "h:8000", ("X-Correlation-ID", &affinity()), &headers);
         let want = |request: &str, session: &str, length: &str| {
             format!(
                 "POST /v1/x?y=1 HTTP/1.1\r\nHost: h:8000\r\nX-Request-ID: {request}\r\nX-Correlation-ID: {session}\r\n\
@@ -194,7 +206,7 @@ mod tests {
             ("x-session-affinity", "gone"),
             ("content-length", "5"),
         ]);
-        let mut head = Head::new("POST", "/", "h", "x-session", &headers);
+        let mut head = Head::new("POST", "/", "h", ("x-session", &affinity()), &headers);
         assert_eq!(
             patched(&mut head, A, B, 3),
             format!(
@@ -202,13 +214,32 @@ mod tests {
                  Content-Length:          3\r\n\r\n"
             )
         );
-        let mut head = Head::new("POST", "/", "h", "x-session-affinity", &[]);
+        let mut head = Head::new("POST", "/", "h", ("x-session-affinity", &affinity()), &[]);
         assert_eq!(patched(&mut head, A, B, 3).matches("ffinity").count(), 1);
     }
 
     #[test]
+    fn a_session_is_named_in_as_many_headers_as_are_wanted() {
+        let wanted = ["X-Session-ID", "X-SMG-Routing-Key"].map(str::to_owned);
+        let headers = fixed(&[("x-session-id", "gone"), ("X-Session-Affinity", "mine")]);
+        let mut head = Head::new("POST", "/", "h", ("X-C", &wanted), &headers);
+        for (request, session) in [(A, B), (B, A)] {
+            assert_eq!(
+                patched(&mut head, request, session, 3),
+                format!(
+                    "POST / HTTP/1.1\r\nHost: h\r\nX-Request-ID: {request}\r\nX-C: {session}\r\nX-Session-Affinity: mine\r\n\
+                     X-Session-ID: {session}\r\nX-SMG-Routing-Key: {session}\r\nContent-Length:          3\r\n\r\n"
+                )
+            );
+        }
+        let mut head = Head::new("POST", "/", "h", ("x-session-id", &wanted), &[]);
+        let once = patched(&mut head, A, B, 3);
+        assert_eq!((once.matches(&B.to_string()).count(), once.contains("x-session-id")), (2, false));
+    }
+
+    #[test]
     fn no_value_ends_the_head() {
-        let mut head = Head::new("POST", "/", "h", "C", &fixed(&[("A", "x\r\n\r\ny\0")]));
+        let mut head = Head::new("POST", "/", "h", ("C", &[]), &fixed(&[("A", "x\r\n\r\ny\0")]));
         let text = patched(&mut head, A, B, 3);
         assert_eq!(text.find("\r\n\r\n"), Some(text.len() - 4));
         assert!(text.contains("A: x    y \r\n"));

@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn the_client_s_own_head_is_read_back() {
-        let mut head = Head::new("POST", "/v1/x?a=1", "h", "X-Correlation-ID", &[]);
+        let mut head =
+            Head::new("POST", "/v1/x?a=1", "h", ("X-Correlation-ID", &["X-Session-Affinity".to_owned()]), &[]);
         let (a, b) = (Uuid::from_u128(7), Uuid::from_u128(8));
         let mut bytes = head.patch(a, b, 4).to_vec();
         bytes.extend_from_slice(b"body");
