@@ -215,22 +215,29 @@ impl Ring {
         }
     }
 
+    /// Connects a socket again that found all the local ports taken that it was shown; `false` if that is not how it ended.
+    fn connects_again(&self, socket: u32, result: i32) -> bool {
+        let again = {
+            let mut sockets = self.sockets.borrow_mut();
+            let entry = &mut sockets.all[socket as usize];
+            let is_out = -result == libc::EADDRNOTAVAIL && entry.live && std::mem::take(&mut entry.narrowed);
+            entry.raw().filter(|_| is_out).inspect(|&fd| Ports::widen(fd));
+            entry.connecting().filter(|_| is_out)
+        };
+        again.map(|again| self.submit(&again.user_data(tag(Op::Connect, socket)))).is_some()
+    }
+
     fn connect_ended(&self, socket: u32, result: i32) {
         let at = clock::now();
+        if self.connects_again(socket, result) {
+            return;
+        }
         let (conn, owner, outcome) = {
             let mut sockets = self.sockets.borrow_mut();
             let entry = &mut sockets.all[socket as usize];
             entry.pending -= 1;
             if !entry.live {
                 return sockets.let_go(socket);
-            }
-            if -result == libc::EADDRNOTAVAIL && std::mem::take(&mut entry.narrowed) {
-                if let Some((again, fd)) = entry.connecting().zip(entry.raw()) {
-                    Ports::widen(fd);
-                    entry.pending += 1;
-                    drop(sockets);
-                    return self.submit(&again.user_data(tag(Op::Connect, socket)));
-                }
             }
             let outcome = match entry.fault.take() {
                 Some(fault) => Err(fault),
