@@ -53,6 +53,7 @@ fn plan() -> Result<Plan, Box<dyn Error>> {
             host: "nowhere".to_owned(),
             path: Kind::Chat.path(true).to_owned(),
             correlation_header: "X-Correlation-ID".to_owned(),
+            session_headers: vec!["X-Session-Affinity".to_owned()],
             headers: vec![],
         }],
         balance: Balance::RoundRobin,
