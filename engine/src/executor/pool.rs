@@ -39,8 +39,9 @@ const GIVE_UP_REUSE_AFTER: u32 = 3;
 pub(super) struct Pool {
     conns: Vec<Conn>,
     vacant: Vec<u32>,
-    /// By target; most recently used last. Entries whose connection has closed since are skipped when taken.
-    idle: Vec<Vec<ConnId>>,
+    /// By target; most recently used last, never used ones first: the server may not have taken these up yet. Entries whose
+    /// connection has closed since are skipped when taken.
+    idle: Vec<VecDeque<ConnId>>,
     /// By target: connections being opened for a flight, in that order. Entries that no longer are are skipped.
     opening: Vec<VecDeque<ConnId>>,
     /// Flights (slot, generation) that wait for a connection.
@@ -57,7 +58,7 @@ impl Pool {
         Self {
             conns: Vec::new(),
             vacant: Vec::new(),
-            idle: vec![Vec::new(); targets],
+            idle: vec![VecDeque::new(); targets],
             opening: vec![VecDeque::new(); targets],
             waiting: VecDeque::new(),
             limit,
@@ -123,7 +124,7 @@ impl Pool {
 
     /// An idle connection to the target, the most recently used first.
     pub(super) fn take_idle(&mut self, flight: u32, target: u16) -> Option<ConnId> {
-        while let Some(id) = self.idle[target as usize].pop() {
+        while let Some(id) = self.idle[target as usize].pop_back() {
             if self.take(id, flight) {
                 return Some(id);
             }
@@ -148,11 +149,11 @@ impl Pool {
     }
 
     fn last_idle(&mut self, target: usize) -> Option<ConnId> {
-        while let Some(&id) = self.idle[target].last() {
+        while let Some(&id) = self.idle[target].back() {
             if self.get(id).is_some_and(|c| c.state == State::Idle) {
                 return Some(id);
             }
-            self.idle[target].pop();
+            self.idle[target].pop_back();
         }
         None
     }
@@ -169,8 +170,10 @@ impl Pool {
 
     /// The connection is free for another request.
     pub(super) fn set_idle(&mut self, id: ConnId) {
+        let is_new = self.get(id).is_some_and(|conn| conn.served == 0);
         if let Some(target) = self.hold(id) {
-            self.idle[target as usize].push(id);
+            let idle = &mut self.idle[target as usize];
+            if is_new { idle.push_front(id) } else { idle.push_back(id) }
         }
     }
 
@@ -247,6 +250,17 @@ mod tests {
         assert_eq!(pool.relieve(second), None, "nobody waits for this target");
         assert_eq!(pool.relieve(other), Some(3));
         assert!(!pool.get(other).unwrap().idled, "it is as new as the flight's own");
+    }
+
+    #[test]
+    fn a_connection_that_has_answered_is_taken_before_one_that_is_new() {
+        let mut pool = Pool::new(9, 1);
+        let all: Vec<ConnId> = (0..4).map(|flight| pool.reserve(Some(flight), 0, Instant(1)).unwrap()).collect();
+        pool.get(all[0]).unwrap().served = 1;
+        pool.get(all[2]).unwrap().served = 1;
+        all.iter().for_each(|conn| pool.set_idle(*conn));
+        let taken: Vec<ConnId> = (10..14).filter_map(|flight| pool.take_idle(flight, 0)).collect();
+        assert_eq!(taken, [all[2], all[0], all[1], all[3]], "the last to answer first, the new ones in their order");
     }
 
     #[test]
