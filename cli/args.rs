@@ -16,8 +16,8 @@ use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, DatasetSampling, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter,
     LatePolicy, LogLevel, ModelSelection, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Transport, Ui, UrlStrategy,
-    choice, content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis, moment,
-    percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
+    bytes, choice, content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis,
+    moment, percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
 };
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -246,6 +246,10 @@ pub(crate) struct Trace {
     /// Keep the finished request bodies in this directory, and take them from there the next time
     #[arg(help_heading = "Only in maser", long, value_name = "DIR")]
     pub(crate) dataset_cache: Option<PathBuf>,
+
+    /// Bytes that --dataset-cache may take, as 500MB or 20GB; what was used longest ago goes first [default: 20GB]
+    #[arg(help_heading = "Only in maser", long, value_name = "SIZE", value_parser = bytes, requires = "dataset_cache")]
+    pub(crate) dataset_cache_size: Option<u64>,
 
     /// baseten_trace: keep each session with this probability, above 0 and at most 1
     #[arg(help_heading = "Input", long = "trace-session-sample-ratio", value_name = "FRACTION", value_parser = ratio)]

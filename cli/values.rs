@@ -164,6 +164,29 @@ pub(crate) fn millis(raw: &str) -> Parsed<Nanos> {
         .ok_or_else(|| "expected milliseconds of at least 0".into())
 }
 
+/// Bytes above 0: a number and a unit of thousands (`kB`, `MB`, `GB`, `TB`) or of 1,024s (`KiB` and so on), or none.
+pub(crate) fn bytes(raw: &str) -> Parsed<u64> {
+    let digits = raw.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = raw[digits.len()..].to_ascii_lowercase();
+    let scale = match unit.as_str() {
+        "" | "b" => Some(1.0),
+        _ => "kmgt".find(&unit[..1]).and_then(|power| {
+            let base: Option<f64> = match &unit[1..] {
+                "b" | "" => Some(1e3),
+                "ib" => Some(1024.0),
+                _ => None,
+            };
+            Some(base?.powi(power as i32 + 1))
+        }),
+    };
+    finite(digits.trim_end())
+        .zip(scale)
+        .map(|(n, scale)| n * scale)
+        .filter(|bytes| (1.0..1e18).contains(bytes))
+        .map(|bytes| bytes as u64)
+        .ok_or_else(|| "expected a size above 0, such as 500MB, 20GB or 4GiB".into())
+}
+
 /// How long requests in flight at the end of a duration may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grace {

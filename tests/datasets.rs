@@ -362,21 +362,27 @@ fn bodies_are_kept_and_sent_again_until_something_changes() {
     let seeded = ["--random-seed", "7"];
     let with_cache = ["--random-seed", "7", "--dataset-cache", "cache"];
     let direct = sent(&seeded);
-    for _ in 0..2 {
-        assert_eq!(sent(&with_cache), direct);
-        assert_eq!(kept(&cache).len(), 1);
-    }
-    // The kept bytes are what is sent.
+    let written = || {
+        use std::os::unix::fs::MetadataExt;
+        kept(&cache).iter().map(|path| std::fs::metadata(path).unwrap().ino()).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&with_cache), direct);
+    let first = written();
+    assert_eq!(sent(&with_cache), direct);
+    assert_eq!((written(), first.len()), (first, 1), "made once");
+    // A damaged one is made anew, and a cut one.
     let file = kept(&cache).remove(0);
-    let mut bytes = std::fs::read(&file).unwrap();
+    let bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(10).position(|w| w == b"mock-model").unwrap();
-    bytes[at] = b'M';
-    std::fs::remove_file(&file).unwrap();
-    std::fs::write(&file, &bytes).unwrap();
-    assert!(sent(&with_cache).iter().any(|body| body.contains("\"Mock-model\"")));
-    // A cut one is made anew.
-    std::fs::remove_file(&file).unwrap();
-    std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    let put = |bytes: &[u8]| {
+        // A new file, for the old one is mapped by nobody but may be linked.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, bytes).unwrap();
+    };
+    put(&[&bytes[..at], b"M", &bytes[at + 1..]].concat());
+    assert_eq!(sent(&with_cache), direct);
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    put(&bytes[..bytes.len() - 1]);
     assert_eq!(sent(&with_cache), direct);
     // Whatever shows in the bodies, or in their order, has bodies of its own.
     let others: [&[&str]; 3] = [&["--streaming"], &["--extra-inputs", "top_p:0.9"], &["--fixed-schedule"]];
@@ -391,6 +397,66 @@ fn bodies_are_kept_and_sent_again_until_something_changes() {
     let changed = sent(&with_cache);
     assert_eq!((changed.len(), kept(&cache).len()), (5, 5));
     assert!(changed[0].len() < direct[0].len());
+}
+
+#[test]
+fn what_was_used_longest_ago_makes_room() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let cache = dir.path().join("cache");
+    let run = |n: usize, size: &[&str]| {
+        let name = format!("{n}.jsonl");
+        std::fs::write(dir.path().join(&name), format!("{{\"text\":\"{n} {}\"}}\n", "rose ".repeat(2000))).unwrap();
+        let all = ["--input-file", &name, "--dataset-cache", "cache", "--request-count", "1", "--artifact-dir", "run"];
+        let sent = profile(dir.path(), &server, &[&all, size].concat());
+        assert!(sent[0].contains(&format!("\"{n} rose")));
+    };
+    // Which of `0` to `9` are kept: their texts begin so. Stamps are set, so that none is as young as another.
+    let texts = |age: u64| -> Vec<String> {
+        let mut texts: Vec<String> = kept(&cache)
+            .iter()
+            .map(|path| {
+                let bytes = std::fs::read(path).unwrap();
+                let at = bytes.windows(6).position(|w| w == b" rose ").unwrap();
+                let time = std::fs::metadata(path).unwrap().modified().unwrap();
+                let file = std::fs::File::open(path).unwrap();
+                file.set_modified(time - std::time::Duration::from_secs(age)).unwrap();
+                char::from(bytes[at - 1]).to_string()
+            })
+            .collect();
+        texts.sort();
+        texts
+    };
+    let size = ["--dataset-cache-size", "25kB"];
+    run(0, &[]);
+    assert_eq!(texts(60), ["0"]);
+    run(1, &[]);
+    assert_eq!(texts(60), ["0", "1"]);
+    run(0, &size);
+    assert_eq!(texts(60), ["0", "1"], "nothing new, so nothing goes");
+    std::fs::write(cache.join(".unfinished-now"), "").unwrap();
+    let dead = std::fs::File::create(cache.join(".unfinished-dead")).unwrap();
+    dead.set_modified(std::time::UNIX_EPOCH).unwrap();
+    run(2, &size);
+    assert_eq!(texts(60), ["0", "2"], "0 was used after 1");
+    assert!(cache.join(".unfinished-now").exists() && !cache.join(".unfinished-dead").exists());
+    run(3, &["--dataset-cache-size", "12kB"]);
+    assert_eq!(texts(60), ["3"]);
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let all = ["profile", "-m", "x", "-u", &url, "--use-server-token-count", "--request-count", "1"];
+    let cached = ["--input-file", "0.jsonl", "--dataset-cache", "cache", "--artifact-dir", "run"];
+    let small = maser(dir.path(), &[&all[..], &cached, &["--dataset-cache-size", "9000"]].concat());
+    let err = String::from_utf8(small.stderr).unwrap();
+    assert!(small.status.success() && err.contains("and --dataset-cache-size is 9000"), "{err}");
+    assert_eq!(texts(0), ["3"], "what does not fit drives nothing out");
+    for (arguments, said) in [
+        (&["--dataset-cache-size", "20 GB"][..], "--dataset-cache <DIR>"),
+        (&["--dataset-cache", "cache", "--dataset-cache-size", "0"], "expected a size above 0, such as 500MB"),
+        (&["--dataset-cache", "cache", "--dataset-cache-size", "20GiBs"], "expected a size above 0, such as 500MB"),
+    ] {
+        let ran = maser(dir.path(), &[&all[..], &["--input-file", "0.jsonl"], arguments].concat());
+        let err = String::from_utf8(ran.stderr).unwrap();
+        assert!(ran.status.code() == Some(2) && err.contains(said), "{err}");
+    }
 }
 
 #[test]

@@ -876,6 +876,32 @@ fn a_second_interrupt_cuts_what_is_in_flight() {
 }
 
 #[test]
+fn many_inputs_are_written_after_the_load_however_it_ends() {
+    let bench = Bench::new();
+    let row = |k: usize| format!("{{\"text\":\"{k} {}\"}}\n", "Shall I compare thee? ".repeat(50_000));
+    bench.file("rows.jsonl", &(0..5).map(row).collect::<String>());
+    let data = ["--input-file", "rows.jsonl", "--use-server-token-count", "-m", "mock"];
+    let load = ["--mock=ttft=5,itl=1,osl=2", "--request-rate", "20", "--benchmark-duration", "60"];
+    let all = [&data[..], &load].concat();
+    let mut killed = bench.start(&all);
+    killed.wait_for_records();
+    killed.signal("KILL");
+    assert_eq!(killed.end().code, None);
+    assert_eq!(bench.files(), [FILE_NAME], "what would keep the first request waiting comes later");
+    let mut running = bench.start(&all);
+    running.wait_for_records();
+    running.signal("INT");
+    let ran = running.end().ends_with(0);
+    assert!(ran.stdout.contains("Input Export: "), "{}", ran.stdout);
+    let inputs: Value = serde_json::from_slice(&std::fs::read(bench.path("run/inputs.json")).unwrap()).unwrap();
+    let texts = inputs["data"].as_array().unwrap().iter().map(|row| {
+        let text = row["payloads"][0]["messages"][0]["content"].as_str().unwrap();
+        (text.len(), text.chars().next())
+    });
+    assert_eq!(texts.collect::<Vec<_>>(), (0..5).map(|k| (1_100_002, char::from_digit(k, 10))).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_killed_run_can_be_reported() {
     let bench = Bench::new();
     let mut running = bench.start(&["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"]);

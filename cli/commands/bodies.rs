@@ -1,20 +1,21 @@
 //! The request bodies of a run: built from the dataset, or taken from where an earlier run kept them.
 
 use super::Failure;
+use super::body_cache::{Cache, Unchecked};
 use super::cache_bust::{self, Marker};
 use super::pictures::Pictures;
 use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
 use crate::redact;
 use crate::refusal::Refusal;
 use maser_datasets::file::Format;
-use maser_datasets::tokens::{Found, Tokenizer};
-use maser_datasets::{Context, Conversation, Error, Spec, Summary, identity, synthetic};
-use maser_engine::clock::{self, Nanos};
+use maser_datasets::tokens::Tokenizer;
+use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
+use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, Media, RequestInfo};
 use maser_engine::plan::{History, Marks, Requests, RequestsBuilder, Turn, take_markers};
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The bodies of a run and what is known of each.
@@ -22,12 +23,14 @@ use std::sync::Arc;
 pub(super) struct Bodies {
     pub(super) requests: Arc<Requests>,
     pub(super) summary: Summary,
+    /// The file of a cache that they were taken from without being looked at.
+    pub(super) unchecked: Option<Unchecked>,
 }
 
 impl Bodies {
-    fn new(mut requests: Requests, summary: Summary, marks: Marks) -> Self {
+    pub(super) fn new(mut requests: Requests, summary: Summary, marks: Marks) -> Self {
         requests.set_marks(marks);
-        Self { requests: Arc::new(requests), summary }
+        Self { requests: Arc::new(requests), summary, unchecked: None }
     }
 
     /// Each conversation's id and bodies, in the order of the dataset. A marker is no part of a body until it is sent.
@@ -74,32 +77,37 @@ fn found_or_built(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<B
         Ok(found) => return Ok(found),
         Err(key) => key,
     };
-    std::fs::create_dir_all(&cache.dir).map_err(full(&cache.dir))?;
-    let built =
-        build(config, (&spec, seed), RequestsBuilder::kept_in(&cache.dir).map_err(full(&cache.dir))?, &cache.dir)?;
-    if built.summary.attached > 0 {
-        config.notes.push(
+    let dir = cache.make_dir()?;
+    let built = build(config, (&spec, seed), RequestsBuilder::kept_in(dir).map_err(full(dir))?, dir)?;
+    let why = match &built {
+        built if built.summary.attached > 0 => {
             "--dataset-cache has no effect: rows name files of images, audio or video, whose changes would not show"
-                .into(),
-        );
-        return built.finish(&cache.dir);
-    }
-    cache.keep(built, &key)
+                .into()
+        }
+        built if built.builder.bytes() > cache.most => format!(
+            "--dataset-cache has no effect: the request bodies take {} bytes, and --dataset-cache-size is {}",
+            built.builder.bytes(),
+            cache.most
+        ),
+        _ => return cache.keep(built, &key),
+    };
+    config.notes.push(why);
+    built.finish(dir)
 }
 
-fn full(dir: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
+pub(super) fn full(dir: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
     |e| Failure::Failed(format!("cannot write request bodies under {}: {e}", dir.display()))
 }
 
 /// Bodies whose arena is not closed yet.
-struct Built {
-    builder: RequestsBuilder,
-    summary: Summary,
-    marks: Marks,
+pub(super) struct Built {
+    pub(super) builder: RequestsBuilder,
+    pub(super) summary: Summary,
+    pub(super) marks: Marks,
 }
 
 impl Built {
-    fn finish(self, dir: &Path) -> Result<Bodies, Failure> {
+    pub(super) fn finish(self, dir: &Path) -> Result<Bodies, Failure> {
         let requests = self.builder.finish().map_err(full(dir))?;
         Ok(Bodies::new(requests, self.summary, self.marks))
     }
@@ -163,151 +171,6 @@ fn with_room(spec: Spec, marker: Option<Marker>, given_system: bool) -> Spec {
             Spec::WithSystem { text, of: Box::new(with_room(*of, marker, given_system)) }
         }
         (spec, _) => spec,
-    }
-}
-
-/// Where finished bodies are kept under what they were made of: the input's bytes, every setting that shows in them, and
-/// the version of this program.
-struct Cache {
-    dir: PathBuf,
-    input: PathBuf,
-    settings: String,
-    marks: Marks,
-}
-
-/// Extensions of finished bodies, and of the files that say which of them a file as it was last seen has.
-const KEPT: &str = "maserrq";
-const SEEN: &str = "seen";
-
-impl Cache {
-    /// None where nothing is to be kept: not asked for, or the data are this run's only.
-    fn of(config: &mut ProfileConfig, spec: &Spec) -> Result<Option<Self>, Failure> {
-        let Input::File { path, trace, .. } = &config.input else { return Ok(None) };
-        let Some(dir) = trace.cache.clone() else { return Ok(None) };
-        let input = path.clone();
-        let of = match spec {
-            Spec::WithSystem { of, .. } => of,
-            other => other,
-        };
-        let seeded = match of {
-            Spec::File(options) => {
-                config.models.are_drawn() || options.depends_on_seed().map_err(|e| Refusal::new(e.0))?
-            }
-            _ => true,
-        };
-        if seeded && config.random_seed.is_none() {
-            config.notes.push(
-                "--dataset-cache has no effect without --random-seed: the data depend on the seed, which is new in each run"
-                    .into(),
-            );
-            return Ok(None);
-        }
-        let settings = settings(config, spec, seeded)?;
-        Ok(Some(Self { dir, input, settings, marks: cache_bust::marks(config.cache_bust) }))
-    }
-
-    /// The name of the file with the bodies, by the input's bytes; and of the one that leads there, by the input's stamps.
-    fn content_key(&self) -> Result<String, Failure> {
-        let content = identity::of_content(&self.input).map_err(|e| Refusal::new(e.0))?;
-        Ok(identity::of_texts(&[&self.settings, &content]))
-    }
-
-    fn seen(&self) -> Result<Option<PathBuf>, Failure> {
-        let stamps = identity::of_stamps(&self.input, clock::wall()).map_err(|e| Refusal::new(e.0))?;
-        let name = |stamps: String| identity::of_texts(&[&self.settings, &stamps]);
-        Ok(stamps.map(|stamps| self.dir.join(name(stamps)).with_extension(SEEN)))
-    }
-
-    fn kept(&self, key: &str) -> PathBuf {
-        self.dir.join(key).with_extension(KEPT)
-    }
-
-    /// Without reading the input, where it was seen before as it is now; or the key to keep it under. What is damaged is
-    /// made anew.
-    fn find(&self) -> Result<Result<Bodies, String>, Failure> {
-        let seen = self.seen()?;
-        let known = seen.as_ref().and_then(|seen| std::fs::read_to_string(seen).ok());
-        let is_key = |key: &String| key.len() == 32 && key.bytes().all(|b| b.is_ascii_hexdigit());
-        if let Some(found) = known.filter(is_key).and_then(|key| self.open(&key)) {
-            return Ok(Ok(found));
-        }
-        let key = self.content_key()?;
-        let Some(found) = self.open(&key) else { return Ok(Err(key)) };
-        self.remember(seen, &key);
-        Ok(Ok(found))
-    }
-
-    fn open(&self, key: &str) -> Option<Bodies> {
-        let requests = Requests::open(&self.kept(key)).ok()?;
-        let summary = serde_json::from_slice(requests.note()).ok()?;
-        (!requests.is_empty()).then(|| Bodies::new(requests, summary, self.marks))
-    }
-
-    /// Keeps the bodies, unless the input has changed since `key` was made: nobody knows then which bytes were read.
-    fn keep(&self, built: Built, key: &str) -> Result<Bodies, Failure> {
-        let seen = self.seen()?;
-        if self.content_key()? != key {
-            return built.finish(&self.dir);
-        }
-        let note = serde_json::to_vec(&built.summary).unwrap_or_default();
-        let requests = built.builder.finish_as(&self.kept(key), &note).map_err(full(&self.dir))?;
-        self.remember(seen, key);
-        Ok(Bodies::new(requests, built.summary, self.marks))
-    }
-
-    /// Where this cannot be written, the next run reads the input again, no more.
-    fn remember(&self, seen: Option<PathBuf>, key: &str) {
-        if let Some(seen) = seen {
-            let _ = std::fs::write(seen, key);
-        }
-    }
-}
-
-/// Everything that shows in the bodies beside the input's bytes: 32 hexadecimal digits.
-fn settings(config: &ProfileConfig, spec: &Spec, seeded: bool) -> Result<String, Failure> {
-    let tokens = match &config.tokenizer.found {
-        Found::BuiltIn(name) => (*name).to_owned(),
-        // Its chat template may lie beside it.
-        Found::File(path) => {
-            let beside = ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"];
-            let files = beside.iter().map(|name| path.with_file_name(name)).filter(|file| file.is_file());
-            let digests: Result<Vec<String>, Error> =
-                std::iter::once(path.clone()).chain(files).map(|file| digest(&file)).collect();
-            digests.map_err(|e| Refusal::new(e.0))?.concat()
-        }
-    };
-    let said = format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-        without_place(spec.clone(), seeded),
-        options(config),
-        config.models,
-        config.endpoint.kind,
-        config.replay,
-        config.fixed_schedule,
-        config.tokenizer.chat_template,
-        config.use_server_token_count,
-        config.cache_bust,
-    );
-    Ok(identity::of_texts(&[env!("CARGO_PKG_VERSION"), &tokens, &said]))
-}
-
-fn digest(file: &Path) -> Result<String, Error> {
-    match identity::of_stamps(file, clock::wall())? {
-        Some(stamps) => Ok(stamps),
-        None => identity::of_content(file),
-    }
-}
-
-/// The same but for where its file is, and for the seed where that makes no difference.
-fn without_place(spec: Spec, seeded: bool) -> Spec {
-    match spec {
-        Spec::File(mut options) => {
-            options.path = PathBuf::new();
-            options.seed = if seeded { options.seed } else { 0 };
-            Spec::File(options)
-        }
-        Spec::WithSystem { text, of } => Spec::WithSystem { text, of: Box::new(without_place(*of, seeded)) },
-        synthetic @ Spec::Synthetic(_) => synthetic,
     }
 }
 

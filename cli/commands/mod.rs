@@ -1,6 +1,7 @@
 //! What the commands do.
 
 mod bodies;
+mod body_cache;
 mod cache_bust;
 mod control;
 pub(crate) mod dataset;

@@ -1,6 +1,7 @@
 //! `maser profile`: one benchmark, from the command line to the files.
 
 use super::bodies::{self, Bodies};
+use super::body_cache::Unchecked;
 use super::control::{self, Profilers};
 use super::mock::Mock;
 use super::prepare::{self, Times};
@@ -82,17 +83,14 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             dir.display()
         )));
     }
-    let code = report::publish(
-        &log,
-        &dir,
-        &ExportOptions::of(&log.header),
-        &report::View::default(),
-        config.quiet,
-        prepared.written,
-    );
+    let code =
+        report::publish(&log, &dir, &ExportOptions::of(&log.header), &report::View::default(), config.quiet, || {
+            prepared.inputs.write(&dir)
+        });
     if let Some(failure) = beside.failure {
         return Err(failure);
     }
+    let code = prepared.unchecked.map_or(Ok(()), |bodies| bodies.check(&plan.requests)).and(code);
     match ended {
         Err(run::Failure::Log(e)) => Err(Failure::Failed(format!(
             "{} could not be written ({e}), so the run was stopped; the requests before that are in it, and `maser \
@@ -125,12 +123,43 @@ fn cannot(dir: &Path, e: &std::io::Error) -> Failure {
     Failure::Failed(format!("--artifact-dir {}: cannot write files there: {e}", dir.display()))
 }
 
+/// Bytes of bodies that are written to `inputs.json` before the load: some 10 ms. More would keep the first request waiting.
+const WRITTEN_BEFORE: u64 = 4 << 20;
+
 /// All that a run is made of before its first request.
 struct Prepared {
     plan: Arc<Plan>,
     log_file: LogFile,
-    /// Files that stand already.
-    written: Vec<Result<Written, String>>,
+    inputs: Inputs,
+    unchecked: Option<Unchecked>,
+}
+
+/// `inputs.json`, which data that are no trace have.
+enum Inputs {
+    None,
+    /// Before the load, so that it is there after a crash too: the log does not have the bodies.
+    Written(Result<Written, String>),
+    /// After the load, and after its results, which are worth more where the disk is full.
+    Due(Bodies),
+}
+
+impl Inputs {
+    fn of(config: &ProfileConfig, bodies: Bodies, dir: &Path) -> Self {
+        let synthetic = matches!(config.input, Input::Synthetic { .. });
+        match (synthetic || !bodies.summary.is_trace, bodies.requests.bytes()) {
+            (false, _) => Self::None,
+            (true, ..=WRITTEN_BEFORE) => Self::Written(inputs::write(dir, bodies.sessions())),
+            (true, _) => Self::Due(bodies),
+        }
+    }
+
+    fn write(self, dir: &Path) -> Option<Result<Written, String>> {
+        match self {
+            Self::None => None,
+            Self::Written(result) => Some(result),
+            Self::Due(bodies) => Some(inputs::write(dir, bodies.sessions())),
+        }
+    }
 }
 
 /// Builds the requests, looks at the server, and begins the files in `dir`.
@@ -157,13 +186,12 @@ fn prepare(
     }
     let header = header(config, &plan, topology, argv);
     let log_file = begin_log(dir, &header, &bodies).map_err(|e| cannot(dir, &e))?;
-    // Before the run, so that it is there after a crash too: the log does not have the bodies.
-    let synthetic = matches!(config.input, Input::Synthetic { .. });
-    let written = (synthetic || !bodies.summary.is_trace).then(|| write_inputs(dir, &bodies));
+    let unchecked = bodies.unchecked.take();
+    let inputs = Inputs::of(config, bodies, dir);
     if config.log_level <= LogLevel::Info {
         say_start(config, topology, &header);
     }
-    Ok(Prepared { plan, log_file, written: written.into_iter().collect() })
+    Ok(Prepared { plan, log_file, inputs, unchecked })
 }
 
 /// What is about to happen, and where.
@@ -383,8 +411,4 @@ fn begin_log(dir: &Path, header: &Header, bodies: &Bodies) -> std::io::Result<Lo
     let table = bodies.requests.table();
     file.write_all(table)?;
     Ok(LogFile { file, at: (preamble.len() + table.len()) as u64 })
-}
-
-fn write_inputs(dir: &Path, bodies: &Bodies) -> Result<Written, String> {
-    inputs::write(dir, bodies.sessions())
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
             ),
         );
     }
-    publish(&log, args.output.as_ref().unwrap_or(&args.dir), &options, &view, args.quiet, Vec::new())
+    publish(&log, args.output.as_ref().unwrap_or(&args.dir), &options, &view, args.quiet, || None)
 }
 
 /// `--verify`.
@@ -124,14 +124,15 @@ fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusa
     Ok(options)
 }
 
-/// Writes every file of a log, prints the tables (unless `quiet`) and what was written; returns the exit code.
+/// Writes every file of a log and then what `last` writes, prints the tables (unless `quiet`) and what was written; returns
+/// the exit code.
 pub(super) fn publish(
     log: &Log,
     dir: &Path,
     options: &ExportOptions,
     view: &View<'_>,
     quiet: bool,
-    before: Vec<Result<Written, String>>,
+    last: impl FnOnce() -> Option<Result<Written, String>>,
 ) -> Result<u8, Failure> {
     let tokenizer = tokenizer(log);
     let count = tokenizer.as_ref().map(|t| |text: &str| t.count(text) as u32);
@@ -148,7 +149,7 @@ pub(super) fn publish(
         return Err(Failure::Failed("--from, --to: no request was started in that part of the run".into()));
     }
     let mut results = export::write_all(&report, log, dir, options, &how);
-    results.extend(before);
+    results.extend(last());
     if quiet {
         for sentence in results.iter().filter_map(|r| r.as_ref().err()) {
             say(std::io::stderr(), format_args!("error: {sentence}"));

@@ -105,6 +105,8 @@ pub(crate) struct Trace {
     pub(crate) ignore_delays: bool,
     /// Where finished request bodies are kept.
     pub(crate) cache: Option<PathBuf>,
+    /// Bytes that may be kept there.
+    pub(crate) cache_size: u64,
     /// What only a `baseten_trace` has.
     pub(crate) replay: file::Replay,
     /// Rows of a public dataset that are taken.
@@ -116,6 +118,9 @@ pub(crate) struct Trace {
     /// An image that the session has sent before is sent as its key alone.
     pub(crate) uuid_and_strip: bool,
 }
+
+/// Bytes that `--dataset-cache` may take where nothing is said.
+const CACHE_SIZE: u64 = 20_000_000_000;
 
 impl Trace {
     /// Fills in what was not given.
@@ -131,6 +136,7 @@ impl Trace {
             },
             ignore_delays: typed.ignore_trace_delays,
             cache: typed.dataset_cache.clone(),
+            cache_size: typed.dataset_cache_size.unwrap_or(CACHE_SIZE),
             replay: file::Replay {
                 session_sample_ratio: typed.session_sample_ratio,
                 omit_kv_hints: typed.omit_kv_hints,
@@ -146,6 +152,7 @@ impl Trace {
         [
             ("--ignore-trace-delays", typed.ignore_trace_delays),
             ("--dataset-cache", typed.dataset_cache.is_some()),
+            ("--dataset-cache-size", typed.dataset_cache_size.is_some()),
             ("--trace-session-sample-ratio", typed.session_sample_ratio.is_some()),
             ("--omit-kv-hints", typed.omit_kv_hints),
             ("--force-min-tokens", typed.force_min_tokens),

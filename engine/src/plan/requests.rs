@@ -10,9 +10,10 @@
 //! sessions  u32 first request, u32 number of turns
 //! table     blocks of the record log, as they stand in it
 //! note      whatever the keeper wants to know again
-//! foot      magic and the numbers that the places of these follow from
+//! foot      magic, the numbers that the places of these follow from, and two checksums (CRC-32)
 //! ```
-//! Numbers are in the machine's own byte order: such a file stays where it was made.
+//! Numbers are in the machine's own byte order: such a file stays where it was made. What lies after the bodies is checked
+//! when the file is opened, the bodies when somebody asks.
 
 use super::Marks;
 use crate::clock::Nanos;
@@ -121,6 +122,20 @@ struct Foot {
     sessions: u64,
     table: u64,
     note: u64,
+    /// Checksum of the bodies.
+    bodies_sum: u64,
+    /// Checksum of all that is between the bodies and the foot, and of the foot's numbers before this one.
+    sum: u64,
+}
+
+impl Foot {
+    /// `sum`, where `columns` stand before this foot.
+    fn sum(&self, columns: &[&[u8]]) -> u64 {
+        let mut crc = crc32fast::Hasher::new();
+        columns.iter().for_each(|column| crc.update(column));
+        crc.update(&bytemuck::bytes_of(self)[..FOOT - size_of::<u64>()]);
+        crc.finalize().into()
+    }
 }
 
 const FOOT: usize = size_of::<Foot>();
@@ -154,6 +169,8 @@ pub struct Requests {
     sessions: Column<Session>,
     table: Column<u8>,
     note: Column<u8>,
+    /// Checksum of the bodies, where they come from a kept file.
+    bodies_sum: Option<u64>,
     marks: Marks,
     secrets: Vec<Vec<u8>>,
 }
@@ -193,10 +210,11 @@ impl Requests {
         self.map.as_deref().unwrap_or(&[])
     }
 
-    /// Opens a file that [`RequestsBuilder::finish_as`] made, in the same time whatever its size.
+    /// Opens a file that [`RequestsBuilder::finish_as`] made, in the same time whatever the size of the bodies, which are not
+    /// looked at: [`Requests::is_whole`] does.
     ///
     /// # Errors
-    /// It cannot be read, or is no whole file of this version.
+    /// It cannot be read, is no whole file of this version, or what is known of the bodies is damaged.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         // SAFETY: these files are written under another name, renamed when they are whole, and never changed; one that
@@ -213,7 +231,11 @@ impl Requests {
 
     /// `None` where the numbers of the foot do not come to `tail` bytes.
     fn laid_out(map: Mmap, foot: &Foot, tail: usize) -> Option<Self> {
-        let mut at = usize::try_from(foot.bodies).ok()?.checked_next_multiple_of(8)?;
+        let from = usize::try_from(foot.bodies).ok()?;
+        if foot.sum(&[map.get(from..tail)?]) != foot.sum {
+            return None;
+        }
+        let mut at = from.checked_next_multiple_of(8)?;
         let mut next = |rows: u64, bytes: usize| {
             let from = at;
             at = usize::try_from(rows).ok()?.checked_mul(bytes)?.checked_add(from)?;
@@ -236,9 +258,16 @@ impl Requests {
             sessions: mapped(sessions),
             table: mapped(table),
             note: mapped(note),
+            bodies_sum: Some(foot.bodies_sum),
             marks: Marks::None,
             secrets: Vec::new(),
         })
+    }
+
+    /// Whether the bodies are as they were when they were kept: reads them all. Those of this run's own always are.
+    pub fn is_whole(&self) -> bool {
+        let bodies = || self.map().get(..self.bytes() as usize).unwrap_or_default();
+        self.bodies_sum.is_none_or(|sum| sum == u64::from(crc32fast::hash(bodies())))
     }
 
     /// Number of bodies.
@@ -249,6 +278,11 @@ impl Requests {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of all bodies.
+    pub fn bytes(&self) -> u64 {
+        self.ends.rows(self.map()).last().copied().unwrap_or(0)
     }
 
     /// The body of request `index`; empty if there is no such request.
@@ -322,6 +356,7 @@ pub struct RequestsBuilder {
     /// The file's name, if it has one for now.
     path: Option<tempfile::TempPath>,
     len: u64,
+    sum: crc32fast::Hasher,
     ends: Vec<u64>,
     planned: Vec<Nanos>,
     turns: Vec<Packed>,
@@ -354,6 +389,7 @@ impl RequestsBuilder {
             file: BufWriter::with_capacity(1 << 18, file),
             path,
             len: 0,
+            sum: crc32fast::Hasher::new(),
             ends: Vec::new(),
             planned: Vec::new(),
             turns: Vec::new(),
@@ -366,6 +402,11 @@ impl RequestsBuilder {
     /// Whether nothing was collected.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Bytes of the bodies collected so far.
+    pub fn bytes(&self) -> u64 {
+        self.len
     }
 
     /// Appends a session of one turn; the index of its request is the number of requests before it.
@@ -388,6 +429,7 @@ impl RequestsBuilder {
     /// The file cannot be written (a full disk).
     pub fn push_turn(&mut self, body: &[u8], turn: Turn) -> io::Result<()> {
         self.file.write_all(body)?;
+        self.sum.update(body);
         self.len += body.len() as u64;
         self.ends.push(self.len);
         self.planned.push(turn.at.unwrap_or(UNPLANNED));
@@ -449,6 +491,7 @@ impl RequestsBuilder {
             sessions: Column::Owned(self.sessions),
             table: Column::Owned(self.table),
             note: Column::Owned(Vec::new()),
+            bodies_sum: None,
             marks: Marks::None,
             secrets: Vec::new(),
         })
@@ -462,7 +505,17 @@ impl RequestsBuilder {
     pub fn finish_as(mut self, path: &Path, note: &[u8]) -> io::Result<Requests> {
         self.settle();
         let own = self.path.take().ok_or_else(|| io::Error::other("the file has no name"))?;
-        let foot = Foot {
+        let gap = &[0; 8][..(self.len.next_multiple_of(8) - self.len) as usize];
+        let columns: [&[u8]; 7] = [
+            gap,
+            bytemuck::cast_slice(&self.ends),
+            bytemuck::cast_slice(&self.planned),
+            bytemuck::cast_slice(&self.turns),
+            bytemuck::cast_slice(&self.sessions),
+            &self.table,
+            note,
+        ];
+        let mut foot = Foot {
             magic: MAGIC,
             bodies: self.len,
             requests: self.ends.len() as u64,
@@ -470,20 +523,14 @@ impl RequestsBuilder {
             sessions: self.sessions.len() as u64,
             table: self.table.len() as u64,
             note: note.len() as u64,
+            bodies_sum: self.sum.finalize().into(),
+            sum: 0,
         };
-        let gap = self.len.next_multiple_of(8) - self.len;
-        self.file.write_all(&[0; 8][..gap as usize])?;
-        for column in [
-            bytemuck::cast_slice(&self.ends),
-            bytemuck::cast_slice(&self.planned),
-            bytemuck::cast_slice(&self.turns),
-            bytemuck::cast_slice(&self.sessions),
-            &self.table,
-            note,
-            bytemuck::bytes_of(&foot),
-        ] {
+        foot.sum = foot.sum(&columns);
+        for column in columns {
             self.file.write_all(column)?;
         }
+        self.file.write_all(bytemuck::bytes_of(&foot))?;
         self.file.flush()?;
         drop(self.file);
         own.persist(path).map_err(|e| e.error)?;
@@ -567,6 +614,7 @@ mod tests {
         let mut requests = builder.finish_as(&path, b"note").unwrap();
         check(&requests, turn);
         assert_eq!(requests.note(), b"note");
+        assert!(requests.is_whole());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         requests.retime(|session, first, at| session as u64 * 100 + first + at);
         assert_eq!([0, 1, 2].map(|n| requests.planned(n)), [None, Some(114), Some(114)]);
@@ -591,6 +639,7 @@ mod tests {
             let bad = dir.path().join(format!("bad{at}"));
             std::fs::write(&bad, &flipped).unwrap();
             if let Ok(mut requests) = Requests::open(&bad) {
+                assert!(!requests.is_whole(), "byte {at}");
                 (0..4).for_each(|n| drop((requests.body(n).to_vec(), requests.turn(n), requests.session(n as usize))));
                 requests.retime(|_, _, at| at);
                 assert!(log::requests_in(requests.table()).count() <= 3);
