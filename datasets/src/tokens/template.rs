@@ -1,20 +1,20 @@
 //! Chat templates: the text a server makes of messages before it encodes them.
 //!
-//! A template is Jinja as `transformers` runs it: block tags without their white space, loop controls, Python's string
-//! methods, `tojson` without HTML escapes, `raise_exception`, and `strftime_now`. The latter gives one fixed day, since the
-//! same run must have the same counts tomorrow.
+//! A template is Jinja as `transformers` runs it: block tags without their white space, loop controls, `generation` blocks,
+//! Python's string methods, `tojson` without HTML escapes, `raise_exception`, and `strftime_now`. The latter gives one fixed
+//! day, since the same run must have the same counts tomorrow. Lists and maps that are written out look like JSON, not like
+//! Python; a template that uses what is not there (`%` on strings, changing a list) is refused when it is opened.
+
+mod python;
 
 use std::fmt;
 use std::path::Path;
 
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, context};
 use serde::Serialize;
 
 use crate::Error;
-
-/// The day that templates are told it is.
-const TODAY: (i32, u32, u32) = (2025, 1, 1);
 
 /// One message as templates see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,23 +59,26 @@ impl Template {
             Some(token) => token.get("content").and_then(|c| c.as_str()).unwrap_or_default().to_owned(),
             None => String::new(),
         };
-        Self::new(source, special("bos_token"), special("eos_token"))
-            .map(Some)
-            .map_err(|e| Error(format!("the chat template in {} is not usable: {e}", dir.display())))
+        let unusable = |e: String| Error(format!("the chat template in {} is not usable: {e}", dir.display()));
+        let template =
+            Self::new(&source, special("bos_token"), special("eos_token")).map_err(|e| unusable(e.to_string()))?;
+        template.render(&[Message { role: "user", content: "Hi" }]).map_err(unusable)?;
+        Ok(Some(template))
     }
 
-    pub(super) fn new(source: String, bos: String, eos: String) -> Result<Self, minijinja::Error> {
+    fn new(source: &str, bos: String, eos: String) -> Result<Self, minijinja::Error> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", to_json);
+        environment.set_unknown_method_callback(python::method);
+        environment.add_filter("tojson", python::to_json);
         environment.add_function("raise_exception", |why: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
         });
-        environment.add_function("strftime_now", |format: String| strftime(&format, TODAY));
-        environment.add_template_owned("chat", source)?;
+        environment.add_function("strftime_now", |format: String| python::strftime(&format));
+        environment.add_function("joiner", minijinja_contrib::globals::joiner);
+        environment.add_template_owned("chat", without_generation(source))?;
         Ok(Self { environment, bos, eos })
     }
 
@@ -87,6 +90,8 @@ impl Template {
         let context = context! {
             messages => messages,
             add_generation_prompt => true,
+            tools => (),
+            documents => (),
             bos_token => &self.bos,
             eos_token => &self.eos,
         };
@@ -103,6 +108,31 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
+/// The same template with `{% generation %}` blocks, which mark what a model is trained on, as blocks that do nothing.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at + 2);
+        out.push_str(before);
+        rest = tag;
+        let word = tag.trim_start_matches(['-', '+']).trim_start();
+        let (word, plain) = match word.strip_prefix("end") {
+            Some(word) => (word, "endwith"),
+            None => (word, "with"),
+        };
+        if let Some(after) = word.strip_prefix("generation")
+            && after.trim_start().trim_start_matches(['-', '+']).starts_with("%}")
+        {
+            out.push_str(tag.split(|c: char| c.is_ascii_lowercase()).next().unwrap_or_default());
+            out.push_str(plain);
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
 fn in_config(config: &serde_json::Value) -> Option<String> {
     match config.get("chat_template")? {
         serde_json::Value::String(source) => Some(source.clone()),
@@ -114,95 +144,12 @@ fn in_config(config: &serde_json::Value) -> Option<String> {
     }
 }
 
-/// `tojson` as `transformers` defines it: plain JSON with a space after `:` and `,`, or indented; nothing is escaped for
-/// HTML.
-fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // Accepted and without effect: text is never escaped, key order is kept.
-    let _: (Option<bool>, Option<Value>, Option<bool>) =
-        (options.get("ensure_ascii")?, options.get("separators")?, options.get("sort_keys")?);
-    options.assert_all_used()?;
-    let mut out = Vec::new();
-    let written = match indent {
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)),
-        Some(n) => {
-            let spaces = " ".repeat(n.min(16));
-            let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, pretty))
-        }
-    };
-    written.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    String::from_utf8(out).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
-}
-
-/// Python's default separators.
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
-}
-
-/// The parts of `strftime` that templates ask for, of midnight on a day.
-fn strftime(format: &str, (year, month, day): (i32, u32, u32)) -> String {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    let name = MONTHS.get(month.saturating_sub(1) as usize).copied().unwrap_or_default();
-    let mut out = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('Y') => out.push_str(&year.to_string()),
-            Some('m') => out.push_str(&format!("{month:02}")),
-            Some('d') => out.push_str(&format!("{day:02}")),
-            Some('b' | 'h') => out.push_str(&name[..3]),
-            Some('B') => out.push_str(name),
-            Some('y') => out.push_str(&format!("{:02}", year % 100)),
-            Some('H' | 'M' | 'S') => out.push_str("00"),
-            Some('I') => out.push_str("12"),
-            Some('p') => out.push_str("AM"),
-            // A Wednesday.
-            Some('A') => out.push_str("Wednesday"),
-            Some('a') => out.push_str("Wed"),
-            Some('%') => out.push('%'),
-            Some(other) => out.extend(['%', other]),
-            None => out.push('%'),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn render(source: &str, messages: &[Message<'_>]) -> Result<String, String> {
-        Template::new(source.into(), "<s>".into(), "</s>".into()).unwrap().render(messages)
+        Template::new(source, "<s>".into(), "</s>".into()).unwrap().render(messages)
     }
 
     const TWO: [Message<'static>; 2] =
@@ -229,13 +176,29 @@ mod tests {
             ("{% if tools is defined and tools %}t{% else %}none{% endif %}", "none"),
             ("{%- macro f(x) -%}[{{ x }}]{%- endmacro -%}{{ f(messages[1].content) }}", "[Ho]"),
             ("    {% if true %}\n  x\n    {% endif %}\ny", "  x\ny"),
-            ("{% generation %}x{% endgeneration %}", ""),
+            ("{%- generation -%} x {%- endgeneration %}|{% raw %}{%{% endraw %}", "x|{%"),
         ] {
-            if source.contains("generation %}") && want.is_empty() {
-                assert!(Template::new(source.into(), String::new(), String::new()).is_err());
-                continue;
-            }
             assert_eq!(render(source, &TWO).as_deref(), Ok(want), "{source}");
+        }
+    }
+
+    /// Templates in the ways of several models, and expressions one by one, as `transformers` 5 renders them for the date here.
+    #[test]
+    fn templates_are_rendered_as_the_models_authors_see_them() {
+        #[derive(serde::Deserialize)]
+        struct Row {
+            template: String,
+            messages: Vec<[String; 2]>,
+            /// None where it refuses.
+            want: Option<String>,
+        }
+        let rows: Vec<Row> = serde_json::from_str(include_str!("../../tests/data/chat_templates.json")).unwrap();
+        for Row { template, messages, want } in &rows {
+            let messages: Vec<Message<'_>> = messages.iter().map(|[role, content]| Message { role, content }).collect();
+            let rendered = Template::new(template, "<s>".into(), "</s>".into())
+                .map_err(|e| e.to_string())
+                .and_then(|template| template.render(&messages));
+            assert_eq!(rendered.as_ref().ok(), want.as_ref(), "{template}: {rendered:?}");
         }
     }
 
@@ -264,6 +227,9 @@ mod tests {
         std::fs::write(dir.path().join("chat_template.jinja"), "{% if %}").unwrap();
         let why = Template::beside(&file).unwrap_err().0;
         assert!(why.starts_with("the chat template in "), "{why}");
+        std::fs::write(dir.path().join("chat_template.jinja"), "{{ messages[0].content % 'x' }}").unwrap();
+        let why = Template::beside(&file).unwrap_err().0;
+        assert!(why.contains("is not usable: invalid operation: "), "{why}");
         std::fs::write(config, "{").unwrap();
         assert!(Template::beside(&file).unwrap_err().0.contains("tokenizer_config.json: not JSON"));
     }
