@@ -68,7 +68,11 @@ impl Tokenizer {
         if typed.apply_chat_template && matches!(found, Found::BuiltIn(_)) {
             notes.push("--apply-chat-template has no effect: the tokenizer has no chat template".into());
         }
-        Ok(Self { found, chat_template: typed.apply_chat_template, revision: typed.revision.clone() })
+        let chats = kind.holds_conversations();
+        if typed.apply_chat_template && !chats {
+            notes.push(format!("--apply-chat-template has no effect: {} sends no messages", kind.name()));
+        }
+        Ok(Self { found, chat_template: typed.apply_chat_template && chats, revision: typed.revision.clone() })
     }
 }
 

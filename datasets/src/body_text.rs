@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::Turn;
-use crate::tokens::Tokenizer;
+use crate::overhead::Overhead;
+use crate::tokens::{Message, Tokenizer};
 
 /// Input tokens of a turn by itself: its payload, else its messages and tools, else its texts.
 pub(crate) fn input_tokens(turn: &Turn, tokenizer: &Tokenizer) -> u32 {
@@ -25,6 +26,61 @@ pub(crate) fn input_tokens(turn: &Turn, tokenizer: &Tokenizer) -> u32 {
         return saturating(tokenizer.count(text));
     }
     saturating(tokenizer.count(&found.texts.join(" ")).saturating_add(found.ids))
+}
+
+/// Counts turns as a tokenizer's chat template writes them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Templated<'a> {
+    tokenizer: &'a Tokenizer,
+    around: Overhead,
+}
+
+impl<'a> Templated<'a> {
+    /// None where the tokenizer applies no template.
+    pub(crate) fn of(tokenizer: &'a Tokenizer) -> Option<Self> {
+        tokenizer.has_chat_template().then(|| Self { tokenizer, around: Overhead::measure(tokenizer) })
+    }
+
+    /// Tokens of a request with one text of `tokens` tokens, which is not encoded again.
+    pub(crate) fn of_text(&self, tokens: u32) -> u32 {
+        tokens.saturating_add(self.around.around(true))
+    }
+
+    /// Tokens of a request that carries the turn alone; `by_itself` where it has no messages or the template refuses them.
+    pub(crate) fn alone(&self, turn: &Turn, by_itself: u32) -> u32 {
+        let Some(given) = messages(turn) else { return by_itself };
+        let (mut all, mut beside) = (Vec::new(), Found::default());
+        for item in given {
+            let mut texts = Found::default();
+            texts.content(item.get("content"));
+            all.extend(item.get("role").and_then(Value::as_str).map(|role| (role, texts.texts.concat())));
+            beside.calls(item);
+        }
+        beside.tools(turn.tools.as_ref().or_else(|| turn.payload.as_ref()?.get("tools")));
+        if given.is_empty() {
+            all.push((turn.role.as_deref().unwrap_or("user"), turn.all_texts().collect::<Vec<_>>().join(" ")));
+        }
+        let messages: Vec<Message<'_>> = all.iter().map(|(role, content)| Message { role, content }).collect();
+        let beside = || self.tokenizer.count(&beside.texts.join(" "));
+        self.tokenizer.count_chat(&messages).map_or(by_itself, |tokens| saturating(tokens + beside()))
+    }
+
+    /// Tokens that a later turn adds to its session, and the marks of `answers` answers before it.
+    pub(crate) fn added(&self, turn: &Turn, by_itself: u32, answers: usize) -> u32 {
+        let marks = |given: &[Value]| self.around.of_messages(given.len().max(1) + answers);
+        by_itself.saturating_add(messages(turn).map_or(0, marks))
+    }
+}
+
+/// The messages of a turn that brings its own, none of a turn of texts; None where it is something else than messages.
+fn messages(turn: &Turn) -> Option<&[Value]> {
+    let list = match &turn.payload {
+        Some(payload) => {
+            Some(["messages", "input"].iter().find_map(|field| payload.get(*field).filter(|l| is_item_list(l)))?)
+        }
+        None => turn.messages.as_ref(),
+    };
+    Some(list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default())
 }
 
 fn saturating(n: usize) -> u32 {
@@ -58,14 +114,19 @@ impl<'a> Found<'a> {
     fn items(&mut self, list: &'a Value) {
         for item in list.as_array().into_iter().flatten() {
             self.content(item.get("content"));
-            for call in item.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
-                self.strings(call.get("function"), &["name", "arguments"]);
-            }
-            match item.get("type").and_then(Value::as_str) {
-                Some("function_call") => self.strings(Some(item), &["name", "arguments"]),
-                Some("function_call_output") => self.strings(Some(item), &["output"]),
-                _ => {}
-            }
+            self.calls(item);
+        }
+    }
+
+    /// The calls of tools in a message, and their results.
+    fn calls(&mut self, item: &'a Value) {
+        for call in item.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
+            self.strings(call.get("function"), &["name", "arguments"]);
+        }
+        match item.get("type").and_then(Value::as_str) {
+            Some("function_call") => self.strings(Some(item), &["name", "arguments"]),
+            Some("function_call_output") => self.strings(Some(item), &["output"]),
+            _ => {}
         }
     }
 
@@ -207,6 +268,39 @@ mod tests {
             let turn = Turn { payload: Some(payload.clone()), ..Turn::default() };
             assert_eq!(input_tokens(&turn, &words), tokens, "{payload}");
         }
+    }
+
+    #[test]
+    fn a_template_counts_what_it_writes_and_what_it_does_not_know_of() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), WORD_LEVEL).unwrap();
+        let template = "{% for m in messages %}start {{ m.role }} : {{ m.content }} end {% endfor %}assistant :";
+        std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+        let tokenizer = Tokenizer::open(dir.path()).unwrap();
+        assert!(Templated::of(&tokenizer).is_none());
+        let tokenizer = tokenizer.with_chat_template().unwrap();
+        let templated = Templated::of(&tokenizer).unwrap();
+        let payload = |payload| Turn { payload: Some(payload), ..Turn::default() };
+        for (turn, alone, added) in [
+            (Turn { texts: vec!["a".into(), "b".into()], ..Turn::default() }, 4 + 2 + 2, 4 + 4 + 2),
+            (payload(json!({"messages": [{"role": "user", "content": "a b c"}]})), 4 + 3 + 2, 4 + 4 + 3),
+            (
+                payload(json!({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
+                    "tools": [{"function": {"name": "f", "description": "does it"}}]})),
+                4 + 1 + 4 + 1 + 2 + 3,
+                3 * 4 + 5,
+            ),
+            (payload(json!({"input": [{"role": "user", "content": "a"}]})), 4 + 1 + 2, 4 + 4 + 1),
+            (payload(json!({"prompt": "a b"})), 2, 2),
+        ] {
+            let by_itself = input_tokens(&turn, &tokenizer);
+            assert_eq!(
+                (templated.alone(&turn, by_itself), templated.added(&turn, by_itself, 1)),
+                (alone, added),
+                "{turn:?}"
+            );
+        }
+        assert_eq!(templated.of_text(5), 4 + 5 + 2);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::attachment;
 use crate::blocks::{Cache, Prompts};
-use crate::body_text;
+use crate::body_text::{self, Templated};
 use crate::compiled;
 use crate::corpus::{Check, Corpus};
 pub use crate::format::Format;
@@ -19,7 +19,7 @@ use crate::sharegpt;
 pub use crate::synthesis::Synthesis;
 use crate::texts::Source;
 use crate::tokens::Tokenizer;
-use crate::{Conversation, Error, Sink, Summary, Turn, parallel};
+use crate::{Context, Conversation, Error, Sink, Summary, Turn, parallel};
 
 /// Tokens of a block where a format's hash ids have no size of their own.
 pub const DEFAULT_BLOCK_SIZE: u32 = 512;
@@ -353,6 +353,7 @@ struct Output<'o, 's> {
     tokenizer: Option<&'o Tokenizer>,
     /// Made when the first prompt is to be made: hashing the file and pricing the corpus take time.
     prompts: Option<Prompts>,
+    template: Option<Templated<'o>>,
     caches: Vec<Cache>,
     sink: Sink<'s>,
     check: Check,
@@ -365,7 +366,19 @@ impl<'o, 's> Output<'o, 's> {
     fn new(options: &'o Options, format: Format, tokenizer: Option<&'o Tokenizer>, sink: Sink<'s>) -> Self {
         let caches = parallel::workers(Cache::default);
         let summary = Summary::default();
-        Self { options, format, tokenizer, prompts: None, caches, sink, check: Check::Count, summary, inexact: 0 }
+        let template = tokenizer.and_then(Templated::of);
+        Self {
+            options,
+            format,
+            tokenizer,
+            prompts: None,
+            template,
+            caches,
+            sink,
+            check: Check::Count,
+            summary,
+            inexact: 0,
+        }
     }
 
     fn put(&mut self, drafts: Vec<Draft>) -> Result<(), Error> {
@@ -379,6 +392,7 @@ impl<'o, 's> Output<'o, 's> {
         let finish = Finish {
             tokenizer: self.tokenizer,
             prompts: self.prompts.as_ref(),
+            template: self.template,
             check: self.check,
             given_osl: self.options.osl.is_some(),
             strips_images: self.options.uuid_and_strip,
@@ -438,6 +452,7 @@ impl<'o, 's> Output<'o, 's> {
 struct Finish<'a> {
     tokenizer: Option<&'a Tokenizer>,
     prompts: Option<&'a Prompts>,
+    template: Option<Templated<'a>>,
     check: Check,
     given_osl: bool,
     strips_images: bool,
@@ -465,8 +480,13 @@ impl Finish<'_> {
         for mut step in steps {
             let place = step.place;
             attached += attachment::embed(&mut step.turn, &path).map_err(|e| place.error(&path, e))?;
+            let (is_counted, is_made) =
+                (matches!(step.prompt, Prompt::Counted), matches!(step.prompt, Prompt::Synthetic { .. }));
             match self.turn(step, cache).map_err(|e| place.error(&path, e))? {
-                Ok((turn, exact)) => {
+                Ok((mut turn, exact)) => {
+                    if !is_counted {
+                        self.apply_template(&mut turn, turns.is_empty(), is_made, context);
+                    }
                     inexact += u64::from(!exact);
                     turns.push(turn);
                 }
@@ -476,6 +496,17 @@ impl Finish<'_> {
         let session_id = session_id.unwrap_or_default();
         let conversation = Conversation { session_id, turns, context, system, ..Conversation::default() };
         Ok(Ok(Finished { conversation, inexact, attached }))
+    }
+
+    /// Counts a turn as a chat template writes it, if there is one.
+    fn apply_template(&self, turn: &mut Turn, is_first: bool, is_made: bool, context: Context) {
+        let (Some(template), Some(tokens)) = (&self.template, turn.input_tokens) else { return };
+        let is_alone = is_first || turn.reset_context || context == Context::MessageArray;
+        turn.input_tokens = Some(match (is_alone, context) {
+            (true, _) if is_made => template.of_text(tokens),
+            (true, _) => template.alone(turn, tokens),
+            (false, context) => template.added(turn, tokens, (context == Context::DeltasWithoutResponses).into()),
+        });
     }
 
     fn turn(&self, step: Step, cache: &mut Cache) -> Result<Result<(Turn, bool), &'static str>, Error> {

@@ -28,6 +28,7 @@ pub mod media;
 mod moment;
 mod mooncake;
 mod multi_turn;
+mod overhead;
 mod parallel;
 pub mod public;
 mod questions;

@@ -38,6 +38,15 @@ enum Inner {
     File(Box<FromFile>),
 }
 
+/// Where a piece of a text ends that is encoded by itself, whatever stands around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Bytes up to there.
+    pub(crate) at: usize,
+    /// Tokens up to there.
+    pub(crate) tokens: u32,
+}
+
 /// A tokenizer.json.
 struct FromFile {
     path: PathBuf,
@@ -216,12 +225,24 @@ impl Tokenizer {
         }
     }
 
+    /// Where the pieces of `text` end: the last is all of it. None where this tokenizer has no such pieces that we know of, or
+    /// none in this text.
+    pub(crate) fn pieces(&self, text: &str) -> Option<Vec<End>> {
+        match &*self.inner {
+            Inner::BuiltIn(vocabulary) => vocabulary.pieces_of(text),
+            Inner::File(file) => file.fast.as_ref()?.pieces(&file.tokenizer, text),
+        }
+    }
+
     /// The text of `ids`, special tokens kept. Ids outside the vocabulary are left out, and bytes that are not UTF-8
     /// become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         match &*self.inner {
             Inner::BuiltIn(vocabulary) => vocabulary.decode(ids),
-            Inner::File(file) => file.tokenizer.decode(ids, false).unwrap_or_default(),
+            Inner::File(file) => {
+                let fast = file.fast.as_ref().and_then(|fast| fast.decode(&file.tokenizer, ids));
+                fast.unwrap_or_else(|| file.tokenizer.decode(ids, false).unwrap_or_default())
+            }
         }
     }
 }

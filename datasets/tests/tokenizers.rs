@@ -1,5 +1,6 @@
 //! Tokenizers of real models: their counts, and prompts made for them.
 
+use maser_datasets::file::{self, Format};
 use maser_datasets::lengths::Lengths;
 use maser_datasets::sequence::Sequence;
 use maser_datasets::synthetic::{Options, Prefix};
@@ -95,6 +96,37 @@ fn prompts_in_a_real_chat_template_have_the_asked_length() {
             added += tokenizer.count("Thou art");
         }
         assert_eq!(conversation.turns.len(), 3);
+    }
+}
+
+#[test]
+fn rows_of_files_are_counted_as_a_real_chat_template_writes_them() {
+    let tokenizer = model("qwen3").with_chat_template().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Counted with transformers and the same files.
+    for (format, row, counts) in [
+        ("single_turn", r#"{"text":"Shall I compare thee"}"#, &[15][..]),
+        ("single_turn", r#"{"texts":["to a","summer day"]}"#, &[14]),
+        ("multi_turn", r#"{"session_id":"s","turns":[{"text":"Hello there"},{"text":"and more"}]}"#, &[12, 26]),
+        ("mooncake_trace", r#"{"timestamp":0,"input_length":40,"output_length":4}"#, &[50]),
+        (
+            "raw_payload",
+            r#"{"messages":[{"role":"system","content":"Be kind."},{"role":"user","content":"Shall I compare thee"}]}"#,
+            &[24],
+        ),
+    ] {
+        let path = dir.path().join("rows.jsonl");
+        std::fs::write(&path, row).unwrap();
+        let format = Some(Format::from_name(format).unwrap());
+        let spec = Spec::File(Box::new(file::Options { path, format, ..file::Options::default() }));
+        let mut all = Vec::new();
+        spec.build(Some(&tokenizer), &mut |conversation| {
+            all.push(conversation);
+            Ok(())
+        })
+        .unwrap();
+        let counted: Vec<u32> = (0..counts.len()).map(|k| all[0].input_tokens(k).unwrap()).collect();
+        assert_eq!(counted, counts, "{row}");
     }
 }
 

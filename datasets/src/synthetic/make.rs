@@ -4,6 +4,7 @@ use super::Options;
 use super::plan::{Plan, TurnPlan};
 use crate::corpus::Counted;
 use crate::media::{images, video};
+use crate::overhead::Overhead;
 use crate::seed::Stream;
 use crate::texts::Texts;
 use crate::tokens::{Message, Tokenizer};
@@ -23,40 +24,6 @@ pub(super) struct Workshop<'a> {
     pub(super) overhead: Overhead,
     pub(super) gallery: Option<images::Gallery>,
     pub(super) studio: Option<video::Studio>,
-}
-
-/// Tokens that stand around a turn's text when a server encodes it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Overhead {
-    /// Around a first turn's.
-    first: u32,
-    /// Around a later one's.
-    later: u32,
-    /// Around an answer and the turn after it.
-    exchange: u32,
-}
-
-impl Overhead {
-    /// Without a chat template: the special tokens that the tokenizer puts around a text. With one: what the template
-    /// writes around one message, and around each of the messages after it.
-    fn measure(tokenizer: &Tokenizer) -> Self {
-        let special = tokenizer.special_tokens_around();
-        let plain = Self { first: special, later: special, exchange: 0 };
-        let probe = "The morning is cold and clear";
-        let [user, assistant] = ["user", "assistant"].map(|role| Message { role, content: probe });
-        let (Some(one), Some(three)) = (tokenizer.count_chat(&[user]), tokenizer.count_chat(&[user, assistant, user]))
-        else {
-            return plain;
-        };
-        let around = |all: usize, texts: usize| all.saturating_sub(texts * tokenizer.count(probe)) as u32;
-        let (one, three) = (around(one, 1), around(three, 3));
-        let exchange = three.saturating_sub(one);
-        Self { first: one, later: exchange / 2, exchange }
-    }
-
-    pub(super) fn around(&self, first: bool) -> u32 {
-        if first { self.first } else { self.later }
-    }
 }
 
 impl<'a> Workshop<'a> {
@@ -144,7 +111,7 @@ impl<'a> Workshop<'a> {
             return Ok(made);
         }
         // What meets a template's own words may be encoded otherwise than by itself.
-        let (asked, mut body) = (tokens + self.overhead.first, tokens);
+        let (asked, mut body) = (tokens + self.overhead.around(true), tokens);
         for _ in 0..ROUNDS {
             let message = Message { role: "user", content: &made.text };
             match self.tokenizer.count_chat(&[message]).map(|n| n as u32) {
@@ -161,7 +128,7 @@ impl<'a> Workshop<'a> {
     /// later one's what it adds to its session, with the marks around the answer before it and without its text.
     fn with_template(&self, tokens: u32, turn: &Turn, first: bool) -> u32 {
         if !first {
-            return tokens + self.overhead.exchange;
+            return tokens + self.overhead.exchange();
         }
         let joined = turn.all_texts().collect::<Vec<_>>().join(" ");
         let own = Message { role: "user", content: &joined };

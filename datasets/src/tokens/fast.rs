@@ -7,15 +7,19 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use aho_corasick::AhoCorasick;
 use regex_automata::{Anchored, Input, meta::Regex};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{Model as _, ModelWrapper, NormalizedString, NormalizerWrapper, SplitDelimiterBehavior};
+use tokenizers::{
+    DecoderWrapper, Model as _, ModelWrapper, NormalizedString, NormalizerWrapper, SplitDelimiterBehavior,
+};
 use unicode_normalization::{IsNormalized, is_nfc_quick};
+
+use super::End;
 
 /// How the usual patterns end: white space up to the last before a word, or what is left of it.
 const TAIL: &str = r"|\s+(?!\S)|\s+";
@@ -40,6 +44,8 @@ pub(super) struct Fast {
     pieces: RwLock<HashMap<Box<str>, Box<[u32]>>>,
     /// How the vocabulary spells a byte.
     letters: [char; 256],
+    /// What each id stands for, made when it is first asked for; none where the file's decoder is not of the usual kind.
+    spellings: OnceLock<Option<Spellings>>,
 }
 
 impl Fast {
@@ -53,7 +59,7 @@ impl Fast {
         matches!(tokenizer.get_model(), ModelWrapper::BPE(_)).then_some(())?;
         let cut = Cut::of(tokenizer.get_pre_tokenizer()?)?;
         let added = added_texts(tokenizer, nfc)?;
-        let fast = Self { cut, nfc, added, pieces: RwLock::default(), letters: letters() };
+        let fast = Self { cut, nfc, added, pieces: RwLock::default(), letters: letters(), spellings: OnceLock::new() };
         let usual = tokenizer.encode_fast(PROBE, false).ok()?;
         (fast.encode(tokenizer, PROBE)? == usual.get_ids()).then_some(fast)
     }
@@ -61,19 +67,40 @@ impl Fast {
     /// The ids of `text`, or none where it has to go the long way.
     pub(super) fn encode(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Option<Vec<u32>> {
         let mut all = Vec::with_capacity(text.len() / 3);
-        self.each(tokenizer, text, |ids| all.extend_from_slice(ids))?;
+        self.each(tokenizer, text, |ids, _| all.extend_from_slice(ids))?;
         Some(all)
     }
 
     /// How many ids [`Fast::encode`] gives.
     pub(super) fn count(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Option<usize> {
         let mut count = 0;
-        self.each(tokenizer, text, |ids| count += ids.len())?;
+        self.each(tokenizer, text, |ids, _| count += ids.len())?;
         Some(count)
     }
 
-    /// The ids of `text`, a piece at a time. One lock is taken for the whole text: threads would wait on one for each piece.
-    fn each(&self, tokenizer: &tokenizers::Tokenizer, text: &str, mut put: impl FnMut(&[u32])) -> Option<()> {
+    /// Where the pieces of `text` end; none where it has to go the long way, or is not in its normal form.
+    pub(super) fn pieces(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Option<Vec<End>> {
+        if matches!(self.normal(text), Cow::Owned(_)) {
+            return None;
+        }
+        let (mut ends, mut tokens) = (Vec::with_capacity(text.len() / 5), 0);
+        self.each(tokenizer, text, |ids, at| {
+            tokens += ids.len() as u32;
+            ends.push(End { at, tokens });
+        })?;
+        Some(ends)
+    }
+
+    /// The text of `ids`, as the file's own decoder gives it; none where that is not of the usual kind.
+    pub(super) fn decode(&self, tokenizer: &tokenizers::Tokenizer, ids: &[u32]) -> Option<String> {
+        let spellings = self.spellings.get_or_init(|| Spellings::of(tokenizer, &self.letters)).as_ref()?;
+        let mut bytes = Vec::with_capacity(ids.len() * 6);
+        ids.iter().for_each(|id| bytes.extend_from_slice(spellings.of_id(*id)));
+        Some(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// The ids of `text`, a piece at a time with where it ends in the normal form. One lock is taken for the whole text: threads would wait on one for each piece.
+    fn each(&self, tokenizer: &tokenizers::Tokenizer, text: &str, mut put: impl FnMut(&[u32], usize)) -> Option<()> {
         let normal = self.normal(text);
         if self.added.is_match(text) || (matches!(normal, Cow::Owned(_)) && self.added.is_match(&*normal)) {
             return None;
@@ -86,14 +113,14 @@ impl Fast {
             let piece = &normal[at..end];
             at = end;
             if let Some(ids) = known.get(piece).or_else(|| met.get(piece)) {
-                put(ids);
+                put(ids, end);
                 continue;
             }
             spelled.clear();
             spelled.extend(piece.bytes().map(|byte| self.letters[usize::from(byte)]));
             let tokens = tokenizer.get_model().tokenize(&spelled).ok()?;
             let ids: Box<[u32]> = tokens.iter().map(|token| token.id).collect();
-            put(&ids);
+            put(&ids, end);
             if piece.len() <= LONGEST && known.len() + met.len() < PIECES {
                 met.insert(piece.into(), ids);
             }
@@ -115,7 +142,7 @@ impl Fast {
         }
         let mut normalized = NormalizedString::from(text);
         normalized.nfc();
-        Cow::Owned(normalized.get().to_owned())
+        if normalized.get() == text { Cow::Borrowed(text) } else { Cow::Owned(normalized.get().to_owned()) }
     }
 }
 
@@ -166,6 +193,46 @@ impl Cut {
         };
         let end = found.end() - given_back;
         (end > at).then_some(end)
+    }
+}
+
+/// The bytes of every token, end to end.
+struct Spellings {
+    bytes: Vec<u8>,
+    /// Where each id's end, by id. An id that no token has, has none.
+    ends: Vec<u32>,
+}
+
+impl Spellings {
+    fn of(tokenizer: &tokenizers::Tokenizer, letters: &[char; 256]) -> Option<Self> {
+        matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_))).then_some(())?;
+        let byte_of: HashMap<char, u8> = letters.iter().zip(0..=255).map(|(letter, byte)| (*letter, byte)).collect();
+        let mut tokens: Vec<(u32, String)> =
+            tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        tokens.sort_unstable();
+        let (mut bytes, mut ends) = (Vec::with_capacity(tokens.len() * 7), Vec::with_capacity(tokens.len()));
+        for (id, token) in tokens {
+            // Ids that far apart are no vocabulary to keep a row for each.
+            if id as usize > ends.len() + (1 << 20) {
+                return None;
+            }
+            ends.resize(id as usize, bytes.len() as u32);
+            let from = bytes.len();
+            // What is not spelled so, such as an added token with a space, is itself.
+            if !token.chars().all(|letter| byte_of.get(&letter).map(|byte| bytes.push(*byte)).is_some()) {
+                bytes.truncate(from);
+                bytes.extend_from_slice(token.as_bytes());
+            }
+            ends.push(bytes.len() as u32);
+        }
+        Some(Self { bytes, ends })
+    }
+
+    fn of_id(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        let Some(&end) = self.ends.get(id) else { return &[] };
+        let from = id.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from as usize..end as usize]
     }
 }
 
@@ -291,11 +358,19 @@ mod tests {
                 files().into_iter().map(|file| { let fast = Fast::of(&file).unwrap(); (file, fast) }).collect());
             FILES.with(|files| {
                 for (file, fast) in files {
+                    prop_assert_eq!(fast.decode(file, &ids), Some(file.decode(&ids, false).unwrap()));
                     for text in [parts.concat(), file.decode(&ids, false).unwrap()] {
                         let usual = file.encode_fast(text.as_str(), false).unwrap();
                         if let Some(ids) = fast.encode(file, &text) {
                             prop_assert_eq!(&ids[..], usual.get_ids(), "{:?}", text);
                             prop_assert_eq!(fast.count(file, &text), Some(ids.len()));
+                            if let Some(ends) = fast.pieces(file, &text) {
+                                let usual = file.encode(text.as_str(), false).unwrap();
+                                for end in ends {
+                                    let head = usual.get_offsets().iter().filter(|(_, to)| *to <= end.at).count();
+                                    prop_assert_eq!(end.tokens as usize, head, "{:?}", &text[..end.at]);
+                                }
+                            }
                         } else {
                             let normal = fast.normal(&text);
                             prop_assert!(fast.added.is_match(&text) || fast.added.is_match(&*normal), "{:?}", text);

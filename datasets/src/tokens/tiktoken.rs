@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tiktoken_rs::CoreBPE;
 
+use super::End;
 use crate::Error;
 
 /// A special string and its id.
@@ -99,6 +100,25 @@ impl Vocabulary {
             }
         }
         ids
+    }
+
+    /// Where the pieces of `text` end that are encoded by themselves; none with the vocabularies that merge.
+    pub(super) fn pieces_of(&self, text: &str) -> Option<Vec<End>> {
+        let Bpe::Linear(bpe) = &self.bpe else { return None };
+        let (mut ends, mut end) = (Vec::with_capacity(text.len() / 5), End { at: 0, tokens: 0 });
+        let mut put = |len: usize, tokens: usize| {
+            end = End { at: end.at + len, tokens: end.tokens + tokens as u32 };
+            ends.push(end);
+        };
+        for part in self.pieces(text) {
+            match part {
+                Piece::Special(id) => put(self.special_text(id)?.len(), 1),
+                Piece::Text(text) => {
+                    bpe.split(text).for_each(|piece| put(piece.len(), bpe.bpe.count(piece.as_bytes())))
+                }
+            }
+        }
+        Some(ends)
     }
 
     /// The text of `ids`; those outside the vocabulary are left out.
