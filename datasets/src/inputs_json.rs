@@ -15,7 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::intake::{Draft, Emit, Prompt, Step};
-use crate::jsonl::{Place, Row, in_row};
+use crate::jsonl::{Place, Row, in_field, in_row};
 use crate::{Context, Error, Turn, source};
 
 /// Reads the document, one session at a time.
@@ -113,7 +113,7 @@ fn parse(row: &Row<'_>) -> Result<Draft, Error> {
     let bodies: Vec<&RawValue> = row
         .raw("payloads")
         .map_or(Ok(Vec::new()), serde_json::from_str)
-        .map_err(|e| row.error(format_args!("`payloads` must be a list of bodies ({})", in_row(&e))))?;
+        .map_err(|e| row.error(format_args!("`payloads` must be a list of bodies ({})", in_field(&e))))?;
     if bodies.is_empty() {
         return Err(row.error("`payloads` must hold at least one body"));
     }

@@ -159,7 +159,7 @@ impl<'a> Row<'a> {
             return Ok(Vec::new());
         };
         let items: Vec<&'a RawValue> = serde_json::from_str(raw)
-            .map_err(|e| self.error(format_args!("`{field}` must be a list of objects ({})", in_row(&e))))?;
+            .map_err(|e| self.error(format_args!("`{field}` must be a list of objects ({})", in_field(&e))))?;
         items.into_iter().enumerate().map(|(k, item)| self.nested(format!("{field}[{k}]"), item)).collect()
     }
 
@@ -205,7 +205,7 @@ impl<'a> Row<'a> {
         self.raw(field)
             .map(|raw| {
                 serde_json::from_str(raw)
-                    .map_err(|e| self.error(format_args!("`{field}` must be {what} ({})", in_row(&e))))
+                    .map_err(|e| self.error(format_args!("`{field}` must be {what} ({})", in_field(&e))))
             })
             .transpose()
     }
@@ -261,6 +261,13 @@ impl<'a> Row<'a> {
 /// serde_json's complaint; a row is one line, so its line number says nothing.
 pub(crate) fn in_row(e: &serde_json::Error) -> String {
     e.to_string().replace(" at line 1 column ", " at column ")
+}
+
+/// The same of a field, whose own columns are not those of the row.
+pub(crate) fn in_field(e: &serde_json::Error) -> String {
+    let mut said = in_row(e);
+    said.truncate(said.rfind(" at column ").unwrap_or(said.len()));
+    said
 }
 
 pub(crate) fn brief(raw: &str) -> Cow<'_, str> {

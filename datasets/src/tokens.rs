@@ -9,6 +9,7 @@ mod find;
 mod template;
 mod tiktoken;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -222,6 +223,14 @@ impl Tokenizer {
         match &*self.inner {
             Inner::BuiltIn(vocabulary) => vocabulary.encode(text),
             Inner::File(file) => file.encode(text),
+        }
+    }
+
+    /// The text whose tokens `text` has: the same but for how its characters are composed.
+    pub(crate) fn normal<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match &*self.inner {
+            Inner::BuiltIn(_) => Cow::Borrowed(text),
+            Inner::File(file) => file.fast.as_ref().map_or(Cow::Borrowed(text), |fast| fast.normal(text)),
         }
     }
 

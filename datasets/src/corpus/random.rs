@@ -1,5 +1,7 @@
 //! Texts of random tokens, for `--prompt-corpus random`.
 
+use std::borrow::Cow;
+
 use super::{Check, Corpus, Counted};
 use crate::Error;
 use crate::seed::Stream;
@@ -58,10 +60,13 @@ impl Vocabulary {
     /// Whether texts of which only the end was encoded again have as many tokens as they should.
     fn pieces_add_up(&self) -> bool {
         let mut stream = Stream::new(0, "dataset.prompt.probe.random");
-        (1..=PROBES).all(|n| {
-            let (tokens, from) = (PROBE_TOKENS * n / PROBES, stream.below(self.ids.len() as u64));
-            self.by_pieces("", tokens, from, &mut stream).is_some_and(|made| self.words.count(&made.text) == tokens)
-        })
+        let made: Vec<Counted> = (1..=PROBES)
+            .filter_map(|n| {
+                let from = stream.below(self.ids.len() as u64);
+                self.by_pieces("", PROBE_TOKENS * n / PROBES, from, &mut stream)
+            })
+            .collect();
+        !made.is_empty() && made.iter().all(|made| self.words.count(&made.text) == made.tokens)
     }
 
     /// `prefix`, which may be empty, and after it consecutive ids of the vocabulary from a random place on: `tokens`
@@ -92,6 +97,10 @@ impl Vocabulary {
             let more: Vec<u32> = self.row(from + taken, missing + merged).collect();
             taken += more.len() as u64;
             text.push_str(&self.tokenizer.decode(&more));
+            if let Cow::Owned(normal) = self.tokenizer.normal(&text) {
+                text = normal;
+                ends.clear();
+            }
             // What is encoded again may begin where the pieces before the new text do.
             ends.truncate(ends.len().saturating_sub(OVERLAP));
             let known = ends.last().copied().unwrap_or(START);
@@ -101,17 +110,17 @@ impl Vocabulary {
                 break;
             }
         }
-        self.cut(text, &ends, prefix.len(), tokens, stream)
+        self.cut(text, &ends, prefix, tokens, stream)
     }
 
-    /// `text` cut to `tokens` tokens, not before `least`, and changed at its end until it has them. `ends` are those of its
+    /// `text`, which begins with `prefix`, cut to `tokens` tokens and changed at its end until it has them. `ends` are those of its
     /// pieces.
-    fn cut(&self, text: String, ends: &[End], least: usize, tokens: u32, stream: &mut Stream) -> Option<Counted> {
+    fn cut(&self, text: String, ends: &[End], prefix: &str, tokens: u32, stream: &mut Stream) -> Option<Counted> {
         let fitting = ends.partition_point(|end| end.tokens <= tokens);
         // White space is cut by what stands after it.
         let is_firm = |end: &&End| !text[..end.at].ends_with(char::is_whitespace);
         let head = ends[..fitting].iter().rev().find(is_firm).copied().unwrap_or(START);
-        if head.at < least {
+        if head.at < prefix.len() || !text.starts_with(prefix) {
             return None;
         }
         let near = ends[..fitting].iter().rev().filter(is_firm).nth(OVERLAP).copied().unwrap_or(START);

@@ -136,7 +136,7 @@ impl Fast {
 
     /// `text` as the file normalizes it. What a newer Unicode calls normal is so in an older one, too; what is not, or may
     /// not be, is left to the code and the tables of `tokenizers`.
-    fn normal<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub(super) fn normal<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if !self.nfc || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
             return Cow::Borrowed(text);
         }
