@@ -10,7 +10,7 @@ use maser_datasets::{Error, Spec, identity};
 use maser_engine::clock;
 use maser_engine::plan::{Marks, Requests};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Where finished bodies are kept under what they were made of: the input's bytes, every setting that shows in them, and
 /// the version of this program.
@@ -129,7 +129,7 @@ impl Cache {
             return None;
         }
         // Used last; a directory that cannot be written has no use for it.
-        let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(now()));
+        let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(UNIX_EPOCH + since_1970()));
         let unchecked = (!checked).then_some(Unchecked(path));
         Some(Bodies { unchecked, ..Bodies::new(requests, summary, self.marks) })
     }
@@ -158,7 +158,8 @@ impl Cache {
             let used = about.modified()?;
             let is = |extension| path.extension().is_some_and(|is| is == extension);
             let begun = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-            if begun && now().duration_since(used).is_ok_and(|still| still > ABANDONED) {
+            if begun && used.duration_since(UNIX_EPOCH).is_ok_and(|used| since_1970().saturating_sub(used) > ABANDONED)
+            {
                 std::fs::remove_file(path)?;
             } else if is(KEPT) {
                 kept.push((used, path, about.len()));
@@ -239,9 +240,9 @@ fn without_place(spec: Spec, seeded: bool) -> Spec {
     }
 }
 
-/// The time, for the files' stamps.
-fn now() -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(clock::wall())
+/// The time, as files are stamped.
+fn since_1970() -> Duration {
+    Duration::from_nanos(clock::wall())
 }
 
 #[cfg(test)]
