@@ -51,7 +51,7 @@ impl Unchecked {
             Err(e) => format!("it cannot be removed: {e}"),
         };
         Err(Failure::Failed(format!(
-            "--dataset-cache: {path} is damaged, so not all that was sent is what --input-file says; {done}"
+            "--dataset-cache: {path} is damaged, so what was sent may not be what --input-file says; {done}"
         )))
     }
 }
@@ -264,7 +264,9 @@ mod tests {
         std::fs::write(&damaged, bytes).unwrap();
         let requests = Requests::open(&damaged).unwrap();
         let said = Unchecked(damaged.clone()).check(&requests).unwrap_err().to_string();
-        assert!(said.ends_with("is damaged, so not all that was sent is what --input-file says; it was removed, and the next run makes it anew"), "{said}");
+        let end = "is damaged, so what was sent may not be what --input-file says; it was removed, and the next run makes \
+                   it anew";
+        assert!(said.ends_with(end), "{said}");
         assert!(!damaged.exists() && path.exists());
     }
 }

@@ -3,6 +3,7 @@
 //! Columns `timestamp_start_unix_ms`, `prompt`, `input_tokens`, `output_tokens`; and, where they are there,
 //! `provided_session_id` and `poor_man_session_id` (one of them names the session), `duration_e2e_ms`, `total_hashes`,
 //! `block_size`. Times are from the earliest row. Prompts wait in a temporary file until it is known whose turn they are.
+//! One record batch is held at a time, so an Arrow file that is a single one is held whole.
 
 /// Columns that may name the session; the first does where nothing else is asked.
 pub const SESSION_COLUMNS: [&str; 2] = ["provided_session_id", "poor_man_session_id"];
