@@ -41,13 +41,20 @@ enum Look<'a> {
 /// says that somebody is there who reads requests.
 pub(super) fn wait(config: &ProfileConfig, plan: &Plan) -> Result<(), Failure> {
     let Some(wait) = &config.control.wait else { return Ok(()) };
+    let models = config.models.names();
+    let bodies: Vec<Vec<u8>> = match wait.mode {
+        WaitMode::Models => Vec::new(),
+        WaitMode::Inference | WaitMode::Both => {
+            models.iter().map(|model| body(config, model)).collect::<Result<_, _>>()?
+        }
+    };
     for (url, target) in config.endpoint.urls.iter().zip(&plan.targets) {
-        for model in config.models.names() {
+        for (n, model) in models.iter().enumerate() {
             if wait.mode != WaitMode::Inference {
                 wait_for(config, wait, (url, target), Look::Models(model))?;
             }
-            if wait.mode != WaitMode::Models {
-                wait_for(config, wait, (url, target), Look::Inference(&body(config, model)?))?;
+            if let Some(body) = bodies.get(n) {
+                wait_for(config, wait, (url, target), Look::Inference(body))?;
             }
         }
     }
