@@ -21,7 +21,6 @@ pub(super) const FACTS: Facts = Facts {
     images: Images::InMessages("image_url"),
     holds_conversations: true,
     body,
-    read,
     walk: Some(walk),
     reply,
     message,
@@ -100,11 +99,7 @@ pub(super) fn body(
     spliced
 }
 
-pub(super) fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    walk(Scanner::new(json), reading)
-}
-
-fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
+pub(super) fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {
     scanner.enter_object()?;
     while let Some(key) = scanner.next_key() {
         match key {

@@ -11,7 +11,6 @@ pub(super) const FACTS: Facts = Facts {
     can_stream: true,
     produces_tokens: true,
     body,
-    read,
     walk: Some(walk),
     ..Facts::PLAIN
 };
@@ -28,10 +27,6 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
     }
     body.finish();
     Ok(Splice::NONE)
-}
-
-fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    walk(Scanner::new(json), reading)
 }
 
 fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {

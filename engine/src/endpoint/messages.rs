@@ -22,7 +22,6 @@ pub(super) const FACTS: Facts = Facts {
     holds_conversations: true,
     auth: Auth::ApiKey,
     body,
-    read,
     walk: Some(walk),
     reply,
     message,
@@ -97,10 +96,6 @@ fn system(text: Option<&str>, blocks: Option<&Value>) -> Option<Value> {
         other => all.push(other.clone()),
     }
     Some(all.into())
-}
-
-fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    walk(Scanner::new(json), reading)
 }
 
 fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {

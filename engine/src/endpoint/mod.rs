@@ -140,9 +140,10 @@ struct Facts {
     reserved: &'static [&'static str],
     auth: Auth,
     body: Write,
+    /// How a payload is read where there is no `walk`.
     read: Read,
-    /// The same by one walk with the scanner given, if it can be had: then [`Shapes`] spare most of the walks. Nothing may
-    /// depend on a text that goes into the reading but whether it is empty, or on a count taken by
+    /// Reads a payload by one walk with the scanner given, so that [`Shapes`] spare most of the walks. Nothing may depend on
+    /// a text that goes into the reading but whether it is empty, or on a count taken by
     /// [`Scanner::count_as`](crate::wire::json::Scanner::count_as).
     walk: Option<Walk>,
     /// Takes from a payload what is more than text.
@@ -429,8 +430,11 @@ impl Kind {
     #[inline]
     pub fn read_into<'a>(self, json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
         match self {
-            Self::Chat => chat::read(json, reading),
-            other => (other.facts().read)(json, reading),
+            Self::Chat => chat::walk(Scanner::new(json), reading),
+            other => match other.facts() {
+                Facts { walk: Some(walk), .. } => walk(Scanner::new(json), reading),
+                facts => (facts.read)(json, reading),
+            },
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Bodies of `multipart/form-data` (RFC 7578), written once before the run.
 
 use super::{Options, put_json};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use maser_datasets::Turn;
 use serde_json::Value;
 
@@ -120,16 +122,7 @@ pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
 
 /// Base64 with padding (RFC 4648, section 4).
 pub(crate) fn encode_base64(data: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(data.len().div_ceil(3) * 4);
-    for group in data.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, &b| (bits << 8) | u32::from(b)) << (8 * (3 - group.len()));
-        for k in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * k)) as usize & 63];
-            out.push(if k <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    out
+    STANDARD.encode(data)
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ pub(super) const FACTS: Facts = Facts {
     images: Images::InMessages("input_image"),
     holds_conversations: true,
     body,
-    read,
     walk: Some(walk),
     reply,
     message,
@@ -114,10 +113,6 @@ struct Members<'a> {
     text: &'a [u8],
     item: &'a [u8],
     response: &'a [u8],
-}
-
-fn read<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Unreadable> {
-    walk(Scanner::new(json), reading)
 }
 
 fn walk<'a>(mut scanner: Scanner<'a>, reading: &mut Reading<'a>) -> Result<(), Unreadable> {

@@ -45,6 +45,13 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// Its wait for a connection of the pool ends at `now`.
+    pub(super) fn note_blocked(&mut self, now: Instant) {
+        if self.exchange.is_first() {
+            self.record.blocked = now.since(self.record.start);
+        }
+    }
+
     /// Whether the kernel has all of what is being sent.
     pub(super) fn is_sent(&self) -> bool {
         match self.exchange {

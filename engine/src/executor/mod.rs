@@ -219,9 +219,7 @@ impl<W: Wire> Executor<W> {
             let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
             let flight = &mut self.flights[slot as usize];
             if flight.live && flight.generation == generation {
-                if flight.exchange.is_first() {
-                    flight.record.blocked = now.since(flight.record.start);
-                }
+                flight.note_blocked(now);
                 self.seat(slot, now);
             }
         }
@@ -231,10 +229,7 @@ impl<W: Wire> Executor<W> {
     /// may let a connection wait for seconds, when it has long been answering on others.
     fn hand_on(&mut self, conn: ConnId, now: Instant) {
         let Some(slot) = self.pool.relieve(conn) else { return self.pool.set_idle(conn) };
-        let flight = &mut self.flights[slot as usize];
-        if flight.exchange.is_first() {
-            flight.record.blocked = now.since(flight.record.start);
-        }
+        self.flights[slot as usize].note_blocked(now);
         self.send(slot, conn);
     }
 
