@@ -52,6 +52,13 @@ impl Flight {
         }
     }
 
+    /// The attempt to open its connection, which may have begun before it did or had one to wait for, ends at `now`.
+    pub(super) fn note_connecting(&mut self, began: Instant, now: Instant) {
+        if self.exchange.is_first() {
+            self.record.connecting = now.since(began.max(self.record.start.after(self.record.blocked)));
+        }
+    }
+
     /// Whether the kernel has all of what is being sent.
     pub(super) fn is_sent(&self) -> bool {
         match self.exchange {

@@ -171,7 +171,7 @@ impl<W: Wire> Executor<W> {
         self.wire.connect(conn, addr);
     }
 
-    /// Finds the request a connection: an idle one, a new one, or a place in the queue.
+    /// Finds the request a connection: an idle one, one that is being opened, a new one, or a place in the queue.
     fn seat(&mut self, slot: u32, now: Instant) {
         let target = self.flights[slot as usize].record.target;
         let idle = match self.plan.reuse {
@@ -196,6 +196,10 @@ impl<W: Wire> Executor<W> {
 
     fn seat_fresh(&mut self, slot: u32, now: Instant) {
         let target = self.flights[slot as usize].record.target;
+        if let Some(conn) = self.pool.take_spare(slot, target) {
+            self.flights[slot as usize].conn = Some(conn);
+            return;
+        }
         let mut reserved = self.pool.reserve(Some(slot), target, now);
         while reserved.is_none()
             && let Some(other) = self.pool.any_idle().or_else(|| self.sessions.take_connection())
@@ -215,10 +219,14 @@ impl<W: Wire> Executor<W> {
 
     /// Requests that wait for a connection get those that have become free to use or to open, first come, first served.
     fn seat_waiting(&mut self, now: Instant) {
-        while self.pool.has_waiting() && self.pool.has_room() {
-            let Some((slot, generation)) = self.pool.waiting.pop_front() else { return };
+        while let Some(&(slot, generation)) = self.pool.waiting.front() {
             let flight = &mut self.flights[slot as usize];
-            if flight.live && flight.generation == generation {
+            let waits = flight.live && flight.generation == generation;
+            if waits && !self.pool.has_room(flight.record.target) {
+                return;
+            }
+            self.pool.waiting.pop_front();
+            if waits {
                 flight.note_blocked(now);
                 self.seat(slot, now);
             }
@@ -632,7 +640,7 @@ impl<W: Wire> Events for Executor<W> {
     fn connected(&mut self, conn: ConnId, result: io::Result<u16>, at: Instant) -> Instant {
         let Some(entry) = self.pool.get(conn) else { return self.next() };
         let State::Opening(flight) = entry.state else { return self.next() };
-        let took: Nanos = at.since(entry.began);
+        let began = entry.began;
         if flight.is_none() {
             Progress::add(&self.ends.progress.opened, 1);
         }
@@ -644,9 +652,7 @@ impl<W: Wire> Events for Executor<W> {
                 match flight {
                     Some(slot) => {
                         entry.state = State::Busy(slot);
-                        if self.flights[slot as usize].exchange.is_first() {
-                            self.flights[slot as usize].record.connecting = took;
-                        }
+                        self.flights[slot as usize].note_connecting(began, at);
                         self.send(slot, conn);
                     }
                     None => self.hand_on(conn, at),
@@ -657,9 +663,7 @@ impl<W: Wire> Events for Executor<W> {
                 if let Some(slot) = flight {
                     let flight = &mut self.flights[slot as usize];
                     flight.conn = None;
-                    if flight.exchange.is_first() {
-                        flight.record.connecting = took;
-                    }
+                    flight.note_connecting(began, at);
                     let addr = &self.plan.targets[flight.record.target as usize].host;
                     flight.answer(&mut self.answers).0.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);

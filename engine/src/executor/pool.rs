@@ -44,6 +44,9 @@ pub(super) struct Pool {
     idle: Vec<VecDeque<ConnId>>,
     /// By target: connections being opened for a flight, in that order. Entries that no longer are are skipped.
     opening: Vec<VecDeque<ConnId>>,
+    /// By target: connections being opened for a flight that has found another one meanwhile. Entries that no longer are
+    /// are skipped.
+    spare: Vec<VecDeque<ConnId>>,
     /// Flights (slot, generation) that wait for a connection.
     pub(super) waiting: VecDeque<(u32, u32)>,
     limit: usize,
@@ -60,6 +63,7 @@ impl Pool {
             vacant: Vec::new(),
             idle: vec![VecDeque::new(); targets],
             opening: vec![VecDeque::new(); targets],
+            spare: vec![VecDeque::new(); targets],
             waiting: VecDeque::new(),
             limit,
             open: 0,
@@ -106,18 +110,39 @@ impl Pool {
     }
 
     /// Gives a connection that is free for another request to the flight that has waited longest for one of its own to be
-    /// opened; that one is then opened ahead of need. `None` if there is no such flight.
+    /// opened; that one is then spare. `None` if there is no such flight.
     pub(super) fn relieve(&mut self, id: ConnId) -> Option<u32> {
         let target = self.get(id)?.target;
         while let Some(own) = self.opening[target as usize].pop_front() {
             let Some(opened) = self.get(own) else { continue };
             if let State::Opening(Some(flight)) = opened.state {
                 opened.state = State::Opening(None);
+                self.spare[target as usize].push_back(own);
                 let conn = self.get(id)?;
                 // One that was just opened is as fresh as the flight's own would have been.
                 (conn.state, conn.idled) = (State::Busy(flight), conn.served > 0);
                 return Some(flight);
             }
+        }
+        None
+    }
+
+    /// Lets the flight wait for a spare connection. Each flight would otherwise open one of its own as long as any flight
+    /// waits, for that one takes whatever becomes free: a short stall would end in as many connections as requests.
+    pub(super) fn take_spare(&mut self, flight: u32, target: u16) -> Option<ConnId> {
+        let id = self.first_spare(target as usize)?;
+        self.spare[target as usize].pop_front();
+        self.get(id)?.state = State::Opening(Some(flight));
+        self.note_opening(id, target);
+        Some(id)
+    }
+
+    fn first_spare(&mut self, target: usize) -> Option<ConnId> {
+        while let Some(&id) = self.spare[target].front() {
+            if self.get(id).is_some_and(|conn| conn.state == State::Opening(None)) {
+                return Some(id);
+            }
+            self.spare[target].pop_front();
         }
         None
     }
@@ -163,9 +188,10 @@ impl Pool {
         !self.waiting.is_empty()
     }
 
-    /// Whether a flight would get a connection: an idle one, a new one, or one in place of an idle one.
-    pub(super) fn has_room(&mut self) -> bool {
-        self.any_idle().is_some() || self.open < self.limit
+    /// Whether a flight to that target would get a connection: an idle one, a spare or new one, or one in place of an idle
+    /// one.
+    pub(super) fn has_room(&mut self, target: u16) -> bool {
+        self.any_idle().is_some() || self.open < self.limit || self.first_spare(target.into()).is_some()
     }
 
     /// The connection is free for another request.
@@ -237,17 +263,25 @@ mod tests {
 
     #[test]
     fn who_waits_longest_for_a_connection_of_its_own_takes_one_that_is_free() {
-        let mut pool = Pool::new(9, 2);
+        let mut pool = Pool::new(4, 2);
         let busy = pool.reserve(Some(0), 0, Instant(1)).unwrap();
         pool.get(busy).unwrap().state = State::Busy(0);
         let [first, second] = [1, 2].map(|flight| pool.reserve(Some(flight), 0, Instant(2)).unwrap());
         let other = pool.reserve(Some(3), 1, Instant(2)).unwrap();
         pool.vacate(first);
+        pool.reserve(None, 1, Instant(2)).unwrap();
         pool.get(busy).unwrap().served = 1;
+        assert!(!pool.has_room(0));
         assert_eq!(pool.relieve(busy), Some(2), "the first has given up");
         assert!(pool.get(busy).is_some_and(|c| c.state == State::Busy(2) && c.idled));
         assert_eq!(pool.get(second).unwrap().state, State::Opening(None));
+        assert_eq!((pool.has_room(0), pool.take_spare(4, 1)), (true, None), "it leads elsewhere");
+        assert_eq!(pool.take_spare(4, 0), Some(second), "who comes next waits for it, and opens none");
+        assert_eq!((pool.take_spare(5, 0), pool.get(second).unwrap().state), (None, State::Opening(Some(4))));
+        assert_eq!(pool.relieve(busy), Some(4), "and can be relieved like any other");
         assert_eq!(pool.relieve(second), None, "nobody waits for this target");
+        pool.vacate(second);
+        assert_eq!(pool.take_spare(5, 0), None, "it could not be opened");
         assert_eq!(pool.relieve(other), Some(3));
         assert!(!pool.get(other).unwrap().idled, "it is as new as the flight's own");
     }
@@ -295,7 +329,7 @@ mod tests {
             let mut held: Vec<(ConnId, bool)> = Vec::new();
             let mut ever = std::collections::HashSet::new();
             for (what, which) in moves {
-                let room = pool.has_room();
+                let room = pool.has_room(0);
                 prop_assert_eq!(room, held.len() < limit || held.iter().any(|h| h.1));
                 match what {
                     0 => match pool.reserve(None, 0, Instant(1)) {
