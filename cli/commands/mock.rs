@@ -20,7 +20,7 @@ pub(super) struct Mock {
 impl Mock {
     /// Starts it, on a core that the run's own threads leave free, if there is one.
     pub(super) fn start(config: &ServeConfig, topology: &Topology) -> Result<Self, Failure> {
-        let driver = super::driver(config.io)?;
+        let io = super::io(config.io)?;
         let server = serve::bind(config).map_err(|failure| match failure {
             Failure::Failed(why) => Failure::Failed(format!("--mock: {why}")),
             refused => refused,
@@ -33,7 +33,7 @@ impl Mock {
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("maser-serve".into())
-            .spawn(move || server.run(driver, false, core, stopped))
+            .spawn(move || server.run(io, false, core, stopped))
             .map_err(|e| Failure::Failed(format!("--mock: the server could not start: {e}")))?;
         Ok(Self { port, stop, thread })
     }

@@ -54,26 +54,17 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// What carries the load's sockets, by what was asked for and what the host allows.
+/// What carries the sockets of a load or a server, by what was asked for and what the host allows.
 fn io(io: Io) -> Result<probe::Io, Refusal> {
     match io {
         Io::Auto => Ok(probe::best()),
+        Io::Epoll => Ok(probe::Io::Runtime(Driver::Epoll)),
         Io::Direct => match direct::refusal() {
             None => Ok(probe::Io::Direct),
             Some(why) => Err(Refusal::new(format!("--io direct: {why}; --io auto takes what there is"))),
         },
-        io => driver(io).map(probe::Io::Runtime),
-    }
-}
-
-/// What carries a server's sockets, which are the runtime's.
-fn driver(io: Io) -> Result<Driver, Refusal> {
-    match io {
-        Io::Auto => Ok(probe::best_driver()),
-        Io::Epoll => Ok(Driver::Epoll),
-        Io::Direct => Err(Refusal::new("--io direct is for the load; a server has --io uring or epoll")),
         Io::Uring => match (probe::best_driver(), probe::uring_refusal()) {
-            (driver @ Driver::Uring(_), _) => Ok(driver),
+            (driver @ Driver::Uring(_), _) => Ok(probe::Io::Runtime(driver)),
             (_, why) => Err(Refusal::new(format!("--io uring: {}", why.unwrap_or_default()))),
         },
     }

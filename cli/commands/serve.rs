@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Serves until interrupted; returns the exit code.
 pub(crate) fn run(config: &ServeConfig) -> Result<u8, Failure> {
-    let driver = super::driver(config.io)?;
+    let io = super::io(config.io)?;
     let core = core(&config.cores);
     let server = bind(config)?;
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
@@ -29,7 +29,7 @@ pub(crate) fn run(config: &ServeConfig) -> Result<u8, Failure> {
     let stopped = stop.clone();
     let serving = std::thread::Builder::new()
         .name("maser-serve".into())
-        .spawn(move || server.run(driver, false, core, stopped))
+        .spawn(move || server.run(io, false, core, stopped))
         .map_err(|e| Failure::Failed(format!("the server could not start: {e}")))?;
     let mut seen = 0;
     while !serving.is_finished() {

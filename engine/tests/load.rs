@@ -74,7 +74,7 @@ fn run(config: &Config, servers: usize, mut plan: Plan) -> (Vec<Vec<Value>>, Vec
             headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
         });
         let stop = stop_servers.clone();
-        threads.push(std::thread::spawn(move || server.run(Driver::Epoll, false, None, stop)));
+        threads.push(std::thread::spawn(move || server.run(Io::Runtime(Driver::Epoll), false, None, stop)));
     }
     let path = dir.path().join("log");
     let preamble = preamble(&plan);

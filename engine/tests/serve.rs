@@ -3,7 +3,7 @@
 use maser_datasets::tokens::Tokenizer;
 use maser_engine::clock::{self, MILLI};
 use maser_engine::credit::StopSignal;
-use maser_engine::net::probe::{self, Driver};
+use maser_engine::net::probe::{self, Driver, Io};
 use maser_engine::serve::{BindError, Config, Counts, Fault, Server, token};
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,23 +17,24 @@ mod dialects;
 /// A test that would wait for ever fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What this host allows: readiness, and a ring where it can be had.
-fn drivers() -> Vec<Driver> {
-    let best = probe::best_driver();
-    if best == Driver::Epoll { vec![best] } else { vec![Driver::Epoll, best] }
+/// What this host allows: readiness, and rings where they can be had.
+fn ways() -> Vec<Io> {
+    let mut ways = vec![Io::Runtime(Driver::Epoll), Io::Runtime(probe::best_driver()), probe::best()];
+    ways.dedup();
+    ways
 }
 
 /// Runs a server with each I/O while `client` talks to it; the log lines and counts of the last.
 fn serve(mut config: Config, client: impl Fn(SocketAddr)) -> (Vec<Value>, Counts) {
     let mut last = None;
-    for driver in drivers() {
+    for io in ways() {
         let dir = tempfile::tempdir().unwrap();
         config.log = Some(dir.path().join("truth.jsonl"));
         let server = Server::bind(config.clone()).unwrap();
         let address = server.local_addr();
         let stop = Arc::new(StopSignal::default());
         let stopped = Stop(stop.clone());
-        let thread = std::thread::spawn(move || server.run(driver, false, None, stop));
+        let thread = std::thread::spawn(move || server.run(io, false, None, stop));
         client(address);
         drop(stopped);
         let counts = thread.join().unwrap().unwrap();

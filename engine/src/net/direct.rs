@@ -11,12 +11,15 @@
 //! The kernel must be 6.1 or later (single issuer, deferred task work, multishot receive, buffer rings); [`refusal`]
 //! tries.
 
+mod door;
+
 use super::gather::Gathered;
 use super::ports::Ports;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
 use super::socket::{JOIN, send_now};
 use super::{ConnId, Events, Sent, Wire};
 use crate::clock::{self, Instant, SECOND};
+use door::Door;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use memmap2::MmapMut;
@@ -43,6 +46,10 @@ const BUFFERS: u16 = if cfg!(test) { 8 } else { 256 };
 /// Bytes a read can bring.
 const BUFFER: usize = 16 * 1024;
 
+/// From one buffer to the next: most reads are short, and the first bytes of buffers a power of two apart would all lie in the
+/// same few sets of the processor's caches.
+const STRIDE: usize = BUFFER + 7 * 64;
+
 /// The group the kernel takes receive buffers from.
 const GROUP: u16 = 0;
 
@@ -66,6 +73,8 @@ pub struct Ring {
     buffers: RefCell<Buffers>,
     sockets: RefCell<Sockets>,
     owners: RefCell<Vec<Owner>>,
+    /// Listeners by number; none where it is just being told of somebody, or has failed.
+    doors: RefCell<Vec<Option<Door>>>,
     bell: Option<Arc<Doorbell>>,
     ports: Ports,
     /// The earliest time for which an owner asked for a turn since the last.
@@ -129,7 +138,7 @@ struct Socket {
     flushing: bool,
 }
 
-/// What a completion belongs to: an operation in the low bits, a socket above.
+/// What a completion belongs to: an operation in the low bits, a socket above, or a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 enum Op {
@@ -139,6 +148,7 @@ enum Op {
     Bell = 3,
     Cancel = 4,
     Send = 5,
+    Accept = 6,
 }
 
 const OP_BITS: u32 = 3;
@@ -154,6 +164,7 @@ fn untag(data: u64) -> (Op, u32) {
         2 => Op::Room,
         3 => Op::Bell,
         4 => Op::Cancel,
+        6 => Op::Accept,
         _ => Op::Send,
     };
     (op, (data >> OP_BITS) as u32)
@@ -170,6 +181,7 @@ impl Ring {
             buffers: RefCell::new(buffers),
             sockets: RefCell::default(),
             owners: RefCell::default(),
+            doors: RefCell::default(),
             bell,
             ports: Ports::new(),
             wanted: Cell::new(Instant::NEVER),
@@ -194,6 +206,17 @@ impl Ring {
         }
     }
 
+    /// The slot's connection has this socket.
+    fn set_link(&self, owner: u32, conn: ConnId, socket: u32) {
+        let mut owners = self.owners.borrow_mut();
+        let links = &mut owners[owner as usize].links;
+        let slot = conn.slot as usize;
+        if links.len() <= slot {
+            links.resize(slot + 1, Link { epoch: 0, socket: NONE });
+        }
+        links[slot] = Link { epoch: conn.epoch, socket };
+    }
+
     /// Tells the owner of a socket, outside all borrows: it may send, connect or close from within.
     fn tell(&self, owner: u32, f: impl FnOnce(&mut dyn Events) -> Instant) {
         let events = self.owners.borrow().get(owner as usize).and_then(|o| o.events.as_ref().and_then(Weak::upgrade));
@@ -210,6 +233,7 @@ impl Ring {
             Op::Receive => self.received(socket, entry),
             Op::Room => self.room(socket, entry.result()),
             Op::Send => self.fell_short(socket, entry.result()),
+            Op::Accept => self.accepted(socket, entry),
             Op::Bell if !cqueue::more(entry.flags()) => self.listen(),
             Op::Bell | Op::Cancel => {}
         }
@@ -406,8 +430,14 @@ impl Ring {
     fn submit_gathered(&self) {
         let mut uring = self.uring.borrow_mut();
         let first = clock::now();
-        while !uring.submission().is_empty() {
-            if uring.submit().is_err() {
+        loop {
+            let left = uring.submission().len() as u32;
+            if left == 0 {
+                break;
+            }
+            // What has come meanwhile is had by the same call.
+            // SAFETY: no argument is passed.
+            if unsafe { uring.submitter().enter::<libc::sigset_t>(left, 0, GETEVENTS, None) }.is_err() {
                 // They stay in the queue, and go with the next call.
                 return;
             }
@@ -568,16 +598,6 @@ impl DirectWire {
         (link.epoch == conn.epoch && link.socket != NONE).then_some(link.socket)
     }
 
-    fn set_link(&self, conn: ConnId, socket: u32) {
-        let mut owners = self.ring.owners.borrow_mut();
-        let links = &mut owners[self.owner as usize].links;
-        let slot = conn.slot as usize;
-        if links.len() <= slot {
-            links.resize(slot + 1, Link { epoch: 0, socket: NONE });
-        }
-        links[slot] = Link { epoch: conn.epoch, socket };
-    }
-
     /// Says who is told what happens. Must come before the first connection.
     pub fn tell(&self, events: Weak<RefCell<dyn Events>>) {
         self.ring.owners.borrow_mut()[self.owner as usize].events = Some(events);
@@ -600,7 +620,7 @@ impl Wire for DirectWire {
             let entry = added.connecting().unwrap_or_else(|| opcode::Nop::new().build());
             (socket, entry.user_data(tag(Op::Connect, socket)))
         };
-        self.set_link(conn, socket);
+        ring.set_link(self.owner, conn, socket);
         ring.submit(&entry);
     }
 
@@ -636,7 +656,7 @@ impl Wire for DirectWire {
 
     fn close(&mut self, conn: ConnId) {
         if let Some(socket) = self.link(conn) {
-            self.set_link(conn, NONE);
+            self.ring.set_link(self.owner, conn, NONE);
             self.ring.end(socket);
         }
     }
@@ -708,7 +728,8 @@ struct Buffers {
 impl Buffers {
     fn register(uring: &IoUring) -> io::Result<Self> {
         let entries = MmapMut::map_anon(usize::from(BUFFERS) * size_of::<BufRingEntry>())?;
-        let data = MmapMut::map_anon(usize::from(BUFFERS) * BUFFER)?;
+        let data = MmapMut::map_anon(usize::from(BUFFERS) * STRIDE)?;
+        let _ = data.advise(memmap2::Advice::HugePage);
         // SAFETY: the entries are page-aligned and live as long as the ring, beside which they are kept.
         unsafe { uring.submitter().register_buf_ring(entries.as_ptr() as u64, BUFFERS, GROUP)? };
         let mut buffers = Self { entries, data, tail: 0 };
@@ -720,7 +741,7 @@ impl Buffers {
 
     fn at(base: *const u8, buffer: u16) -> *const u8 {
         // SAFETY: buffer numbers come from the kernel, which has them from us: all are below BUFFERS.
-        unsafe { base.add(usize::from(buffer) * BUFFER) }
+        unsafe { base.add(usize::from(buffer) * STRIDE) }
     }
 
     fn give_back(&mut self, buffer: u16) {
@@ -801,37 +822,31 @@ impl Ring {
         }
     }
 
-    /// Hands over submissions, waits until the time given or not at all, and tells of every completion there is; says
-    /// whether the bell was among them.
+    /// Hands over submissions, waits until the time given or not at all, and tells of every completion there is by then; says
+    /// whether the bell was among them. What comes while it tells is left for the next pass, so that each ends.
     fn pass(&self, until: Option<Instant>) -> io::Result<bool> {
         // A receive armed while no buffer was left starved whether anything had come or not: those that were armed since may
         // have nothing to tell, and others something.
-        self.enter(until.filter(|_| self.sockets.borrow().starved.is_empty()))?;
+        let waits = self.sockets.borrow().starved.is_empty() && self.untold.borrow().is_empty();
+        self.enter(until.filter(|_| waits))?;
         self.untold.borrow_mut().extend(self.uring.borrow_mut().completion());
         let mut rang = false;
-        if !self.untold.borrow().is_empty() {
+        let n = self.untold.borrow().len();
+        if n > 0 {
             self.passing.set(clock::now());
-            while let Some(entry) = self.next_untold() {
+            for _ in 0..n {
+                if self.gathered.borrow().is_full() {
+                    self.hand_over();
+                }
+                let Some(entry) = self.untold.borrow_mut().pop_front() else { break };
                 rang |= untag(entry.user_data()).0 == Op::Bell;
                 self.complete(&entry);
             }
+            self.hand_over();
             self.passing.set(Instant::UNSET);
         }
         self.feed_starved();
         Ok(rang)
-    }
-
-    /// The next completion to be told of. What has gathered goes before it if it is enough, and before the pass ends.
-    fn next_untold(&self) -> Option<cqueue::Entry> {
-        if self.gathered.borrow().is_full() {
-            self.hand_over();
-        }
-        let next = self.untold.borrow_mut().pop_front();
-        if next.is_none() {
-            self.hand_over();
-            return self.untold.borrow_mut().pop_front();
-        }
-        next
     }
 
     fn enter(&self, until: Option<Instant>) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Bytes in and out: what an executor may ask of the network, and what the network tells it.
 //!
-//! [`Wire`] and [`Events`] are the whole of it. Three kinds of wire exist: sockets on monoio ([`socket`]), and the
-//! simulator's. A read yields its bytes and the time they were had; where the kernel stamps arrivals, its stamps will
+//! [`Wire`] and [`Events`] are the whole of it. Three kinds of wire exist: sockets on monoio ([`socket`]), sockets on a ring of
+//! our own ([`direct`]), and the simulator's. A read yields its bytes and the time they were had; where the kernel stamps arrivals, its stamps will
 //! come through the same argument.
 
 pub mod direct;
@@ -12,8 +12,10 @@ pub mod reactor;
 pub mod socket;
 
 use crate::clock::Instant;
+use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Weak;
 
 /// A connection: a slot, and which of its successive tenants is meant. Events of an earlier tenant are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +58,17 @@ pub trait ServerWire: Wire {
     fn end_sending(&mut self, conn: ConnId);
     /// Ends a connection so that the peer sees it reset. No event of it follows.
     fn reset(&mut self, conn: ConnId);
+}
+
+/// Names the slot of a connection that was accepted at that time, or refuses it. An error ends the listening.
+pub type Admit = Box<dyn FnMut(io::Result<Instant>) -> Option<ConnId>>;
+
+/// A wire that lets connections in.
+pub trait Listens: ServerWire + Clone {
+    /// Says who is told what happens. Must come before the first connection.
+    fn tell(&self, events: Weak<RefCell<dyn Events>>);
+    /// Takes connections from `listener` as they come. Must be called on the loop's thread, while the loop runs.
+    fn listen(&self, listener: TcpListener, admit: Admit);
 }
 
 /// What the network tells. Each call returns the earliest time at which the owner wants a turn.

@@ -11,7 +11,7 @@ pub enum Io {
     Runtime(Driver),
 }
 
-/// What the runtime goes by. The server's sockets are always the runtime's.
+/// What the runtime goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
     /// io_uring, with these set-up flags.

@@ -5,7 +5,7 @@
 //! of about 100 µs). What the kernel has no room for goes on through the runtime.
 
 use super::reactor::Kick;
-use super::{ConnId, Events, Sent, ServerWire, Wire};
+use super::{Admit, ConnId, Events, Listens, Sent, ServerWire, Wire};
 use crate::clock::{self, Instant};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
@@ -66,14 +66,14 @@ impl SocketWire {
     pub fn tell(&self, owner: Owner) {
         *self.0.owner.borrow_mut() = Some(owner);
     }
+}
 
-    /// Takes connections from `listener`; `admit` names each one's slot, or refuses it, and is told of the error that
-    /// ends the listening. Must be called on the loop's thread, while the loop runs.
-    pub fn listen(
-        &self,
-        listener: std::net::TcpListener,
-        mut admit: impl FnMut(io::Result<Instant>) -> Option<ConnId> + 'static,
-    ) {
+impl Listens for SocketWire {
+    fn tell(&self, events: Owner) {
+        SocketWire::tell(self, events);
+    }
+
+    fn listen(&self, listener: std::net::TcpListener, mut admit: Admit) {
         let inner = self.0.clone();
         monoio::spawn(async move {
             let ended = accept_all(&inner, listener, &mut |at| admit(Ok(at))).await;
@@ -201,17 +201,21 @@ impl ServerWire for SocketWire {
         let mut links = self.0.links.borrow_mut();
         let Some(link) = links.get_mut(conn.slot as usize).filter(|l| l.epoch == conn.epoch) else { return };
         if link.fd >= 0 {
-            // SAFETY: all-zero is a valid address.
-            let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
-            nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
-            let size = size_of::<libc::sockaddr>() as libc::socklen_t;
-            // SAFETY: the address is live and of that size; the reading task still owns the descriptor. Connecting to no
-            // address at all dissolves the connection: the peer is sent a reset at once, and the reading task wakes to an
-            // error. (Closing with no time to linger would do too, but the writing half says an orderly end when dropped.)
-            unsafe { libc::connect(link.fd, &raw const nowhere, size) };
+            dissolve(link.fd);
         }
         *link = Link { epoch: conn.epoch.wrapping_add(1), ..Link::EMPTY };
     }
+}
+
+/// Dissolves a connection by connecting its socket, which must be open, to no address at all: the peer is sent a reset at
+/// once, and whoever reads meets an error. (Closing with no time to linger would do too, but not while others hold the socket.)
+pub(super) fn dissolve(fd: RawFd) {
+    // SAFETY: all-zero is a valid address.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let size = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the address is live and of that size.
+    unsafe { libc::connect(fd, &raw const nowhere, size) };
 }
 
 /// Requests up to this size are put together before they are sent: copying them costs less than the kernel's work on two

@@ -138,6 +138,8 @@ pub(super) struct Said {
     pub(super) messages: u32,
     /// It is an answer to a request for inference.
     pub(super) infers: bool,
+    /// When the answer was due that waits to be sent with others.
+    pub(super) owed: Instant,
     /// For each chunk of content, the span from the complete request to just before the chunk's send.
     pub(super) chunks: Vec<Nanos>,
 }

@@ -36,10 +36,10 @@ pub use words::token;
 
 use crate::clock::{Anchor, Nanos};
 use crate::credit::StopSignal;
-use crate::net::probe::{Driver, raise_connection_limit};
+use crate::net::probe::{Driver, Io, raise_connection_limit};
 use crate::net::reactor::{self, SharedPart};
 use crate::net::socket::{READ_BUFFER, SocketWire};
-use crate::net::{Events, Next, Part};
+use crate::net::{Events, Listens, Next, Part, direct};
 use hdrhistogram::Histogram;
 use service::Service;
 use std::cell::RefCell;
@@ -284,53 +284,74 @@ impl Server {
     /// Then all connections are closed, whatever is in flight on them.
     ///
     /// # Errors
-    /// The runtime could not be set up, nothing could be accepted any more, or the log could not be written.
-    pub fn run(self, driver: Driver, spin: bool, core: Option<usize>, stop: Arc<StopSignal>) -> io::Result<Counts> {
+    /// The ring or runtime could not be set up, nothing could be accepted any more, or the log could not be written.
+    pub fn run(self, io: Io, spin: bool, core: Option<usize>, stop: Arc<StopSignal>) -> io::Result<Counts> {
         if let Some(id) = core {
             core_affinity::set_for_current(core_affinity::CoreId { id });
         }
         // Readiness wants a descriptor that does not block, a ring one that does.
-        self.listener.set_nonblocking(driver == Driver::Epoll)?;
-        let limit = raise_connection_limit();
+        self.listener.set_nonblocking(io == Io::Runtime(Driver::Epoll))?;
         let door = self.listener.try_clone()?;
-        let mut kept = None;
-        let ran = reactor::run(driver, spin, None, |kick| {
-            let wire = SocketWire::new(kick, READ_BUFFER);
-            let truth = self.log.map(Truth::new);
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let service = Service::new(self.config, wire.clone(), Anchor::take(), truth, limit).until(stop);
-            let service = Rc::new(RefCell::new(service));
-            let events: Rc<RefCell<dyn Events>> = service.clone();
-            wire.tell(Rc::downgrade(&events));
-            let door = Door { wire, listener: Some(self.listener), service: Rc::downgrade(&service) };
-            kept = Some(service.clone());
-            let parts: Vec<SharedPart> = vec![service, Rc::new(RefCell::new(door))];
-            Ok(parts)
-        });
+        let counts = match io {
+            Io::Direct => {
+                let mut kept = None;
+                direct::run(spin, None, |ring| Ok(self.parts(ring.wire(), stop, &mut kept)))
+                    .and_then(|()| outcome(kept))
+            }
+            Io::Runtime(driver) => {
+                let mut kept = None;
+                reactor::run(driver, spin, None, |kick| {
+                    Ok(self.parts(SocketWire::new(kick, READ_BUFFER), stop, &mut kept))
+                })
+                .and_then(|()| outcome(kept))
+            }
+        };
         // SAFETY: the descriptor is open. A ring may keep the listener itself open beyond its runtime: nobody shall connect.
         unsafe { libc::shutdown(door.as_raw_fd(), libc::SHUT_RDWR) };
-        ran?;
-        let Some(service) = kept else { return Ok(Counts::default()) };
-        let mut service = service.borrow_mut();
-        match service.failure.take() {
-            Some(e) => Err(e),
-            None => Ok(std::mem::take(&mut service.counts)),
-        }
+        counts
+    }
+
+    /// The parts of the thread that serves; the service among them is `kept` too.
+    fn parts<W: Listens + 'static>(
+        self,
+        wire: W,
+        stop: Arc<StopSignal>,
+        kept: &mut Option<Rc<RefCell<Service<W>>>>,
+    ) -> Vec<SharedPart> {
+        let limit = usize::try_from(raise_connection_limit()).unwrap_or(usize::MAX);
+        let truth = self.log.map(Truth::new);
+        let service = Service::new(self.config, wire.clone(), Anchor::take(), truth, limit).until(stop);
+        let service = Rc::new(RefCell::new(service));
+        let events: Rc<RefCell<dyn Events>> = service.clone();
+        wire.tell(Rc::downgrade(&events));
+        let door = Door { wire, listener: Some(self.listener), service: Rc::downgrade(&service) };
+        *kept = Some(service.clone());
+        vec![service, Rc::new(RefCell::new(door))]
+    }
+}
+
+/// What a service that has ended came to.
+fn outcome<W>(service: Option<Rc<RefCell<Service<W>>>>) -> io::Result<Counts> {
+    let Some(service) = service else { return Ok(Counts::default()) };
+    let mut service = service.borrow_mut();
+    match service.failure.take() {
+        Some(e) => Err(e),
+        None => Ok(std::mem::take(&mut service.counts)),
     }
 }
 
 /// Begins to accept once the loop runs.
-struct Door {
-    wire: SocketWire,
+struct Door<W> {
+    wire: W,
     listener: Option<TcpListener>,
-    service: Weak<RefCell<Service<SocketWire>>>,
+    service: Weak<RefCell<Service<W>>>,
 }
 
-impl Part for Door {
+impl<W: Listens + 'static> Part for Door<W> {
     fn turn(&mut self, _: crate::clock::Instant) -> Next {
         if let Some(listener) = self.listener.take() {
             let service = self.service.clone();
-            self.wire.listen(listener, move |accepted| service.upgrade()?.borrow_mut().admit(accepted));
+            self.wire.listen(listener, Box::new(move |accepted| service.upgrade()?.borrow_mut().admit(accepted)));
         }
         Next::ENDED
     }

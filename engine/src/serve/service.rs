@@ -12,7 +12,7 @@ use super::world::World;
 use super::{Config, Counts, Fault};
 use crate::clock::{Anchor, Instant, MILLI, Nanos, SECOND};
 use crate::credit::StopSignal;
-use crate::net::{ConnId, Events, Next, Part, ServerWire};
+use crate::net::{ConnId, Events, Next, Part, Sent, ServerWire};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -282,7 +282,12 @@ impl<W: ServerWire> Service<W> {
         };
         let (tokens, next) = (answer.output_tokens(), answer.pace.due());
         let reasoning = u64::from(answer.ask.reasoning) * u64::from(answer.ask.choices);
-        let Ok(sent) = self.wire.send(id, &self.out, b"") else {
+        // A whole answer may wait for others to what came with its request.
+        let result = match answer.ask.stream {
+            true => self.wire.send(id, &self.out, b"").map(Some),
+            false => self.wire.send_soon(id, &self.out, b""),
+        };
+        let Ok(sent) = result else {
             return self.lose(id, "client_closed", now);
         };
         self.counts.chunks += self.dues.len() as u64;
@@ -290,6 +295,10 @@ impl<W: ServerWire> Service<W> {
         self.world.totals.output_tokens += tokens - conn.said.tokens;
         conn.said.status = 200;
         (conn.said.tokens, conn.said.reasoning) = (tokens, reasoning.min(tokens));
+        let Some(sent) = sent else {
+            (conn.said.owed, conn.state) = (self.dues[0], State::Flushing);
+            return;
+        };
         let stamp = sent.first.since(conn.heard.complete);
         for &due in &self.dues {
             conn.said.chunks.push(stamp);
@@ -498,6 +507,18 @@ impl<W: ServerWire> Events for Service<W> {
                 }
                 State::Answering(_) | State::Flushing => self.lose(id, "server_closed", at),
                 State::Closing | State::Vacant => {}
+            }
+        }
+        self.next()
+    }
+
+    fn sent(&mut self, id: ConnId, sent: Sent) -> Instant {
+        if let Some(conn) = self.table.get(id) {
+            conn.said.chunks.push(sent.first.since(conn.heard.complete));
+            self.counts.lateness.note(sent.first.since(conn.said.owed));
+            if let Some(last) = sent.last {
+                self.finish(id, last);
+                self.resume(id, last);
             }
         }
         self.next()
