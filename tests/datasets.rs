@@ -369,7 +369,10 @@ fn bodies_are_kept_and_sent_again_until_something_changes() {
     assert_eq!(sent(&with_cache), direct);
     let first = written();
     assert_eq!(sent(&with_cache), direct);
-    assert_eq!((written(), first.len()), (first, 1), "made once");
+    assert_eq!((written(), first.len()), (first.clone(), 1), "made once");
+    let fewer = ["--input-file", "trace.jsonl", "--request-count", "3", "--artifact-dir", "run"];
+    assert_eq!(profile(dir.path(), &server, &[&fewer[..], &with_cache].concat()), direct[..3]);
+    assert_eq!(written(), first, "the number of requests does not show in the bodies");
     // A damaged one is made anew, and a cut one.
     let file = kept(&cache).remove(0);
     let bytes = std::fs::read(&file).unwrap();

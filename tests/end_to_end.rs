@@ -887,13 +887,27 @@ fn many_inputs_are_written_after_the_load_however_it_ends() {
     killed.wait_for_records();
     killed.signal("KILL");
     assert_eq!(killed.end().code, None);
-    assert_eq!(bench.files(), [FILE_NAME], "what would keep the first request waiting comes later");
+    let inputs = bench.path("run/inputs.json");
+    assert_eq!(bench.files(), ["bodies.maser", FILE_NAME], "what would keep the first request waiting comes later");
+    // A report elsewhere leaves what is there, one in the same place tidies up.
+    bench.run("report", &["run", "-o", "other"]);
+    let restored = std::fs::read(bench.path("other/inputs.json")).unwrap();
+    let ran = bench.run("report", &["run"]);
+    assert!(ran.stdout.contains("Input Export: "), "{}", ran.stdout);
+    assert!(inputs.exists() && !bench.path("run/bodies.maser").exists());
+    let again = bench.run("report", &["run"]);
+    assert!(inputs.exists() && !again.stderr.contains("inputs.json"), "{}", again.stderr);
+    std::fs::remove_file(&inputs).unwrap();
+    let without = bench.run("report", &["run"]);
+    assert!(without.stderr.contains("note: there is no inputs.json: the run was killed"), "{}", without.stderr);
     let mut running = bench.start(&all);
     running.wait_for_records();
     running.signal("INT");
     let ran = running.end().ends_with(0);
-    assert!(ran.stdout.contains("Input Export: "), "{}", ran.stdout);
-    let inputs: Value = serde_json::from_slice(&std::fs::read(bench.path("run/inputs.json")).unwrap()).unwrap();
+    assert!(ran.stdout.contains("Input Export: ") && !bench.path("run/bodies.maser").exists(), "{}", ran.stdout);
+    let inputs = std::fs::read(inputs).unwrap();
+    assert!(inputs == restored, "what a report restores is what the run writes");
+    let inputs: Value = serde_json::from_slice(&inputs).unwrap();
     let texts = inputs["data"].as_array().unwrap().iter().map(|row| {
         let text = row["payloads"][0]["messages"][0]["content"].as_str().unwrap();
         (text.len(), text.chars().next())

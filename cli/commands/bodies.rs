@@ -13,8 +13,7 @@ use maser_datasets::{Context, Conversation, Error, Spec, Summary, synthetic};
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::{self, Kind, Unfit};
 use maser_engine::log::{self, Media, RequestInfo};
-use maser_engine::plan::{History, Marks, Requests, RequestsBuilder, Turn, take_markers};
-use std::borrow::Cow;
+use maser_engine::plan::{History, Marks, Requests, RequestsBuilder, Turn};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,26 +30,6 @@ impl Bodies {
     pub(super) fn new(mut requests: Requests, summary: Summary, marks: Marks) -> Self {
         requests.set_marks(marks);
         Self { requests: Arc::new(requests), summary, unchecked: None }
-    }
-
-    /// Each conversation's id and bodies, in the order of the dataset. A marker is no part of a body until it is sent.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = (&str, Vec<Cow<'_, [u8]>>)> {
-        let body = |k: u32| {
-            let mut body = self.requests.shown(self.requests.body(k));
-            if self.requests.marks() != Marks::None {
-                take_markers(body.to_mut());
-            }
-            body
-        };
-        let mut rows = log::requests_in(self.requests.table()).zip(0..).peekable();
-        std::iter::from_fn(move || {
-            let (first, k) = rows.next()?;
-            let mut bodies = vec![body(k)];
-            while let Some((_, k)) = rows.next_if(|(row, _)| row.turn > 0) {
-                bodies.push(body(k));
-            }
-            Some((first.conversation, bodies))
-        })
     }
 
     /// The id of the conversation that request `index` belongs to.

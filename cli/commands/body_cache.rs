@@ -227,10 +227,13 @@ fn digest(file: &Path) -> Result<String, Error> {
     }
 }
 
-/// The same but for where its file is, and for the seed where that makes no difference.
+/// The same but for where its file is, and for the seed and the number of entries where they make no difference.
 fn without_place(spec: Spec, seeded: bool) -> Spec {
     match spec {
         Spec::File(mut options) => {
+            if !options.takes_entries() {
+                options.entries = None;
+            }
             options.path = PathBuf::new();
             options.seed = if seeded { options.seed } else { 0 };
             Spec::File(options)

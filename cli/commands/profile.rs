@@ -18,7 +18,7 @@ use maser_engine::clock::{self, Anchor, MILLI};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
 use maser_engine::net::probe;
-use maser_engine::plan::{Phase, Plan};
+use maser_engine::plan::{Phase, Plan, Requests};
 use maser_engine::run::{self, Cores, LogFile, Run, Topology, available_cores};
 use maser_engine::schedule::{Spec, Tied, Ties};
 use std::ffi::OsString;
@@ -123,7 +123,8 @@ fn cannot(dir: &Path, e: &std::io::Error) -> Failure {
     Failure::Failed(format!("--artifact-dir {}: cannot write files there: {e}", dir.display()))
 }
 
-/// Bytes of bodies that are written to `inputs.json` before the load: some 10 ms. More would keep the first request waiting.
+/// Bytes of bodies that are written to `inputs.json` before the load: some 10 ms. More would keep the first request waiting:
+/// of them it is made when the load is over, or by `maser report` where this process does not come to it.
 const WRITTEN_BEFORE: u64 = 4 << 20;
 
 /// All that a run is made of before its first request.
@@ -140,16 +141,24 @@ enum Inputs {
     /// Before the load, so that it is there after a crash too: the log does not have the bodies.
     Written(Result<Written, String>),
     /// After the load, and after its results, which are worth more where the disk is full.
-    Due(Bodies),
+    Due(Arc<Requests>),
 }
 
 impl Inputs {
-    fn of(config: &ProfileConfig, bodies: Bodies, dir: &Path) -> Self {
-        let synthetic = matches!(config.input, Input::Synthetic { .. });
-        match (synthetic || !bodies.summary.is_trace, bodies.requests.bytes()) {
+    /// Whether there is to be one.
+    fn wanted(config: &ProfileConfig, bodies: &Bodies) -> bool {
+        matches!(config.input, Input::Synthetic { .. }) || !bodies.summary.is_trace
+    }
+
+    fn of(config: &ProfileConfig, bodies: &Bodies, dir: &Path) -> Self {
+        match (Self::wanted(config, bodies), bodies.requests.bytes()) {
             (false, _) => Self::None,
-            (true, ..=WRITTEN_BEFORE) => Self::Written(inputs::write(dir, bodies.sessions())),
-            (true, _) => Self::Due(bodies),
+            (true, ..=WRITTEN_BEFORE) => Self::Written(inputs::write_due(dir, &bodies.requests)),
+            (true, _) => {
+                // Without it a killed run has no `inputs.json`, as its report says then.
+                let _ = bodies.requests.keep_as(&dir.join(inputs::BODIES_NAME));
+                Self::Due(bodies.requests.clone())
+            }
         }
     }
 
@@ -157,7 +166,7 @@ impl Inputs {
         match self {
             Self::None => None,
             Self::Written(result) => Some(result),
-            Self::Due(bodies) => Some(inputs::write(dir, bodies.sessions())),
+            Self::Due(requests) => Some(inputs::write_due(dir, &requests)),
         }
     }
 }
@@ -184,10 +193,10 @@ fn prepare(
     if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
         note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
     }
-    let header = header(config, &plan, topology, argv);
+    let header = header(config, &plan, topology, argv, Inputs::wanted(config, &bodies));
     let log_file = begin_log(dir, &header, &bodies).map_err(|e| cannot(dir, &e))?;
     let unchecked = bodies.unchecked.take();
-    let inputs = Inputs::of(config, bodies, dir);
+    let inputs = Inputs::of(config, &bodies, dir);
     if config.log_level <= LogLevel::Info {
         say_start(config, topology, &header);
     }
@@ -366,7 +375,7 @@ fn note_ties(config: &ProfileConfig, tied: &Tied) {
     );
 }
 
-fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString]) -> Header {
+fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString], has_inputs: bool) -> Header {
     let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
     let shown = |(name, value): &(String, String)| (name.clone(), redact::header_value(name, value).to_owned());
     let mut topology = topology.to_json();
@@ -393,6 +402,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         correlation_header: plan.targets[0].correlation_header.clone(),
         session_headers: plan.targets[0].session_headers.clone(),
         request_headers: plan.targets[0].headers.iter().map(shown).collect(),
+        has_inputs,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::config::slos;
 use crate::refusal::Refusal;
 use crate::say;
 use crate::values::{ExportLevel, name_of};
-use maser::export::{self, ExportOptions, Written, console};
+use maser::export::{self, ExportOptions, Written, console, inputs};
 use maser_datasets::Tokenizer;
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::Kind;
@@ -40,7 +40,23 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
             ),
         );
     }
-    publish(&log, args.output.as_ref().unwrap_or(&args.dir), &options, &view, args.quiet, || None)
+    let out = args.output.as_ref().unwrap_or(&args.dir);
+    publish(&log, out, &options, &view, args.quiet, || inputs(&log, &args.dir, out))
+}
+
+/// `inputs.json`, where the run was killed before it wrote it.
+fn inputs(log: &Log, dir: &Path, out: &Path) -> Option<Result<Written, String>> {
+    let restored = inputs::restore(dir, out, &log.header);
+    if restored.is_none() && log.header.has_inputs && log.end.is_none() && !dir.join(inputs::FILE_NAME).exists() {
+        say(
+            std::io::stderr(),
+            format_args!(
+                "note: there is no {}: the run was killed before it wrote the file, and left no bodies to make it of",
+                inputs::FILE_NAME
+            ),
+        );
+    }
+    restored
 }
 
 /// `--verify`.

@@ -2,11 +2,68 @@
 
 use super::{Written, file};
 use maser_engine::endpoint::form_as_json;
+use maser_engine::log::{self, Header};
+use maser_engine::plan::{Marks, Requests, take_markers};
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
 /// The file's name inside an artefact directory.
 pub const FILE_NAME: &str = "inputs.json";
+
+/// Name of the file that has the bodies for as long as `inputs.json` is to be made of them: after a run that was killed.
+pub const BODIES_NAME: &str = "bodies.maser";
+
+/// Each conversation's id and bodies, in the order of the dataset. `marked`: where a marker stands in a body, it is no part of
+/// it until it is sent.
+pub fn sessions(requests: &Requests, marked: bool) -> impl Iterator<Item = (&str, Vec<Cow<'_, [u8]>>)> {
+    let body = move |k: u32| {
+        let mut body = requests.shown(requests.body(k));
+        if marked {
+            take_markers(body.to_mut());
+        }
+        body
+    };
+    let mut rows = log::requests_in(requests.table()).zip(0..).peekable();
+    std::iter::from_fn(move || {
+        let (first, k) = rows.next()?;
+        let mut bodies = vec![body(k)];
+        while let Some((_, k)) = rows.next_if(|(row, _)| row.turn > 0) {
+            bodies.push(body(k));
+        }
+        Some((first.conversation, bodies))
+    })
+}
+
+/// Writes the file of a run's bodies into `dir`, and takes away what it would be made of after a kill.
+pub fn write_due(dir: &Path, requests: &Requests) -> Result<Written, String> {
+    let written = write(dir, sessions(requests, requests.marks() != Marks::None));
+    if written.is_ok() {
+        // Where it cannot be removed, a report makes the same file again.
+        let _ = std::fs::remove_file(dir.join(BODIES_NAME));
+    }
+    written
+}
+
+/// Writes the file that a killed run did not come to into `out`, of the bodies it left in `dir`, which go when `out` is
+/// `dir` too. None if there are none.
+pub fn restore(dir: &Path, out: &Path, header: &Header) -> Option<Result<Written, String>> {
+    let path = dir.join(BODIES_NAME);
+    let requests = match Requests::open(&path) {
+        Ok(requests) => requests,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+        Err(e) => return Some(Err(format!("{}: cannot be read: {e}", path.display()))),
+    };
+    if !requests.is_whole() {
+        return Some(Err(format!("{}: its bodies are damaged", path.display())));
+    }
+    let marked = !header.input_config["datasets"][0]["cache_bust"].is_null();
+    let written = write(out, sessions(&requests, marked));
+    if written.is_ok() && out == dir {
+        let _ = std::fs::remove_file(path);
+    }
+    Some(written)
+}
 
 /// Writes the file into `dir`: `{"data": [{"session_id": …, "payloads": [body, …]}]}`, indented by two. Sessions come one
 /// at a time and are not kept. A form stands as an object of its fields.

@@ -203,7 +203,7 @@ pub fn remove_earlier(dir: &Path, prefix: Option<&str>) -> io::Result<bool> {
     let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = &Names::new(prefix);
     let own = [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console].map(String::as_str);
     let mut any = phases::remove_earlier(dir)?;
-    for name in own.into_iter().chain([inputs::FILE_NAME, outputs::FILE_NAME]) {
+    for name in own.into_iter().chain([inputs::FILE_NAME, inputs::BODIES_NAME, outputs::FILE_NAME]) {
         any |= remove(&dir.join(name))?;
     }
     Ok(any)

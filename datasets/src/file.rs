@@ -236,6 +236,11 @@ impl Options {
             || self.synthesis.given().is_some())
     }
 
+    /// Whether [`Options::entries`] shows in what comes out.
+    pub fn takes_entries(&self) -> bool {
+        self.known_format().is_ok_and(Format::takes_entries)
+    }
+
     /// The format given, or the one found out.
     pub(crate) fn known_format(&self) -> Result<Format, Error> {
         match self.format {

@@ -89,6 +89,9 @@ pub struct Header {
     /// The headers that are the same in every request, in their order, secrets redacted.
     #[serde(default)]
     pub request_headers: Vec<(String, String)>,
+    /// Whether the run has an `inputs.json`: its data are no trace.
+    #[serde(default)]
+    pub has_inputs: bool,
 }
 
 /// What carried it in all logs that do not say.

@@ -1,6 +1,6 @@
 //! The requests of a run: bodies end to end in one memory-mapped file, and columns of what is known of each.
 //!
-//! A run's own file has no name. One that is kept for later runs opens in the same time whatever its size:
+//! A run's own file has no name unless it is given one. One that is kept opens in the same time whatever its size:
 //!
 //! ```text
 //! bodies    end to end, then zeros up to a multiple of 8
@@ -23,7 +23,7 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::Mmap;
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// The first bytes of a kept file's foot; the last is the format's version.
@@ -169,8 +169,12 @@ pub struct Requests {
     sessions: Column<Session>,
     table: Column<u8>,
     note: Column<u8>,
-    /// Checksum of the bodies, where they come from a kept file.
-    bodies_sum: Option<u64>,
+    /// Where the bodies lie, at its end.
+    file: File,
+    /// Checksum of the bodies.
+    bodies_sum: u64,
+    /// They come from a kept file.
+    is_kept: bool,
     marks: Marks,
     secrets: Vec<Vec<u8>>,
 }
@@ -226,11 +230,11 @@ impl Requests {
         if foot.magic != MAGIC {
             return Err(damaged());
         }
-        Self::laid_out(map, &foot, tail).ok_or_else(damaged)
+        Self::laid_out(file, map, &foot, tail).ok_or_else(damaged)
     }
 
     /// `None` where the numbers of the foot do not come to `tail` bytes.
-    fn laid_out(map: Mmap, foot: &Foot, tail: usize) -> Option<Self> {
+    fn laid_out(file: File, map: Mmap, foot: &Foot, tail: usize) -> Option<Self> {
         let from = usize::try_from(foot.bodies).ok()?;
         if foot.sum(&[map.get(from..tail)?]) != foot.sum {
             return None;
@@ -258,7 +262,9 @@ impl Requests {
             sessions: mapped(sessions),
             table: mapped(table),
             note: mapped(note),
-            bodies_sum: Some(foot.bodies_sum),
+            file,
+            bodies_sum: foot.bodies_sum,
+            is_kept: true,
             marks: Marks::None,
             secrets: Vec::new(),
         })
@@ -267,7 +273,53 @@ impl Requests {
     /// Whether the bodies are as they were when they were kept: reads them all. Those of this run's own always are.
     pub fn is_whole(&self) -> bool {
         let bodies = || self.map().get(..self.bytes() as usize).unwrap_or_default();
-        self.bodies_sum.is_none_or(|sum| sum == u64::from(crc32fast::hash(bodies())))
+        !self.is_kept || self.bodies_sum == u64::from(crc32fast::hash(bodies()))
+    }
+
+    /// Gives the bodies' file the name `path` too, in a directory of the same file system: [`Requests::open`] opens it when
+    /// this process is gone. No body is copied.
+    ///
+    /// # Errors
+    /// The bodies hold what no file may show, the file system gives no name to a file that has none, `path` is taken or on
+    /// another one, or the disk is full.
+    pub fn keep_as(&self, path: &Path) -> io::Result<()> {
+        if !self.secrets.is_empty() {
+            return Err(io::Error::other("the bodies hold what no file may show"));
+        }
+        if !self.is_kept {
+            self.put_columns(b"")?;
+        }
+        link(&self.file, path)
+    }
+
+    /// Makes the run's own file a kept one but for its name.
+    fn put_columns(&self, note: &[u8]) -> io::Result<()> {
+        let (map, bodies) = (self.map(), self.bytes());
+        let (turns, sessions) = (self.turns.rows(map), self.sessions.rows(map));
+        let columns: [&[u8]; 7] = [
+            &[0; 8][..(bodies.next_multiple_of(8) - bodies) as usize],
+            bytemuck::cast_slice(self.ends.rows(map)),
+            bytemuck::cast_slice(self.planned.rows(map)),
+            bytemuck::cast_slice(turns),
+            bytemuck::cast_slice(sessions),
+            self.table(),
+            note,
+        ];
+        let mut foot = Foot {
+            magic: MAGIC,
+            bodies,
+            requests: self.len() as u64,
+            turns: turns.len() as u64,
+            sessions: sessions.len() as u64,
+            table: self.table().len() as u64,
+            note: note.len() as u64,
+            bodies_sum: self.bodies_sum,
+            sum: 0,
+        };
+        foot.sum = foot.sum(&columns);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(bodies))?;
+        columns.iter().chain([&bytemuck::bytes_of(&foot)]).try_for_each(|column| file.write_all(column))
     }
 
     /// Number of bodies.
@@ -481,7 +533,7 @@ impl RequestsBuilder {
     pub fn finish(mut self) -> io::Result<Requests> {
         self.settle();
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        // SAFETY: the file has no name, or one that nobody was told, so nobody changes it under the map.
+        // SAFETY: nobody but this process has the file open, which only adds to it.
         let map = if self.len > 0 { Some(unsafe { Mmap::map(&file)? }) } else { None };
         Ok(Requests {
             map,
@@ -491,7 +543,9 @@ impl RequestsBuilder {
             sessions: Column::Owned(self.sessions),
             table: Column::Owned(self.table),
             note: Column::Owned(Vec::new()),
-            bodies_sum: None,
+            file,
+            bodies_sum: self.sum.finalize().into(),
+            is_kept: false,
             marks: Marks::None,
             secrets: Vec::new(),
         })
@@ -503,39 +557,30 @@ impl RequestsBuilder {
     /// # Errors
     /// The file cannot be written, renamed or mapped.
     pub fn finish_as(mut self, path: &Path, note: &[u8]) -> io::Result<Requests> {
-        self.settle();
         let own = self.path.take().ok_or_else(|| io::Error::other("the file has no name"))?;
-        let gap = &[0; 8][..(self.len.next_multiple_of(8) - self.len) as usize];
-        let columns: [&[u8]; 7] = [
-            gap,
-            bytemuck::cast_slice(&self.ends),
-            bytemuck::cast_slice(&self.planned),
-            bytemuck::cast_slice(&self.turns),
-            bytemuck::cast_slice(&self.sessions),
-            &self.table,
-            note,
-        ];
-        let mut foot = Foot {
-            magic: MAGIC,
-            bodies: self.len,
-            requests: self.ends.len() as u64,
-            turns: self.turns.len() as u64,
-            sessions: self.sessions.len() as u64,
-            table: self.table.len() as u64,
-            note: note.len() as u64,
-            bodies_sum: self.sum.finalize().into(),
-            sum: 0,
-        };
-        foot.sum = foot.sum(&columns);
-        for column in columns {
-            self.file.write_all(column)?;
-        }
-        self.file.write_all(bytemuck::bytes_of(&foot))?;
-        self.file.flush()?;
-        drop(self.file);
+        self.finish()?.put_columns(note)?;
         own.persist(path).map_err(|e| e.error)?;
         Requests::open(path)
     }
+}
+
+/// Gives a file one name more; its only one, where it had none and was made so.
+#[cfg(target_os = "linux")]
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    use std::ffi::CString;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStrExt;
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both are texts that end in a zero and live until the call returns.
+    let done =
+        unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Files that others may read as the umask says; temporary ones are their owner's alone otherwise.
@@ -606,7 +651,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut builder = RequestsBuilder::new(dir.path()).unwrap();
         let turn = fill(&mut builder);
-        check(&builder.finish().unwrap(), turn);
+        let requests = builder.finish().unwrap();
+        check(&requests, turn);
+        // It gets a name when one is wanted, and one more.
+        for name in ["named", "again"].map(|name| dir.path().join(name)) {
+            let from =
+                if name.ends_with("named") { &requests } else { &Requests::open(&dir.path().join("named")).unwrap() };
+            from.keep_as(&name).unwrap();
+            let kept = Requests::open(&name).unwrap();
+            check(&kept, turn);
+            assert!(kept.is_whole());
+            let taken = from.keep_as(&name).unwrap_err();
+            assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+            check(&Requests::open(&name).unwrap(), turn);
+        }
+        std::fs::remove_file(dir.path().join("named")).unwrap();
+        std::fs::remove_file(dir.path().join("again")).unwrap();
+        let mut secret = requests;
+        secret.set_secrets(vec![b"alone".to_vec()]);
+        assert!(secret.keep_as(&dir.path().join("named")).is_err());
 
         let mut builder = RequestsBuilder::kept_in(dir.path()).unwrap();
         fill(&mut builder);
