@@ -2,8 +2,9 @@
 //!
 //! A template is Jinja as `transformers` runs it: block tags without their white space, loop controls, `generation` blocks,
 //! Python's string methods, `tojson` without HTML escapes, `raise_exception`, and `strftime_now`. The latter gives one fixed
-//! day, since the same run must have the same counts tomorrow. Lists and maps that are written out look like JSON, not like
-//! Python; a template that uses what is not there (`%` on strings, changing a list) is refused when it is opened.
+//! day, since the same run must have the same counts tomorrow. Lists and maps are written as Python does (a tuple as a list), but
+//! look like JSON after `~` and in `format`; a template that uses what is not there (`%` on strings, changing a list) is refused
+//! when it is opened.
 
 mod python;
 
@@ -72,7 +73,11 @@ impl Template {
         environment.set_lstrip_blocks(true);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(python::method);
+        environment.set_formatter(python::write);
         environment.add_filter("tojson", python::to_json);
+        environment.add_filter("string", python::string);
+        environment.add_filter("join", python::join);
+        environment.add_function("cycler", python::cycler);
         environment.add_function("raise_exception", |why: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
         });
@@ -229,7 +234,10 @@ mod tests {
         assert!(why.starts_with("the chat template in "), "{why}");
         std::fs::write(dir.path().join("chat_template.jinja"), "{{ messages[0].content % 'x' }}").unwrap();
         let why = Template::beside(&file).unwrap_err().0;
-        assert!(why.contains("is not usable: invalid operation: "), "{why}");
+        assert!(
+            why.contains("is not usable: invalid operation: tried to use % operator on unsupported types string"),
+            "{why}"
+        );
         std::fs::write(config, "{").unwrap();
         assert!(Template::beside(&file).unwrap_err().0.contains("tokenizer_config.json: not JSON"));
     }

@@ -1,9 +1,12 @@
 //! What templates call that is Python's and not Jinja's.
 
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::value::{Kwargs, Object, Rest, Value, ValueKind};
+use minijinja::{Error, ErrorKind, Output, State};
 use minijinja_contrib::pycompat;
 use serde::Serialize;
 
@@ -30,6 +33,141 @@ pub(super) fn method(state: &State<'_, '_>, value: &Value, name: &str, given: &[
             })
         }
         _ => pycompat::unknown_method_callback(state, value, name, given),
+    }
+}
+
+/// Writes what `{{ … }}` comes to: lists and maps as Python shows them.
+pub(super) fn write(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match shown(value) {
+        Some(text) => out.write_str(&text).map_err(Error::from),
+        None => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+/// The filter `string`.
+pub(super) fn string(value: &Value) -> Value {
+    if value.as_str().is_some() { value.clone() } else { text(value).into() }
+}
+
+/// The filter `join`: texts of a list's items, or of what they have under `attribute`.
+pub(super) fn join(items: &Value, between: Option<&str>, options: Kwargs) -> Result<String, Error> {
+    let attribute: Option<&str> = options.get("attribute")?;
+    let between = match between {
+        Some(between) => between,
+        None => options.get::<Option<&str>>("d")?.unwrap_or_default(),
+    };
+    options.assert_all_used()?;
+    if items.is_none() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "join: none has no items"));
+    }
+    let texts: Result<Vec<String>, Error> = items
+        .try_iter()?
+        .map(|item| Ok(text(&attribute.map_or_else(|| Ok(item.clone()), |name| item.get_attr(name))?)))
+        .collect();
+    Ok(texts?.join(between))
+}
+
+/// Python's `str`.
+fn text(value: &Value) -> String {
+    shown(value).unwrap_or_else(|| value.to_string())
+}
+
+/// Python's `repr` of a list or map. None for anything else. A tuple is a list here.
+fn shown(value: &Value) -> Option<String> {
+    let mut out = String::new();
+    // A text takes all that is written to it.
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map).then(|| put_shown(&mut out, value).map(|()| out).ok())?
+}
+
+fn put_shown(out: &mut String, value: &Value) -> fmt::Result {
+    let items = || value.try_iter().into_iter().flatten();
+    match value.kind() {
+        ValueKind::Seq => put_items(out, ['[', ']'], items(), put_shown),
+        ValueKind::Map => put_items(out, ['{', '}'], items(), |out, key| {
+            put_shown(out, key)?;
+            out.write_str(": ")?;
+            put_shown(out, &value.get_item(key).unwrap_or_default())
+        }),
+        ValueKind::String => put_quoted(out, value.as_str().unwrap_or_default()),
+        ValueKind::Undefined => out.write_str("Undefined"),
+        _ => write!(out, "{value}"),
+    }
+}
+
+fn put_items(
+    out: &mut String,
+    [open, close]: [char; 2],
+    items: impl Iterator<Item = Value>,
+    put: impl Fn(&mut String, &Value) -> fmt::Result,
+) -> fmt::Result {
+    out.write_char(open)?;
+    for (k, item) in items.enumerate() {
+        if k > 0 {
+            out.write_str(", ")?;
+        }
+        put(out, &item)?;
+    }
+    out.write_char(close)
+}
+
+/// Python's `repr` of a text: in single quotes, unless it has some and no double ones.
+fn put_quoted(out: &mut String, text: &str) -> fmt::Result {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            '\\' => out.write_str("\\\\")?,
+            c if c == quote => write!(out, "\\{c}")?,
+            c if c.is_ascii_graphic() || c == ' ' || is_printable(c) => out.write_char(c)?,
+            c => match u32::from(c) {
+                n @ ..=0xff => write!(out, "\\x{n:02x}")?,
+                n @ ..=0xffff => write!(out, "\\u{n:04x}")?,
+                n => write!(out, "\\U{n:08x}")?,
+            },
+        }
+    }
+    out.write_char(quote)
+}
+
+/// Whether Python's `repr` leaves a character as it is. The standard library asks the same of all but the first of a text.
+fn is_printable(c: char) -> bool {
+    let mut bytes = [b'a'; 5];
+    let end = 1 + c.encode_utf8(&mut bytes[1..]).len();
+    std::str::from_utf8(&bytes[..end]).is_ok_and(|text| text.escape_debug().count() == 2)
+}
+
+/// The function `cycler`.
+pub(super) fn cycler(items: Rest<Value>) -> Result<Value, Error> {
+    if items.is_empty() {
+        return Err(Error::new(ErrorKind::MissingArgument, "cycler: at least one item has to be provided"));
+    }
+    Ok(Value::from_object(Cycler { items: items.0, at: AtomicUsize::new(0) }))
+}
+
+/// Gives its items in turn.
+#[derive(Debug)]
+struct Cycler {
+    items: Vec<Value>,
+    at: AtomicUsize,
+}
+
+impl Object for Cycler {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        (key.as_str() == Some("current")).then(|| self.items[self.at.load(Ordering::Relaxed)].clone())
+    }
+
+    fn call_method(self: &Arc<Self>, _: &State<'_, '_>, name: &str, given: &[Value]) -> Result<Value, Error> {
+        let at = self.at.load(Ordering::Relaxed);
+        let (next, value) = match (name, given) {
+            ("next", []) => ((at + 1) % self.items.len(), self.items[at].clone()),
+            ("reset", []) => (0, Value::from(())),
+            _ => return Err(Error::from(ErrorKind::UnknownMethod)),
+        };
+        self.at.store(next, Ordering::Relaxed);
+        Ok(value)
     }
 }
 
