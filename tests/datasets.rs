@@ -343,6 +343,59 @@ fn a_compiled_dataset_sends_the_same_bytes() {
     assert_eq!(sent(&["--input-file", "out.maserds"]), direct);
 }
 
+#[test]
+fn a_compiled_dataset_has_the_counts_of_the_chat_template_it_was_compiled_with() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let place = |name: &str| dir.path().join(name);
+    std::fs::write(place("tokenizer.json"), include_str!("../datasets/tests/data/word_level.json")).unwrap();
+    std::fs::write(place("chat_template.jinja"), "{% for m in messages %}[ {{ m.content }} ] {% endfor %}go").unwrap();
+    let rows = "{\"text\":\"the rose\"}\n{\"text\":\"the quick brown fox\"}\n";
+    std::fs::write(place("rows.jsonl"), rows).unwrap();
+    let counts = ["--tokenizer", "tokenizer.json"];
+    let under = ["--tokenizer", "tokenizer.json", "--apply-chat-template"];
+    for (how, out) in [(&counts[..], "plain.maserds"), (&under[..], "chat.maserds")] {
+        let ran = maser(dir.path(), &[&["dataset", "compile", "rows.jsonl", out], how].concat());
+        assert_eq!((ran.status.code(), &*ran.stderr), (Some(0), &b""[..]));
+    }
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let run = |file: &str, how: &[&str]| {
+        let common =
+            ["profile", "-m", "m", "-u", &url, "--concurrency", "1", "--request-count", "2", "--artifact-dir", "run"];
+        maser(dir.path(), &[&common[..], &["--input-file", file], how].concat())
+    };
+    let counted = |file: &str, how: &[&str]| {
+        let ran = run(file, how);
+        assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+        let lines = std::fs::read_to_string(place("run/profile_export.jsonl")).unwrap();
+        let count = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["metrics"]["input_sequence_length"]["value"].as_u64().unwrap()
+        };
+        lines.lines().map(count).collect::<Vec<_>>()
+    };
+    assert_eq!((counted("rows.jsonl", &counts), counted("plain.maserds", &counts)), (vec![2, 4], vec![2, 4]));
+    assert_eq!((counted("rows.jsonl", &under), counted("chat.maserds", &under)), (vec![5, 7], vec![5, 7]));
+    for (file, how, why) in [
+        (
+            "chat.maserds",
+            &counts[..],
+            "it was compiled with --apply-chat-template; give it here too, or compile it again",
+        ),
+        (
+            "plain.maserds",
+            &under,
+            "it was compiled without --apply-chat-template; leave it out here, or compile it again",
+        ),
+    ] {
+        let ran = run(file, how);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!((ran.status.code(), said), (Some(2), format!("error: --input-file {file}: {why}\n")));
+    }
+    let ran = maser(dir.path(), &["dataset", "compile", "rows.jsonl", "out.maserds", "--apply-chat-template"]);
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(said, "note: --apply-chat-template has no effect: the tokenizer has no chat template\n");
+}
+
 /// The finished bodies in a cache.
 fn kept(cache: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(cache) else { return Vec::new() };

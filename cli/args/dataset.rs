@@ -105,4 +105,8 @@ pub(crate) struct Compile {
     /// What tokens are made and counted with: `builtin`, or the path of a tokenizer.json [default: builtin]
     #[arg(long, value_name = "NAME")]
     pub(crate) tokenizer: Option<String>,
+
+    /// Count requests as the tokenizer's chat template writes them: for runs with that flag
+    #[arg(long)]
+    pub(crate) apply_chat_template: bool,
 }

@@ -241,7 +241,14 @@ fn synthesize(args: &args::Synthesize) -> Result<u8, Failure> {
 
 fn compile(args: &args::Compile) -> Result<u8, Failure> {
     let options = rewritten(&args.synthesize)?;
-    let tokenizer = tokenizer(args.tokenizer.as_deref())?;
+    let mut tokenizer = tokenizer(args.tokenizer.as_deref())?;
+    if args.apply_chat_template {
+        tokenizer = tokenizer.with_chat_template().map_err(refused)?;
+        if !tokenizer.has_chat_template() {
+            let why = "--apply-chat-template has no effect: the tokenizer has no chat template";
+            say(std::io::stderr(), format_args!("note: {why}"));
+        }
+    }
     let out = &args.synthesize.out;
     let summary = compiled::compile(&options, Some(&tokenizer), out).map_err(refused)?;
     let (requests, sessions) = (grouped(summary.requests), grouped(summary.conversations));

@@ -41,6 +41,9 @@ pub(crate) struct Head {
     pub(crate) is_trace: bool,
     /// Name of the tokenizer that counted; none where nothing was counted.
     pub(crate) tokenizer: Option<String>,
+    /// Whether it counted requests as its chat template writes them.
+    #[serde(default)]
+    pub(crate) chat_template: bool,
     turns: u64,
     sessions: u64,
 }
@@ -115,6 +118,7 @@ pub fn compile(options: &Options, tokenizer: Option<&Tokenizer>, out: &Path) -> 
         format: summary.kind.clone().into_owned(),
         is_trace: summary.is_trace,
         tokenizer: tokenizer.map(|tokenizer| tokenizer.name().to_owned()),
+        chat_template: tokenizer.is_some_and(Tokenizer::has_chat_template),
         turns: summary.requests,
         sessions: summary.conversations,
     };

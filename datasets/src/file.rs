@@ -211,16 +211,20 @@ impl Options {
             return Ok(false);
         }
         let head = compiled::Compiled::open(&self.path)?.head;
-        if let (Some(then), Some(now)) = (&head.tokenizer, tokenizer.map(Tokenizer::name))
-            && then != now
-        {
-            return Err(Error(format!(
-                "--input-file {}: it was compiled with the tokenizer {then}, and this run counts with {now}; give \
-                 --tokenizer {then}, or compile it again",
-                self.path.display()
-            )));
+        let (Some(then), Some(tokenizer)) = (&head.tokenizer, tokenizer) else { return Ok(head.is_trace) };
+        let now = tokenizer.name();
+        let wrong =
+            |why: String| Err(Error(format!("--input-file {}: {why}, or compile it again", self.path.display())));
+        if then != now {
+            return wrong(format!(
+                "it was compiled with the tokenizer {then}, and this run counts with {now}; give --tokenizer {then}"
+            ));
         }
-        Ok(head.is_trace)
+        match (head.chat_template, tokenizer.has_chat_template()) {
+            (true, false) => wrong("it was compiled with --apply-chat-template; give it here too".into()),
+            (false, true) => wrong("it was compiled without --apply-chat-template; leave it out here".into()),
+            _ => Ok(head.is_trace),
+        }
     }
 
     /// Whether another seed may give other conversations.
