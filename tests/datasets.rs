@@ -341,6 +341,14 @@ fn a_compiled_dataset_sends_the_same_bytes() {
     let direct = sent(&["--input-file", "trace.jsonl"]);
     assert_eq!(direct.len(), 5);
     assert_eq!(sent(&["--input-file", "out.maserds"]), direct);
+    let another = ["profile", "-m", "m", "-u", "localhost:1", "--input-file", "out.maserds"];
+    let another = maser(dir.path(), &[&another[..], &["--custom-dataset-type", "mooncake_trace"]].concat());
+    let why = "out.maserds is a compiled dataset, which is told by its first bytes; leave the option out";
+    let said = String::from_utf8(another.stderr).unwrap();
+    assert_eq!(
+        (another.status.code(), said),
+        (Some(2), format!("error: --custom-dataset-type mooncake_trace: {why}\n"))
+    );
 }
 
 #[test]

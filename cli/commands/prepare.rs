@@ -19,10 +19,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Settles what only the input file can tell, before anything is built from it.
 pub(super) fn settle_file(config: &mut ProfileConfig) -> Result<(), Failure> {
     let Input::File { path, format, trace, .. } = &config.input else { return Ok(()) };
-    let format = match format {
-        Some(format) => *format,
-        None => Format::detect(path).map_err(|e| Refusal::new(e.0))?,
-    };
+    let format = Format::of(*format, path).map_err(|e| Refusal::new(e.0))?;
     if format.is_verbatim() && !config.endpoint.extra.is_empty() {
         config.notes.push(format!(
             "--extra-inputs has no effect on the bodies of {}, which are sent as they stand",

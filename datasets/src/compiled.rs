@@ -4,18 +4,22 @@
 //! the same time whatever its size, and gives conversations in any order.
 //!
 //! ```text
-//! head   8 bytes of magic and version, 8 bytes length of the JSON after them: format, tokenizer, numbers, summary
+//! head   7 bytes of magic and 1 of version · length u64 and checksum u32 of the JSON after them: format, tokenizer, numbers
 //! turns  at u64, delay u64 (ns, all ones for none) · end of its content in the blob u64 · max and input tokens u32
-//! sessions  end of its turns u64 · end of its name in the blob u64 · context u8
+//! sessions  end of its turns u64 · end of its name in the blob u64 · checksum u32 · context u8
 //! blob   contents of turns, then names of sessions
 //! ```
 //! All numbers are little endian. A content is a byte and a text: 0 and the text itself for a plain one, 1 and JSON for
 //! everything else.
+//!
+//! A session's checksum (CRC-32) is over all that is said of it but the ends, which show in the rest, and is checked when the
+//! session is read: one over the file would have opening read all of it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crc32fast::Hasher;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -26,12 +30,12 @@ use crate::jsonl::Place;
 use crate::tokens::Tokenizer;
 use crate::{Context, Conversation, Error, Media, Summary, Turn, source};
 
-const MAGIC: [u8; 8] = *b"MASERDS\x01";
+const MAGIC: [u8; 8] = *b"MASERDS\x02";
 const NONE: u64 = u64::MAX;
 const NO_TOKENS: u32 = u32::MAX;
 /// Bytes of a turn and of a session in the columns.
 const TURN: u64 = 8 + 8 + 8 + 4 + 4;
-const SESSION: u64 = 8 + 8 + 1;
+const SESSION: u64 = 8 + 8 + 4 + 1;
 
 /// What is known of the whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,12 +130,40 @@ pub fn compile(options: &Options, tokenizer: Option<&Tokenizer>, out: &Path) -> 
     Ok(summary)
 }
 
-/// Columns grow in memory (33 bytes a turn, 17 a session), contents in a file without a name.
+/// A turn's numbers as they lie in the columns.
+struct Numbers {
+    at: u64,
+    delay: u64,
+    most: u32,
+    input: u32,
+}
+
+impl Numbers {
+    fn of(turn: &Turn) -> Self {
+        Self {
+            at: turn.timestamp_ns.unwrap_or(NONE),
+            delay: turn.delay_ns.unwrap_or(NONE),
+            most: turn.max_tokens.unwrap_or(NO_TOKENS),
+            input: turn.input_tokens.unwrap_or(NO_TOKENS),
+        }
+    }
+
+    fn add_to(&self, sum: &mut Hasher) {
+        for number in [self.at, self.delay] {
+            sum.update(&number.to_le_bytes());
+        }
+        for number in [self.most, self.input] {
+            sum.update(&number.to_le_bytes());
+        }
+    }
+}
+
+/// Columns grow in memory (32 bytes a turn, 21 a session), contents in a file without a name.
 struct Writer {
     blob: BufWriter<File>,
     at: u64,
     turns: [Vec<u8>; 5],
-    sessions: [Vec<u8>; 3],
+    sessions: [Vec<u8>; 4],
     names: Vec<u8>,
     count: u64,
 }
@@ -143,38 +175,51 @@ impl Writer {
     }
 
     fn put(&mut self, conversation: &Conversation) -> io::Result<()> {
+        let mut sum = Hasher::new();
         for (k, turn) in conversation.turns.iter().enumerate() {
-            self.put_content(conversation, k, turn)?;
+            self.put_content(conversation, k, turn, &mut sum)?;
+            let numbers = Numbers::of(turn);
+            numbers.add_to(&mut sum);
             let [at, delay, end, most, input] = &mut self.turns;
-            at.extend(turn.timestamp_ns.unwrap_or(NONE).to_le_bytes());
-            delay.extend(turn.delay_ns.unwrap_or(NONE).to_le_bytes());
+            at.extend(numbers.at.to_le_bytes());
+            delay.extend(numbers.delay.to_le_bytes());
             end.extend(self.at.to_le_bytes());
-            most.extend(turn.max_tokens.unwrap_or(NO_TOKENS).to_le_bytes());
-            input.extend(turn.input_tokens.unwrap_or(NO_TOKENS).to_le_bytes());
+            most.extend(numbers.most.to_le_bytes());
+            input.extend(numbers.input.to_le_bytes());
             self.count += 1;
         }
         self.names.extend(conversation.session_id.as_bytes());
-        let [turns, name, context] = &mut self.sessions;
-        turns.extend(self.count.to_le_bytes());
-        name.extend((self.names.len() as u64).to_le_bytes());
-        context.push(match conversation.context {
+        let kind = match conversation.context {
             Context::DeltasWithoutResponses => 0,
             Context::DeltasWithResponses => 1,
             Context::MessageArray => 2,
-        });
+        };
+        sum.update(conversation.session_id.as_bytes());
+        sum.update(&[kind]);
+        let [turns, name, sums, context] = &mut self.sessions;
+        turns.extend(self.count.to_le_bytes());
+        name.extend((self.names.len() as u64).to_le_bytes());
+        sums.extend(sum.finalize().to_le_bytes());
+        context.push(kind);
         Ok(())
     }
 
-    fn put_content(&mut self, conversation: &Conversation, k: usize, turn: &Turn) -> io::Result<()> {
+    fn put_bytes(&mut self, kind: u8, content: &[u8], sum: &mut Hasher) -> io::Result<()> {
+        for bytes in [&[kind], content] {
+            sum.update(bytes);
+            self.blob.write_all(bytes)?;
+            self.at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn put_content(&mut self, conversation: &Conversation, k: usize, turn: &Turn, sum: &mut Hasher) -> io::Result<()> {
         let session = k == 0 && (conversation.system.is_some() || conversation.user_context.is_some());
         if let ([text], false) = (turn.texts.as_slice(), session)
             && let [content] = text.contents.as_slice()
             && is_plain(turn)
         {
-            self.blob.write_all(&[0])?;
-            self.blob.write_all(content.as_bytes())?;
-            self.at += 1 + content.len() as u64;
-            return Ok(());
+            return self.put_bytes(0, content.as_bytes(), sum);
         }
         let content = Content {
             texts: mediums(&turn.texts),
@@ -193,11 +238,7 @@ impl Writer {
             system: conversation.system.clone().filter(|_| k == 0),
             user_context: conversation.user_context.clone().filter(|_| k == 0),
         };
-        let json = serde_json::to_vec(&content)?;
-        self.blob.write_all(&[1])?;
-        self.blob.write_all(&json)?;
-        self.at += 1 + json.len() as u64;
-        Ok(())
+        self.put_bytes(1, &serde_json::to_vec(&content)?, sum)
     }
 
     fn finish(self, head: &Head, dir: &Path, out: &Path) -> io::Result<()> {
@@ -205,6 +246,7 @@ impl Writer {
         let head = serde_json::to_vec(head)?;
         file.write_all(&MAGIC)?;
         file.write_all(&(head.len() as u64).to_le_bytes())?;
+        file.write_all(&crc32fast::hash(&head).to_le_bytes())?;
         file.write_all(&head)?;
         for column in self.turns.iter().chain(&self.sessions) {
             file.write_all(column)?;
@@ -254,10 +296,22 @@ pub struct Compiled {
     names: u64,
 }
 
-/// Whether the file at `path` begins like a compiled dataset.
+/// Whether the file at `path` begins like a compiled dataset, of whatever version.
 pub(crate) fn is_compiled(path: &Path) -> bool {
-    let mut head = [0; MAGIC.len()];
-    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == MAGIC
+    let mut head = [0; MAGIC.len() - 1];
+    path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok()
+        && MAGIC.starts_with(&head)
+}
+
+/// The head of a file, and where it ends; none if it is damaged.
+fn head_of(map: &[u8]) -> Option<(Head, usize)> {
+    let (length, rest) = map.get(MAGIC.len()..)?.split_first_chunk()?;
+    let (sum, rest) = rest.split_first_chunk()?;
+    let json = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let is_whole = crc32fast::hash(json) == u32::from_le_bytes(*sum);
+    let head = serde_json::from_slice(json).ok().filter(|_| is_whole)?;
+    Some((head, map.len() - rest.len() + json.len()))
 }
 
 impl Compiled {
@@ -270,15 +324,15 @@ impl Compiled {
         // SAFETY: compiled files are written under another name and renamed when they are whole, and never changed; one
         // that somebody else cuts while it is mapped ends the process, as with any program that maps its input.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| source::failed(path, &e))?;
-        let wrong =
-            || Error(format!("--input-file {}: this is no whole compiled dataset; compile it again", path.display()));
-        let word = |at: usize| Some(u64::from_le_bytes(map.get(at..at + 8)?.try_into().ok()?));
+        let refused = |why: &str| Error(format!("--input-file {}: {why}; compile it again", path.display()));
+        let wrong = || refused("this is no whole compiled dataset");
+        if map.starts_with(&MAGIC[..MAGIC.len() - 1]) && !map.starts_with(&MAGIC) {
+            return Err(refused("this was compiled by another version of maser"));
+        }
         if !map.starts_with(&MAGIC) {
             return Err(wrong());
         }
-        let length = word(8).and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)?;
-        let end = length.checked_add(16).ok_or_else(wrong)?;
-        let head: Head = map.get(16..end).and_then(|json| serde_json::from_slice(json).ok()).ok_or_else(wrong)?;
+        let (head, end) = head_of(&map).ok_or_else(wrong)?;
         let turns = end as u64;
         let after = |at: u64, count: u64, bytes: u64| count.checked_mul(bytes).and_then(|n| at.checked_add(n));
         let sessions = after(turns, head.turns, TURN).ok_or_else(wrong)?;
@@ -328,10 +382,11 @@ impl Compiled {
         let (first, last) = (before(Self::turns_end)?, self.turns_end(index)?);
         let name = self
             .bytes(self.names.checked_add(before(Self::name_end)?)?, self.names.checked_add(self.name_end(index)?)?)?;
-        let context = self.sessions.checked_add(self.head.sessions * 16)?.checked_add(index)?;
+        let sum_at = self.sessions.checked_add(self.head.sessions * 16)?;
+        let context = *self.map.get(usize::try_from(sum_at + self.head.sessions * 4 + index).ok()?)?;
         let mut conversation = Conversation {
             session_id: std::str::from_utf8(name).ok()?.to_owned(),
-            context: match self.map.get(usize::try_from(context).ok()?)? {
+            context: match context {
                 0 => Context::DeltasWithoutResponses,
                 1 => Context::DeltasWithResponses,
                 2 => Context::MessageArray,
@@ -339,20 +394,30 @@ impl Compiled {
             },
             ..Conversation::default()
         };
-        for turn in first..last.min(self.head.turns) {
-            let turn = self.turn(turn, &mut conversation)?;
+        let mut sum = Hasher::new();
+        if last > self.head.turns {
+            return None;
+        }
+        for turn in first..last {
+            let turn = self.turn(turn, &mut conversation, &mut sum)?;
             conversation.turns.push(turn);
         }
-        (!conversation.turns.is_empty()).then_some(conversation)
+        sum.update(name);
+        sum.update(&[context]);
+        let is_whole = self.short(sum_at + index * 4)? == sum.finalize();
+        (is_whole && !conversation.turns.is_empty()).then_some(conversation)
     }
 
-    fn turn(&self, index: u64, conversation: &mut Conversation) -> Option<Turn> {
+    fn turn(&self, index: u64, conversation: &mut Conversation, sum: &mut Hasher) -> Option<Turn> {
         let n = self.head.turns;
         let (at, delay) = (self.word(self.turns + index * 8)?, self.word(self.turns + (n + index) * 8)?);
         let tokens = |column: u64| self.short(self.turns + n * (24 + 4 * column) + index * 4);
         let (most, input) = (tokens(0)?, tokens(1)?);
         let from = index.checked_sub(1).map_or(Some(0), |before| self.end_of(before))?;
-        let (kind, content) = self.bytes(from, self.end_of(index)?)?.split_first()?;
+        let bytes = self.bytes(from, self.end_of(index)?)?;
+        sum.update(bytes);
+        Numbers { at, delay, most, input }.add_to(sum);
+        let (kind, content) = bytes.split_first()?;
         let turn = match kind {
             0 => Turn::of_text(std::str::from_utf8(content).ok()?.to_owned()),
             1 => {
@@ -493,28 +558,26 @@ mod tests {
     }
 
     #[test]
-    fn no_damage_panics() {
+    fn damage_anywhere_is_refused() {
         let (dir, options) = source();
         let out = dir.path().join("out");
         compile(&options, None, &out).unwrap();
         let whole = std::fs::read(&out).unwrap();
         let all = |path: &Path| {
-            if let Ok(compiled) = Compiled::open(path) {
-                for k in 0..compiled.sessions().min(10) {
-                    let _ = compiled.conversation(k);
-                }
-            }
+            let compiled = Compiled::open(path).ok()?;
+            (0..compiled.sessions().min(10)).map(|k| compiled.conversation(k).ok()).collect::<Option<Vec<_>>>()
         };
+        assert_eq!(all(&out).map(|sessions| sessions.len()), Some(3));
         for at in 0..whole.len() {
             // A new file each time: a mapped one must not change.
             let cut = dir.path().join(format!("cut{at}"));
             std::fs::write(&cut, &whole[..at]).unwrap();
             assert!(Compiled::open(&cut).is_err());
             let mut flipped = whole.clone();
-            flipped[at] ^= 0xff;
+            flipped[at] ^= 1;
             let bad = dir.path().join(format!("bad{at}"));
             std::fs::write(&bad, &flipped).unwrap();
-            all(&bad);
+            assert_eq!(all(&bad), None, "byte {at}");
         }
     }
 }

@@ -247,10 +247,7 @@ impl Options {
 
     /// The format given, or the one found out.
     pub(crate) fn known_format(&self) -> Result<Format, Error> {
-        match self.format {
-            Some(format) => Ok(format),
-            None => Format::detect(&self.path),
-        }
+        Format::of(self.format, &self.path)
     }
 
     /// Hands over the sessions of the file, filtered and put together, prompts still to be made.

@@ -156,6 +156,22 @@ impl Format {
         }
     }
 
+    /// The format of the file at `path`: the one given, or the one found out.
+    ///
+    /// # Errors
+    /// A sentence: a compiled dataset, which says itself what it is, is given another; or as [`Format::detect`].
+    pub fn of(given: Option<Self>, path: &Path) -> Result<Self, Error> {
+        match given {
+            Some(format) if format != Self::Compiled && compiled::is_compiled(path) => Err(Error(format!(
+                "--custom-dataset-type {}: {} is a compiled dataset, which is told by its first bytes; leave the option out",
+                format.name(),
+                path.display()
+            ))),
+            Some(format) => Ok(format),
+            None => Self::detect(path),
+        }
+    }
+
     /// The format of the file or directory at `path`, from its name and its first row.
     ///
     /// # Errors

@@ -13,7 +13,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokenizers::ModelWrapper;
+use tokenizers::models::bpe::BPE;
+use tokenizers::{
+    DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
 
 use crate::Error;
 use crate::guard::unless_panics;
@@ -95,7 +98,7 @@ impl Tokenizer {
         let bytes = std::fs::read(&file)
             .map_err(|e| Error(format!("--tokenizer {shown}: cannot read {}: {e}", file.display())))?;
         // A damaged decoder is met with a panic there.
-        let mut tokenizer = unless_panics(|| tokenizers::Tokenizer::from_bytes(bytes))
+        let mut tokenizer = unless_panics(|| parse(&bytes))
             .ok_or_else(|| Error(format!("--tokenizer {shown}: {} is damaged", file.display())))?
             .map_err(|e| Error(format!("--tokenizer {shown}: {} is not a tokenizer.json: {e}", file.display())))?;
         plain(&mut tokenizer).map_err(|e| Error(format!("--tokenizer {shown}: {e}")))?;
@@ -256,6 +259,18 @@ impl Tokenizer {
     }
 }
 
+/// A tokenizer whose model is known to be BPE.
+type WithBpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// What `tokenizers` makes of a file. Where nobody says what the model is, it makes a tree of it first and another of that,
+/// which takes as long as all the rest: BPE, which most files are, is tried at once.
+fn parse(bytes: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    match serde_json::from_slice::<WithBpe>(bytes) {
+        Ok(tokenizer) => Ok(tokenizer.into()),
+        Err(_) => tokenizers::Tokenizer::from_bytes(bytes),
+    }
+}
+
 /// Switches off what would make the count of a text depend on anything but the text.
 fn plain(tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
     tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
@@ -326,6 +341,20 @@ pub(crate) mod tests {
              "pad_type_id": 0, "pad_token": "[UNK]"});
         let t = from_json(&json.to_string());
         assert_eq!(t.count("the quick brown fox runs"), 5);
+    }
+
+    #[test]
+    fn a_model_read_at_once_is_the_one_read_by_way_of_a_tree() {
+        let qwen3 = include_str!("../tests/data/qwen3/tokenizer.json");
+        let mut legacy: serde_json::Value = serde_json::from_str(UNSPLIT_BPE).unwrap();
+        legacy["model"].as_object_mut().unwrap().remove("type");
+        for (json, is_bpe) in [(qwen3, true), (UNSPLIT_BPE, true), (&legacy.to_string(), true), (WORD_LEVEL, false)] {
+            assert_eq!(serde_json::from_str::<WithBpe>(json).is_ok(), is_bpe);
+            let (at_once, usual) = (parse(json.as_bytes()).unwrap(), tokenizers::Tokenizer::from_bytes(json).unwrap());
+            assert_eq!(at_once.get_model(), usual.get_model());
+            assert_eq!(at_once.to_string(false).unwrap(), usual.to_string(false).unwrap());
+            assert_eq!(at_once.get_added_tokens_decoder(), usual.get_added_tokens_decoder());
+        }
     }
 
     #[test]
