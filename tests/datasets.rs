@@ -399,6 +399,28 @@ fn a_compiled_dataset_has_the_counts_of_the_chat_template_it_was_compiled_with()
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!((ran.status.code(), said), (Some(2), format!("error: --input-file {file}: {why}\n")));
     }
+    // The same files elsewhere are the same tokenizer; another template under the same name is not.
+    std::fs::create_dir(place("copy")).unwrap();
+    for name in ["tokenizer.json", "chat_template.jinja"] {
+        std::fs::copy(place(name), place("copy").join(name)).unwrap();
+    }
+    let elsewhere = ["--tokenizer", "copy", "--apply-chat-template"];
+    assert_eq!(counted("chat.maserds", &elsewhere), [5, 7]);
+    std::fs::write(place("chat_template.jinja"), "{{ messages[0].content }} go").unwrap();
+    for (how, why) in [
+        (
+            &under[..],
+            "the chat template of tokenizer.json has been changed since; give what it was, or compile it again",
+        ),
+        (
+            &["--tokenizer", "builtin"],
+            "it was compiled with the tokenizer tokenizer.json, and this run counts with builtin; give --tokenizer \
+             tokenizer.json, or compile it again",
+        ),
+    ] {
+        let said = String::from_utf8(run("chat.maserds", how).stderr).unwrap();
+        assert_eq!(said, format!("error: --input-file chat.maserds: {why}\n"));
+    }
     let ran = maser(dir.path(), &["dataset", "compile", "rows.jsonl", "out.maserds", "--apply-chat-template"]);
     let said = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(said, "note: --apply-chat-template has no effect: the tokenizer has no chat template\n");

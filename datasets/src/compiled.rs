@@ -45,11 +45,40 @@ pub(crate) struct Head {
     pub(crate) is_trace: bool,
     /// Name of the tokenizer that counted; none where nothing was counted.
     pub(crate) tokenizer: Option<String>,
-    /// Whether it counted requests as its chat template writes them.
-    #[serde(default)]
-    pub(crate) chat_template: bool,
+    /// Its [`Tokenizer::sum`].
+    pub(crate) tokenizer_sum: u32,
+    /// Its [`Tokenizer::template_sum`], where it counted requests as its chat template writes them.
+    pub(crate) template_sum: Option<u32>,
     turns: u64,
     sessions: u64,
+}
+
+impl Head {
+    /// Why `tokenizer` would not have come to the same counts, and what to do about it.
+    pub(crate) fn counts_otherwise(&self, tokenizer: &Tokenizer) -> Option<String> {
+        let (then, now) = (self.tokenizer.as_deref()?, tokenizer.name());
+        // A file is the same one wherever it lies.
+        let is_same = match (self.tokenizer_sum, tokenizer.sum()) {
+            (0, 0) => then == now,
+            (then, now) => then == now,
+        };
+        if !is_same && then == now {
+            return Some(format!("{then} has been changed since it was compiled; give what it was"));
+        }
+        if !is_same {
+            return Some(format!(
+                "it was compiled with the tokenizer {then}, and this run counts with {now}; give --tokenizer {then}"
+            ));
+        }
+        match (self.template_sum, tokenizer.template_sum()) {
+            (Some(_), None) => Some("it was compiled with --apply-chat-template; give it here too".into()),
+            (None, Some(_)) => Some("it was compiled without --apply-chat-template; leave it out here".into()),
+            (then, now) if then != now => {
+                Some(format!("the chat template of {} has been changed since; give what it was", tokenizer.name()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What of a turn is not in the columns.
@@ -122,7 +151,8 @@ pub fn compile(options: &Options, tokenizer: Option<&Tokenizer>, out: &Path) -> 
         format: summary.kind.clone().into_owned(),
         is_trace: summary.is_trace,
         tokenizer: tokenizer.map(|tokenizer| tokenizer.name().to_owned()),
-        chat_template: tokenizer.is_some_and(Tokenizer::has_chat_template),
+        tokenizer_sum: tokenizer.map_or(0, Tokenizer::sum),
+        template_sum: tokenizer.and_then(Tokenizer::template_sum),
         turns: summary.requests,
         sessions: summary.conversations,
     };

@@ -211,19 +211,9 @@ impl Options {
             return Ok(false);
         }
         let head = compiled::Compiled::open(&self.path)?.head;
-        let (Some(then), Some(tokenizer)) = (&head.tokenizer, tokenizer) else { return Ok(head.is_trace) };
-        let now = tokenizer.name();
-        let wrong =
-            |why: String| Err(Error(format!("--input-file {}: {why}, or compile it again", self.path.display())));
-        if then != now {
-            return wrong(format!(
-                "it was compiled with the tokenizer {then}, and this run counts with {now}; give --tokenizer {then}"
-            ));
-        }
-        match (head.chat_template, tokenizer.has_chat_template()) {
-            (true, false) => wrong("it was compiled with --apply-chat-template; give it here too".into()),
-            (false, true) => wrong("it was compiled without --apply-chat-template; leave it out here".into()),
-            _ => Ok(head.is_trace),
+        match tokenizer.and_then(|tokenizer| head.counts_otherwise(tokenizer)) {
+            Some(why) => Err(Error(format!("--input-file {}: {why}, or compile it again", self.path.display()))),
+            None => Ok(head.is_trace),
         }
     }
 

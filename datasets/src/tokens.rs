@@ -34,6 +34,8 @@ const UNKNOWN_PROBE: &str = "q\u{00fe}\u{2603} \u{10ffff}\u{4e00} zqxj";
 pub struct Tokenizer {
     inner: Arc<Inner>,
     name: Arc<str>,
+    /// Checksum of the file; 0 for a built-in vocabulary.
+    sum: u32,
     template: Option<Arc<Template>>,
 }
 
@@ -84,7 +86,7 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// The built-in `o200k_base` vocabulary.
     pub fn builtin() -> Self {
-        Self { inner: Arc::new(Inner::BuiltIn(Vocabulary::o200k())), name: "builtin".into(), template: None }
+        Self { inner: Arc::new(Inner::BuiltIn(Vocabulary::o200k())), name: "builtin".into(), sum: 0, template: None }
     }
 
     /// A `tokenizer.json` file, or a directory that holds one. Its padding, truncation and BPE dropout are switched
@@ -98,6 +100,7 @@ impl Tokenizer {
         let bytes = std::fs::read(&file)
             .map_err(|e| Error(format!("--tokenizer {shown}: cannot read {}: {e}", file.display())))?;
         // A damaged decoder is met with a panic there.
+        let sum = crc32fast::hash(&bytes);
         let mut tokenizer = unless_panics(|| parse(&bytes))
             .ok_or_else(|| Error(format!("--tokenizer {shown}: {} is damaged", file.display())))?
             .map_err(|e| Error(format!("--tokenizer {shown}: {} is not a tokenizer.json: {e}", file.display())))?;
@@ -109,6 +112,7 @@ impl Tokenizer {
         Ok(Self {
             inner: Arc::new(Inner::File(Box::new(FromFile { path: file, tokenizer, fast }))),
             name: shown.to_string().into(),
+            sum,
             template: None,
         })
     }
@@ -123,7 +127,7 @@ impl Tokenizer {
             Found::BuiltIn(name) => {
                 let vocabulary = Vocabulary::named(name)
                     .unwrap_or_else(|| Err(Error(format!("--tokenizer {name}: there is no such vocabulary"))))?;
-                Ok(Self { inner: Arc::new(Inner::BuiltIn(vocabulary)), name: (*name).into(), template: None })
+                Ok(Self { inner: Arc::new(Inner::BuiltIn(vocabulary)), name: (*name).into(), sum: 0, template: None })
             }
             Found::File(path) => Self::open(path),
         }
@@ -193,6 +197,16 @@ impl Tokenizer {
                 file.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false) as u32)
             }
         }
+    }
+
+    /// What tells a tokenizer's file from others, wherever it lies; 0 for a built-in vocabulary.
+    pub(crate) fn sum(&self) -> u32 {
+        self.sum
+    }
+
+    /// What tells the chat template in use from others.
+    pub(crate) fn template_sum(&self) -> Option<u32> {
+        self.template.as_ref().map(|template| template.sum())
     }
 
     /// Ids of all tokens that are text, special tokens left out, in order.

@@ -29,6 +29,8 @@ pub struct Message<'a> {
 /// A tokenizer's chat template.
 pub(super) struct Template {
     environment: Environment<'static>,
+    /// Checksum of the source.
+    sum: u32,
     bos: String,
     eos: String,
 }
@@ -84,7 +86,17 @@ impl Template {
         environment.add_function("strftime_now", |format: String| python::strftime(&format));
         environment.add_function("joiner", minijinja_contrib::globals::joiner);
         environment.add_template_owned("chat", without_generation(source))?;
-        Ok(Self { environment, bos, eos })
+        Ok(Self { environment, sum: crc32fast::hash(source.as_bytes()), bos, eos })
+    }
+
+    /// Checksum of all that it writes by.
+    pub(super) fn sum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new_with_initial(self.sum);
+        for special in [&self.bos, &self.eos] {
+            sum.update(special.as_bytes());
+            sum.update(&[0]);
+        }
+        sum.finalize()
     }
 
     /// The text of `messages`, with what makes the model answer at its end.
