@@ -352,6 +352,42 @@ fn a_compiled_dataset_sends_the_same_bytes() {
 }
 
 #[test]
+fn a_dataset_compiled_for_a_run_has_its_bodies() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let rows: String = (0..5).map(|k| format!("{{\"text\":\"prompt {k}\",\"output_length\":4}}\n")).collect();
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let compile = |run: &str| {
+        maser(dir.path(), &["dataset", "compile", "rows.jsonl", "out.maserds", "--random-seed", "7", "--for", run])
+    };
+    let ran = compile("-m mock-model --use-server-token-count --extra-inputs '{\"a\": \"b c\"}'");
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(said.lines().nth(1).unwrap().starts_with("out.maserds.bodies: "), "{said}");
+    let beside = dir.path().join("out.maserds.bodies");
+    let made = kept(&beside);
+    assert_eq!(made.len(), 1);
+    let sent = |arguments: &[&str]| {
+        let input =
+            ["--request-count", "5", "--artifact-dir", "run", "--extra-inputs", "{\"a\": \"b c\"}", "--input-file"];
+        profile(dir.path(), &server, &[&input, arguments].concat())
+    };
+    let direct = sent(&["rows.jsonl"]);
+    assert!(direct.len() == 5 && direct[0].contains("\"a\":\"b c\""), "{direct:?}");
+    assert_eq!((sent(&["out.maserds"]), kept(&beside)), (direct, made), "they are found, and no others made");
+    sent(&["out.maserds", "--streaming"]);
+    assert_eq!(kept(&beside).len(), 2, "a run with other options keeps its own");
+    for (run, why) in [
+        ("-m x --no-such", "--for \"-m x --no-such\": --no-such is no option"),
+        ("-m 'x", "--for \"-m 'x\": a quote is not closed"),
+        ("--help", "expected options of `maser profile`, such as \"-m MODEL --streaming\""),
+        ("--streaming", "--for \"--streaming\": "),
+    ] {
+        let refused = compile(run);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && said.contains(why) && said.lines().count() == 1, "{run}: {said}");
+    }
+}
+
+#[test]
 fn a_compiled_dataset_has_the_counts_of_the_chat_template_it_was_compiled_with() {
     let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
     let place = |name: &str| dir.path().join(name);

@@ -109,4 +109,9 @@ pub(crate) struct Compile {
     /// Count requests as the tokenizer's chat template writes them: for runs with that flag
     #[arg(long)]
     pub(crate) apply_chat_template: bool,
+
+    /// Options of `maser profile`, as one text: the request bodies of runs with them are made too, so that these begin at
+    /// once. They lie in OUT.bodies, where runs with other options then keep theirs as well
+    #[arg(long = "for", value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub(crate) run: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Finished request bodies, kept for later runs of the same data (`--dataset-cache`).
+//! Finished request bodies, kept for later runs of the same data (`--dataset-cache`, `dataset compile --for`).
 
 use super::Failure;
 use super::bodies::{Bodies, Built, full, options};
@@ -60,7 +60,9 @@ impl Cache {
     /// None where nothing is to be kept: not asked for, or the data are this run's only.
     pub(super) fn of(config: &mut ProfileConfig, spec: &Spec) -> Result<Option<Self>, Failure> {
         let Input::File { path, trace, .. } = &config.input else { return Ok(None) };
-        let Some(dir) = trace.cache.clone() else { return Ok(None) };
+        let Some(dir) = trace.cache.clone().or_else(|| Some(beside(path)).filter(|dir| dir.is_dir())) else {
+            return Ok(None);
+        };
         let most = trace.cache_size;
         let input = path.clone();
         let of = match spec {
@@ -190,6 +192,13 @@ impl Cache {
             let _ = std::fs::write(seen, key);
         }
     }
+}
+
+/// Where the bodies of a compiled dataset are kept without being asked for, once this is there.
+pub(super) fn beside(compiled: &Path) -> PathBuf {
+    let mut name = compiled.as_os_str().to_owned();
+    name.push(".bodies");
+    name.into()
 }
 
 /// Everything that shows in the bodies beside the input's bytes: 32 hexadecimal digits.

@@ -1,8 +1,8 @@
 //! `maser dataset` and `maser analyze-trace`: looks at datasets, and traces written anew.
 
-use super::Failure;
+use super::{Failure, bodies, body_cache, prepare};
 use crate::args;
-use crate::config::{Tokenizer as Chosen, Trace};
+use crate::config::{Input, ProfileConfig, Tokenizer as Chosen, Trace};
 use crate::refusal::Refusal;
 use crate::say;
 use maser_datasets::analysis::{Analysis, Figures};
@@ -250,9 +250,29 @@ fn compile(args: &args::Compile) -> Result<u8, Failure> {
         }
     }
     let out = &args.synthesize.out;
+    let run = args.run.as_deref().map(|run| settings(run, &options.path)).transpose()?;
     let summary = compiled::compile(&options, Some(&tokenizer), out).map_err(refused)?;
     let (requests, sessions) = (grouped(summary.requests), grouped(summary.conversations));
     say(std::io::stdout(), format_args!("{}: {requests} requests in {sessions} sessions", out.display()));
+    run.map_or(Ok(0), |run| bodies_for(run, out))
+}
+
+/// What `--for` says, of a run on `input`.
+fn settings(run: &str, input: &Path) -> Result<ProfileConfig, Refusal> {
+    let parsed = args::parse_for(run, input)?;
+    ProfileConfig::resolve(parsed, false).map_err(|refusal| Refusal::new(format!("--for {run:?}: {refusal}")))
+}
+
+/// Makes the request bodies of such runs on the compiled dataset.
+fn bodies_for(mut config: ProfileConfig, out: &Path) -> Result<u8, Failure> {
+    if let Input::File { path, .. } = &mut config.input {
+        *path = out.to_owned();
+    }
+    prepare::settle_file(&mut config)?;
+    let bytes = bodies::keep_beside(&mut config)?;
+    config.notes.iter().for_each(|note| say(std::io::stderr(), format_args!("note: {note}")));
+    let dir = body_cache::beside(out);
+    say(std::io::stdout(), format_args!("{}: {} bytes of request bodies", dir.display(), grouped(bytes)));
     Ok(0)
 }
 
