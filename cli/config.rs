@@ -197,7 +197,7 @@ impl ProfileConfig {
         let cache_bust = synthetic::cache_bust(&args, endpoint.kind)?;
         let (fixed_schedule, window) = replay::schedule(&args)?;
         let sampling = replay::sampling(&args, fixed_schedule)?;
-        let tokenizer = Tokenizer::resolve(&args, models.first(), endpoint.kind, &mut notes)?;
+        let tokenizer = Tokenizer::resolve(&args, models.names(), endpoint.kind, &mut notes)?;
         let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal);
         idle_options(&args.service, &mut notes);
         let series = args.load.request_rate_series.as_deref().map(series::RateSeries::open).transpose()?;

@@ -242,6 +242,17 @@ fn what_has_no_effect_is_noted() {
 }
 
 #[test]
+fn of_several_models_the_first_has_the_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+    let first = dir.path().display();
+    let said = format!("the tokens of all models are counted with the tokenizer of {first}; --tokenizer takes another");
+    assert_eq!(run(&format!("-m {first} -m other")).notes, [said]);
+    assert_eq!(run(&format!("-m {first}")).notes, [""; 0]);
+    assert_eq!(run(&format!("-m {first} -m other --tokenizer builtin")).notes, [""; 0]);
+}
+
+#[test]
 fn the_defaults_are_the_reference_s() {
     let config = run("-m mock");
     assert_eq!(config.endpoint.urls[0].as_str(), "http://localhost:8000");

@@ -47,10 +47,10 @@ impl Tokenizer {
         }
     }
 
-    /// Resolves `--tokenizer`, or the model's own if it is here.
+    /// Resolves `--tokenizer`, or the first model's own if it is here.
     pub(super) fn resolve(
         args: &args::Profile,
-        model: &str,
+        models: &[String],
         kind: EndpointKind,
         notes: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
@@ -63,7 +63,7 @@ impl Tokenizer {
         let cache = HubCache::of_user();
         let found = match typed.name.as_deref() {
             Some(name) => Self::named(name, revision, cache.as_ref())?,
-            None => of_model(args, model, revision, cache.as_ref(), notes),
+            None => of_models(args, models, revision, cache.as_ref(), notes),
         };
         if typed.apply_chat_template && matches!(found, Found::BuiltIn(_)) {
             notes.push("--apply-chat-template has no effect: the tokenizer has no chat template".into());
@@ -94,20 +94,25 @@ fn textless(typed: &args::Tokenizer, kind: EndpointKind) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// The model's own tokenizer: a directory, or in the hub's cache. Else the built-in one, and why.
-fn of_model(
+/// The first model's own tokenizer: a directory, or in the hub's cache. Else the built-in one, and why.
+fn of_models(
     args: &args::Profile,
-    model: &str,
+    models: &[String],
     revision: &str,
     cache: Option<&HubCache>,
     notes: &mut Vec<String>,
 ) -> Found {
     let builtin = Found::BuiltIn("o200k_base");
+    let Some((model, others)) = models.split_first() else { return builtin };
     // A file of that name is hardly a tokenizer.
     if Path::new(model).is_file() {
         return builtin;
     }
     if let Some(found) = find(model, revision, cache).filter(|_| !is_placeholder(model)) {
+        if !others.is_empty() {
+            let why = "the tokens of all models are counted with the tokenizer of";
+            notes.push(format!("{why} {model}; --tokenizer takes another"));
+        }
         return found;
     }
     if args.endpoint.use_server_token_count || args.machine.mock.is_some() {
