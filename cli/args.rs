@@ -846,16 +846,15 @@ pub(crate) fn parse_mock(spec: &str) -> Result<Serve, Refusal> {
     }
 }
 
-/// Reads the text of `--for` as the options of `maser profile` on `input`.
-pub(crate) fn parse_for(text: &str, input: &Path) -> Result<Profile, Refusal> {
-    let wrong = |what: &str| Refusal::new(format!("--for {text:?}: {what}"));
-    let words = shlex::split(text).ok_or_else(|| wrong("a quote is not closed"))?;
+/// Reads a text as the options of `maser profile` on `input`.
+pub(crate) fn parse_profile(text: &str, input: &Path) -> Result<Profile, Refusal> {
+    let words = shlex::split(text).ok_or_else(|| Refusal::new("a quote is not closed"))?;
     let file = ["--input-file".into(), input.as_os_str().to_owned()];
     let argv: Vec<OsString> = ["maser", "profile"].map(Into::into).into_iter().chain(file).collect();
     match parse(&argv.into_iter().chain(words.into_iter().map(Into::into)).collect::<Vec<_>>()) {
         Ok(Command::Profile(profile)) => Ok(*profile),
-        Err(Stop::Refused(refusal)) => Err(wrong(&refusal.to_string())),
-        _ => Err(wrong("expected options of `maser profile`, such as \"-m MODEL --streaming\"")),
+        Err(Stop::Refused(refusal)) => Err(refusal),
+        _ => Err(Refusal::new("expected options of `maser profile`, such as \"-m MODEL --streaming\"")),
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) use models::Models;
 pub(crate) use replay::{FixedSchedule, Loop, Replay, ScheduleWindow};
 pub(crate) use serve::ServeConfig;
 pub(crate) use synthetic::Length;
-pub(crate) use tokenizer::Tokenizer;
+pub(crate) use tokenizer::{NO_CHAT_TEMPLATE, Tokenizer};
 
 use crate::args;
 use crate::refusal::Refusal;

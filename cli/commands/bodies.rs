@@ -1,7 +1,7 @@
 //! The request bodies of a run: built from the dataset, or taken from where an earlier run kept them.
 
 use super::Failure;
-use super::body_cache::{self, Cache, Unchecked};
+use super::body_cache::{Cache, Unchecked};
 use super::cache_bust::{self, Marker};
 use super::pictures::Pictures;
 use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
@@ -45,16 +45,6 @@ pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Resul
         requests.set_secrets(redact::secrets(&config.endpoint.extra));
     }
     Ok(bodies)
-}
-
-/// Makes the bodies of runs with these settings on a compiled dataset, and keeps them beside it; how many bytes they take.
-pub(super) fn keep_beside(config: &mut ProfileConfig) -> Result<u64, Failure> {
-    let Input::File { path, trace, .. } = &mut config.input else { return Ok(0) };
-    let dir = body_cache::beside(path);
-    trace.cache = Some(dir.clone());
-    std::fs::create_dir_all(&dir).map_err(full(&dir))?;
-    let seed = config.random_seed.unwrap_or_default();
-    Ok(bodies(config, seed, &dir)?.requests.bytes())
 }
 
 fn found_or_built(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
@@ -182,10 +172,7 @@ fn tokenizer(config: &ProfileConfig) -> Result<Option<Tokenizer>, Failure> {
 fn makes_prompts(config: &ProfileConfig) -> bool {
     match &config.input {
         Input::Synthetic { .. } => true,
-        Input::File { path, format, .. } => match format {
-            Some(format) => format.needs_tokenizer(),
-            None => Format::detect(path).is_ok_and(Format::needs_tokenizer),
-        },
+        Input::File { path, format, .. } => Format::of(*format, path).is_ok_and(Format::needs_tokenizer),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Failure, bodies, body_cache, prepare};
 use crate::args;
-use crate::config::{Input, ProfileConfig, Tokenizer as Chosen, Trace};
+use crate::config::{Input, NO_CHAT_TEMPLATE, ProfileConfig, Tokenizer as Chosen, Trace};
 use crate::refusal::Refusal;
 use crate::say;
 use maser_datasets::analysis::{Analysis, Figures};
@@ -245,8 +245,7 @@ fn compile(args: &args::Compile) -> Result<u8, Failure> {
     if args.apply_chat_template {
         tokenizer = tokenizer.with_chat_template().map_err(refused)?;
         if !tokenizer.has_chat_template() {
-            let why = "--apply-chat-template has no effect: the tokenizer has no chat template";
-            say(std::io::stderr(), format_args!("note: {why}"));
+            say(std::io::stderr(), format_args!("note: {NO_CHAT_TEMPLATE}"));
         }
     }
     let out = &args.synthesize.out;
@@ -259,19 +258,21 @@ fn compile(args: &args::Compile) -> Result<u8, Failure> {
 
 /// What `--for` says, of a run on `input`.
 fn settings(run: &str, input: &Path) -> Result<ProfileConfig, Refusal> {
-    let parsed = args::parse_for(run, input)?;
-    ProfileConfig::resolve(parsed, false).map_err(|refusal| Refusal::new(format!("--for {run:?}: {refusal}")))
+    let resolved = args::parse_profile(run, input).and_then(|parsed| ProfileConfig::resolve(parsed, false));
+    resolved.map_err(|refusal| Refusal::new(format!("--for {run:?}: {refusal}")))
 }
 
-/// Makes the request bodies of such runs on the compiled dataset.
+/// Makes the request bodies of such runs on the compiled dataset, and keeps them beside it.
 fn bodies_for(mut config: ProfileConfig, out: &Path) -> Result<u8, Failure> {
-    if let Input::File { path, .. } = &mut config.input {
-        *path = out.to_owned();
+    let dir = body_cache::beside(out);
+    if let Input::File { path, trace, .. } = &mut config.input {
+        (*path, trace.cache) = (out.to_owned(), Some(dir.clone()));
     }
     prepare::settle_file(&mut config)?;
-    let bytes = bodies::keep_beside(&mut config)?;
+    std::fs::create_dir_all(&dir).map_err(bodies::full(&dir))?;
+    let seed = config.random_seed.unwrap_or_default();
+    let bytes = bodies::bodies(&mut config, seed, &dir)?.requests.bytes();
     config.notes.iter().for_each(|note| say(std::io::stderr(), format_args!("note: {note}")));
-    let dir = body_cache::beside(out);
     say(std::io::stdout(), format_args!("{}: {} bytes of request bodies", dir.display(), grouped(bytes)));
     Ok(0)
 }

@@ -17,6 +17,9 @@ pub(crate) struct Tokenizer {
     pub(crate) revision: Option<String>,
 }
 
+/// What is said of `--apply-chat-template` where it changes nothing.
+pub(crate) const NO_CHAT_TEMPLATE: &str = "--apply-chat-template has no effect: the tokenizer has no chat template";
+
 /// Model names that stand for no model in particular.
 const PLACEHOLDERS: [&str; 7] = ["test", "mock", "fake", "dummy", "example", "sample", "placeholder"];
 
@@ -66,7 +69,7 @@ impl Tokenizer {
             None => of_models(args, models, revision, cache.as_ref(), notes),
         };
         if typed.apply_chat_template && matches!(found, Found::BuiltIn(_)) {
-            notes.push("--apply-chat-template has no effect: the tokenizer has no chat template".into());
+            notes.push(NO_CHAT_TEMPLATE.into());
         }
         let chats = kind.holds_conversations();
         if typed.apply_chat_template && !chats {

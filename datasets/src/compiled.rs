@@ -603,11 +603,13 @@ mod tests {
             let cut = dir.path().join(format!("cut{at}"));
             std::fs::write(&cut, &whole[..at]).unwrap();
             assert!(Compiled::open(&cut).is_err());
-            let mut flipped = whole.clone();
-            flipped[at] ^= 1;
-            let bad = dir.path().join(format!("bad{at}"));
-            std::fs::write(&bad, &flipped).unwrap();
-            assert_eq!(all(&bad), None, "byte {at}");
+            for bits in [1, 0xff] {
+                let mut flipped = whole.clone();
+                flipped[at] ^= bits;
+                let bad = dir.path().join(format!("bad{at}-{bits}"));
+                std::fs::write(&bad, &flipped).unwrap();
+                assert_eq!(all(&bad), None, "byte {at}");
+            }
         }
     }
 }

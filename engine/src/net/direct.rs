@@ -17,7 +17,7 @@ use super::gather::Gathered;
 use super::ports::Ports;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
 use super::socket::{JOIN, send_now};
-use super::{ConnId, Events, Sent, Wire};
+use super::{ConnId, Events, Sent, Tells, Wire};
 use crate::clock::{self, Instant, SECOND};
 use door::Door;
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
@@ -45,10 +45,6 @@ const BUFFERS: u16 = if cfg!(test) { 8 } else { 256 };
 
 /// Bytes a read can bring.
 const BUFFER: usize = 16 * 1024;
-
-/// From one buffer to the next: most reads are short, and the first bytes of buffers a power of two apart would all lie in the
-/// same few sets of the processor's caches.
-const STRIDE: usize = BUFFER + 7 * 64;
 
 /// The group the kernel takes receive buffers from.
 const GROUP: u16 = 0;
@@ -597,9 +593,10 @@ impl DirectWire {
         let link = owners[self.owner as usize].links.get(conn.slot as usize)?;
         (link.epoch == conn.epoch && link.socket != NONE).then_some(link.socket)
     }
+}
 
-    /// Says who is told what happens. Must come before the first connection.
-    pub fn tell(&self, events: Weak<RefCell<dyn Events>>) {
+impl Tells for DirectWire {
+    fn tell(&self, events: Weak<RefCell<dyn Events>>) {
         self.ring.owners.borrow_mut()[self.owner as usize].events = Some(events);
     }
 }
@@ -728,8 +725,7 @@ struct Buffers {
 impl Buffers {
     fn register(uring: &IoUring) -> io::Result<Self> {
         let entries = MmapMut::map_anon(usize::from(BUFFERS) * size_of::<BufRingEntry>())?;
-        let data = MmapMut::map_anon(usize::from(BUFFERS) * STRIDE)?;
-        let _ = data.advise(memmap2::Advice::HugePage);
+        let data = MmapMut::map_anon(usize::from(BUFFERS) * BUFFER)?;
         // SAFETY: the entries are page-aligned and live as long as the ring, beside which they are kept.
         unsafe { uring.submitter().register_buf_ring(entries.as_ptr() as u64, BUFFERS, GROUP)? };
         let mut buffers = Self { entries, data, tail: 0 };
@@ -741,7 +737,7 @@ impl Buffers {
 
     fn at(base: *const u8, buffer: u16) -> *const u8 {
         // SAFETY: buffer numbers come from the kernel, which has them from us: all are below BUFFERS.
-        unsafe { base.add(usize::from(buffer) * STRIDE) }
+        unsafe { base.add(usize::from(buffer) * BUFFER) }
     }
 
     fn give_back(&mut self, buffer: u16) {

@@ -1,8 +1,8 @@
 //! Bytes in and out: what an executor may ask of the network, and what the network tells it.
 //!
 //! [`Wire`] and [`Events`] are the whole of it. Three kinds of wire exist: sockets on monoio ([`socket`]), sockets on a ring of
-//! our own ([`direct`]), and the simulator's. A read yields its bytes and the time they were had; where the kernel stamps arrivals, its stamps will
-//! come through the same argument.
+//! our own ([`direct`]), and the simulator's. A read yields its bytes and the time they were had; where the kernel stamps
+//! arrivals, its stamps will come through the same argument.
 
 pub mod direct;
 mod gather;
@@ -63,10 +63,14 @@ pub trait ServerWire: Wire {
 /// Names the slot of a connection that was accepted at that time, or refuses it. An error ends the listening.
 pub type Admit = Box<dyn FnMut(io::Result<Instant>) -> Option<ConnId>>;
 
-/// A wire that lets connections in.
-pub trait Listens: ServerWire + Clone {
+/// A wire whose owner is named once it is there.
+pub trait Tells: Wire + Clone {
     /// Says who is told what happens. Must come before the first connection.
     fn tell(&self, events: Weak<RefCell<dyn Events>>);
+}
+
+/// A wire that lets connections in.
+pub trait Listens: ServerWire + Tells {
     /// Takes connections from `listener` as they come. Must be called on the loop's thread, while the loop runs.
     fn listen(&self, listener: TcpListener, admit: Admit);
 }

@@ -5,7 +5,7 @@
 //! of about 100 µs). What the kernel has no room for goes on through the runtime.
 
 use super::reactor::Kick;
-use super::{Admit, ConnId, Events, Listens, Sent, ServerWire, Wire};
+use super::{Admit, ConnId, Events, Listens, Sent, ServerWire, Tells, Wire};
 use crate::clock::{self, Instant};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
@@ -61,18 +61,15 @@ impl SocketWire {
             joined: RefCell::new(Vec::with_capacity(JOIN)),
         }))
     }
+}
 
-    /// Says who is told what happens. Must come before the first connection.
-    pub fn tell(&self, owner: Owner) {
-        *self.0.owner.borrow_mut() = Some(owner);
+impl Tells for SocketWire {
+    fn tell(&self, events: Owner) {
+        *self.0.owner.borrow_mut() = Some(events);
     }
 }
 
 impl Listens for SocketWire {
-    fn tell(&self, events: Owner) {
-        SocketWire::tell(self, events);
-    }
-
     fn listen(&self, listener: std::net::TcpListener, mut admit: Admit) {
         let inner = self.0.clone();
         monoio::spawn(async move {

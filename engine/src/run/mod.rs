@@ -8,11 +8,11 @@ use crate::clock::{MILLI, Nanos};
 use crate::collector::{self, Collector, Snapshot, Source};
 use crate::credit::{Claims, Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
-use crate::net::direct::{self, DirectWire};
+use crate::net::direct;
 use crate::net::probe::{Driver, Io};
 use crate::net::reactor::{self, Doorbell, SharedPart};
 use crate::net::socket::SocketWire;
-use crate::net::{Events, Part, Wire};
+use crate::net::{Events, Part, Tells};
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::ring::{self, Consumer, FrameConsumer, FrameProducer, Producer};
@@ -20,7 +20,7 @@ use crate::timing::{Lane, ORDERS, Timing};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -222,11 +222,11 @@ fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared:
         return match shared.io {
             Io::Direct => direct::run(thread.spin, bell, |ring| {
                 let wire = || ring.wire();
-                seat_parts(parts, wire, DirectWire::tell, shared)
+                seat_parts(parts, wire, shared)
             }),
             Io::Runtime(driver) => reactor::run(driver, thread.spin, bell, |kick| {
                 let wire = || SocketWire::new(kick, crate::net::socket::READ_BUFFER);
-                seat_parts(parts, wire, SocketWire::tell, shared)
+                seat_parts(parts, wire, shared)
             }),
         };
     }
@@ -249,10 +249,9 @@ fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared:
 }
 
 /// Makes the parts of a thread that has sockets, on that thread.
-fn seat_parts<W: Wire + Clone + 'static>(
+fn seat_parts<W: Tells + 'static>(
     parts: Vec<Seed>,
     wire: impl Fn() -> W,
-    tell: impl Fn(&W, Weak<RefCell<dyn Events>>),
     shared: &Shared,
 ) -> io::Result<Vec<SharedPart>> {
     let mut seated: Vec<SharedPart> = Vec::new();
@@ -265,7 +264,7 @@ fn seat_parts<W: Wire + Clone + 'static>(
                 let executor = Executor::new(shared.plan.clone(), id, wire.clone(), *ends, connections);
                 let executor = Rc::new(RefCell::new(executor));
                 let events: Rc<RefCell<dyn Events>> = executor.clone();
-                tell(&wire, Rc::downgrade(&events));
+                wire.tell(Rc::downgrade(&events));
                 seated.push(executor);
             }
         }

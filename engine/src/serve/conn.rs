@@ -212,6 +212,12 @@ impl Conn {
         matches!(self.state, State::Answering(_) | State::Flushing)
     }
 
+    /// A chunk that was due was sent at `at`; how late that was.
+    pub(super) fn stamp(&mut self, due: Instant, at: Instant) -> Nanos {
+        self.said.chunks.push(at.since(self.heard.complete));
+        at.since(due)
+    }
+
     /// Back in front of a request.
     pub(super) fn clear(&mut self) {
         self.reader.reset();

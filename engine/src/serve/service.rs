@@ -299,10 +299,8 @@ impl<W: ServerWire> Service<W> {
             (conn.said.owed, conn.state) = (self.dues[0], State::Flushing);
             return;
         };
-        let stamp = sent.first.since(conn.heard.complete);
         for &due in &self.dues {
-            conn.said.chunks.push(stamp);
-            self.counts.lateness.note(sent.first.since(due));
+            self.counts.lateness.note(conn.stamp(due, sent.first));
         }
         match (ended, sent.last) {
             (true, Some(last)) => self.finish(id, last),
@@ -514,8 +512,7 @@ impl<W: ServerWire> Events for Service<W> {
 
     fn sent(&mut self, id: ConnId, sent: Sent) -> Instant {
         if let Some(conn) = self.table.get(id) {
-            conn.said.chunks.push(sent.first.since(conn.heard.complete));
-            self.counts.lateness.note(sent.first.since(conn.said.owed));
+            self.counts.lateness.note(conn.stamp(conn.said.owed, sent.first));
             if let Some(last) = sent.last {
                 self.finish(id, last);
                 self.resume(id, last);

@@ -3,13 +3,11 @@
 use super::{DirectWire, Fd, NONE, Op, Ring, tag};
 use crate::clock;
 use crate::net::socket::dissolve;
-use crate::net::{Admit, ConnId, Events, Listens, ServerWire};
+use crate::net::{Admit, ConnId, Listens, ServerWire};
 use io_uring::{cqueue, opcode};
-use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::rc::Weak;
 
 /// A listener whose connections are taken as they come.
 pub(super) struct Door {
@@ -19,10 +17,6 @@ pub(super) struct Door {
 }
 
 impl Listens for DirectWire {
-    fn tell(&self, events: Weak<RefCell<dyn Events>>) {
-        DirectWire::tell(self, events);
-    }
-
     fn listen(&self, listener: TcpListener, admit: Admit) {
         let number = {
             let mut doors = self.ring.doors.borrow_mut();
