@@ -97,8 +97,15 @@ pub mod flag {
     pub const STREAMED: u16 = 1 << 5;
     /// Found no free slot at its due time and was sent all the same, beyond the limit.
     pub const OVER_LIMIT: u16 = 1 << 6;
+    /// The thread of its executor stood still while it was in flight, so that its times hold the client's own delay.
+    pub const STALLED: u16 = 1 << 7;
+    /// Its text was longer than a record holds: what is kept was cut.
+    pub const TEXT_CUT: u16 = 1 << 8;
+    /// Followed a redirect.
+    pub const REDIRECTED: u16 = 1 << 9;
     /// Every bit that has a meaning.
-    pub const ALL: u16 = RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT;
+    pub const ALL: u16 =
+        RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT | STALLED | TEXT_CUT | REDIRECTED;
 }
 
 /// A request with a planned time that starts this long after it or later is late, nanoseconds.
@@ -172,14 +179,20 @@ pub struct Record {
     pub outcome: u8,
     /// Index of the target it went to.
     pub target: u16,
-    /// Zero.
-    pub reserved: [u8; 8],
+    /// Nanoseconds from the start of a first attempt until its connection turned out to have been closed by the server
+    /// before it; 0 where nothing was sent twice.
+    pub lost: u64,
     /// Order in which its session started within the phase, from 0.
     pub session: u64,
     /// Results that are no text: embeddings, ranked passages, images, detections.
     pub units: u32,
+    /// Upper bound of how long the first content lay in this client's receive queue before it was read, nanoseconds: the
+    /// time since the thread had last looked. Saturates at 4.29 s.
+    pub read_wait: u32,
+    /// The largest such bound over all reads of the response.
+    pub read_wait_most: u32,
     /// Zero. Room for what comes, so that old logs stay readable.
-    pub reserved_words: [u32; 3],
+    pub reserved: u32,
 }
 
 /// Bytes of a record in rings and logs.

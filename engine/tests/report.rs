@@ -487,7 +487,7 @@ fn every_fault_is_found_and_named() {
             |r| r.records[3].0.seq = 4,
             "1 record has a number that another record of its phase has; the first is request 4",
         ),
-        (|r| r.records[3].0.reserved[0] = 1, "1 record carries fields or flags that this version does not know"),
+        (|r| r.records[3].0.reserved = 1, "1 record carries fields or flags that this version does not know"),
         (
             |r| r.records[3] = with_payload(r.records[3].clone(), &[(part::GAPS, &gaps(&[1.0]))]),
             "another number of gaps than it has responses with content; the first is request 3 of profiling: 1 gaps, 1 responses.",

@@ -200,9 +200,7 @@ impl<'a> Check<'a> {
         if self.log.request_count() > 0 && record.request as usize >= self.log.request_count() {
             self.fault(Fault::Request, record, &format!(": index {}", record.request));
         }
-        let newer = record.flags & !record_flag::ALL != 0
-            || record.reserved.iter().any(|b| *b != 0)
-            || record.reserved_words.iter().any(|w| *w != 0);
+        let newer = record.flags & !record_flag::ALL != 0 || record.reserved != 0;
         if newer {
             self.fault(Fault::Newer, record, "");
         }
