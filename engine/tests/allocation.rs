@@ -1,4 +1,5 @@
-//! In steady state the timing core and the executors allocate nothing, whatever they are sent.
+//! In steady state the timing core and the executors allocate nothing, whatever they are sent; and however much an answer
+//! is, what they hold of it has a bound.
 //!
 //! The allocator counts what one thread allocates while it is armed. Both parts run here, over a wire that answers at
 //! once; rings are emptied as the collector would, which is not counted.
@@ -11,7 +12,7 @@ use maser_engine::net::{ConnId, Events, Part, Sent, Wire};
 use maser_engine::plan::{
     Balance, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
 };
-use maser_engine::record::{Outcome, Record};
+use maser_engine::record::{Outcome, Payload, Record, flag};
 use maser_engine::ring::{self, FrameConsumer};
 use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::timing::{Lane, ORDERS, Timing};
@@ -26,31 +27,43 @@ use std::sync::Arc;
 thread_local! {
     static ARMED: Cell<bool> = const { Cell::new(false) };
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated and not freed, and the most there were.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-fn count() {
+fn count(bytes: usize) {
     if ARMED.get() {
         COUNT.set(COUNT.get() + 1);
     }
+    held(bytes as i64);
+}
+
+fn held(bytes: i64) {
+    LIVE.set(LIVE.get() + bytes);
+    PEAK.set(PEAK.get().max(LIVE.get()));
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came; counting touches no memory of the heap.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        held(-(layout.size() as i64));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        // Both exist while one is copied into the other, at worst.
+        count(size);
+        held(-(layout.size() as i64));
         // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -76,12 +89,13 @@ struct PromptState {
     now: Cell<Instant>,
     opening: RefCell<VecDeque<ConnId>>,
     asked: RefCell<VecDeque<ConnId>>,
+    closed: Cell<Option<ConnId>>,
 }
 
 impl Prompt {
     fn new(start: Instant) -> Self {
         let queue = || RefCell::new(VecDeque::with_capacity(8192));
-        Self(Rc::new(PromptState { now: Cell::new(start), opening: queue(), asked: queue() }))
+        Self(Rc::new(PromptState { now: Cell::new(start), opening: queue(), asked: queue(), closed: Cell::new(None) }))
     }
 }
 
@@ -99,7 +113,9 @@ impl Wire for Prompt {
         Ok(Sent { first: self.now(), last: Some(self.now()) })
     }
 
-    fn close(&mut self, _conn: ConnId) {}
+    fn close(&mut self, conn: ConnId) {
+        self.0.closed.set(Some(conn));
+    }
 }
 
 /// One timing core and one executor, driven by hand.
@@ -138,7 +154,7 @@ impl Bench {
         change(&mut plan);
         let plan = Arc::new(plan);
         let (tell, orders) = ring::ring(ORDERS);
-        let (frames, records) = ring::frames(8192, 8 << 20);
+        let (frames, records) = ring::frames_and_more(8192, 8 << 20, 128 << 20);
         let (marks, _) = ring::ring(1);
         let progress = Arc::new(Progress::new(1));
         let claims = Arc::new(Claims::new(1, 1));
@@ -184,6 +200,36 @@ impl Bench {
         while let Some(record) = self.pop() {
             self.failed += u64::from(record.outcome() != Outcome::Ok);
         }
+    }
+
+    /// The connection on which the next request was sent.
+    fn asked(&mut self) -> ConnId {
+        for _ in 0..1000 {
+            if let Some(conn) = self.wire.0.asked.borrow_mut().pop_front() {
+                return conn;
+            }
+            let now = self.wire.now().after(self.step);
+            self.wire.0.now.set(now);
+            self.timing.turn(now);
+            self.executor.turn(now);
+            while let Some(conn) = self.next_opening() {
+                self.executor.connected(conn, Ok(1), now);
+            }
+        }
+        panic!("nothing is asked");
+    }
+
+    /// Gives `bytes` in reads of 64 KiB; returns whether the client still listens.
+    fn give(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
+        for read in bytes.chunks(64 << 10) {
+            let now = self.wire.now().after(MICRO);
+            self.wire.0.now.set(now);
+            self.executor.received(conn, read, now);
+            if self.wire.0.closed.take() == Some(conn) {
+                return false;
+            }
+        }
+        true
     }
 
     fn next_opening(&self) -> Option<ConnId> {
@@ -345,4 +391,155 @@ fn sessions() -> Requests {
 #[test]
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))), 1);
+}
+
+const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+
+fn event(text: &str) -> String {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+}
+
+fn json(text: &str) -> Vec<u8> {
+    let body = format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}");
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// One request at a time, and what the thread holds before the first.
+fn one_by_one(raw: bool) -> (Bench, i64) {
+    let bench = Bench::of(Spec::ClosedLoop, Some(1), whole(), 1, 100 * MICRO, |plan| plan.capture.raw = raw);
+    PEAK.set(LIVE.get());
+    (bench, LIVE.get())
+}
+
+const MIB: i64 = 1 << 20;
+
+#[test]
+fn an_answer_of_ten_megabytes_is_recorded_whole() {
+    let text = "word ".repeat(2 << 20);
+    let (mut bench, before) = one_by_one(true);
+    for answer in [json(&text), whole()] {
+        let conn = bench.asked();
+        assert!(bench.give(conn, &answer));
+        let record = bench.pop().expect("a record");
+        assert_eq!((record.outcome(), record.flags & flag::PAYLOAD_LOST), (Outcome::Ok, 0));
+        let payload = Payload::parse(&bench.payload);
+        assert!(Payload::is_whole(&bench.payload));
+        let pieces: usize = payload.pieces().map(|(_, piece)| piece.len()).sum();
+        assert_eq!(pieces, record.bytes_received as usize);
+        assert!(payload.text == text.as_bytes() || payload.text == b"so");
+    }
+    bench.payload = Vec::new();
+    assert!(LIVE.get() - before < 64 * MIB, "{} MiB stay", (LIVE.get() - before) / MIB);
+}
+
+#[test]
+fn a_text_beyond_the_bound_is_cut_with_a_mark_and_its_buffers_are_freed() {
+    let (mut bench, before) = one_by_one(false);
+    let conn = bench.asked();
+    let answer = json(&"\\n€".repeat(20_000_000));
+    assert!(bench.give(conn, &answer));
+    let record = bench.pop().expect("a record");
+    assert_eq!((record.outcome(), record.flags & (flag::PAYLOAD_LOST | flag::TEXT_CUT)), (Outcome::Ok, flag::TEXT_CUT));
+    let text = Payload::parse(&bench.payload).text;
+    assert!(text.len() <= 16 << 20 && text.len() > 12 << 20, "{} bytes", text.len());
+    assert!(std::str::from_utf8(text).unwrap().chars().all(|c| c == '\n' || c == '€'));
+    drop(answer);
+    bench.payload = Vec::new();
+    assert!(LIVE.get() - before < 64 * MIB, "{} MiB stay", (LIVE.get() - before) / MIB);
+    let conn = bench.asked();
+    assert!(bench.give(conn, &whole()), "and the next answer is as any other");
+    assert_eq!(bench.pop().map(|record| (record.outcome(), record.flags & flag::TEXT_CUT)), Some((Outcome::Ok, 0)));
+}
+
+#[test]
+fn a_stream_without_end_fails_at_its_bound_in_bounded_memory() {
+    let (mut bench, _) = one_by_one(false);
+    let conn = bench.asked();
+    assert!(bench.give(conn, STREAM));
+    let event = event(&"x".repeat(60 << 10));
+    let mut given = 0u64;
+    while bench.give(conn, event.as_bytes()) {
+        given += event.len() as u64;
+        assert!(given < 2 << 30, "it is read for ever");
+    }
+    let record = bench.pop().expect("a record");
+    assert_eq!(record.outcome(), Outcome::Malformed);
+    assert!(record.has(flag::TEXT_CUT) && record.bytes_received > 1 << 30);
+    let payload = Payload::parse(&bench.payload);
+    let said = std::str::from_utf8(payload.error).unwrap();
+    assert_eq!(said, "the response goes on beyond 1 GiB; it was not read to its end");
+    assert!(payload.text.len() <= 16 << 20, "{} bytes", payload.text.len());
+    assert!(PEAK.get() < 160 * MIB, "{} MiB at most", PEAK.get() / MIB);
+    let conn = bench.asked();
+    assert!(bench.give(conn, &whole()));
+    assert_eq!(bench.pop().map(|record| record.outcome()), Some(Outcome::Ok));
+}
+
+#[test]
+fn a_body_without_end_fails_and_an_error_page_without_end_keeps_its_status() {
+    for (head, outcome, said) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", Outcome::Malformed, "the response body is larger than 256 MiB"),
+        ("HTTP/1.1 500 So\r\n\r\n", Outcome::HttpStatus, "xxxx"),
+    ] {
+        let (mut bench, _) = one_by_one(false);
+        let conn = bench.asked();
+        assert!(bench.give(conn, head.as_bytes()));
+        let piece = vec![b'x'; 1 << 20];
+        let given = (0..400).take_while(|_| bench.give(conn, &piece)).count();
+        assert!(given < 300, "{given} MiB are read");
+        let record = bench.pop().expect("a record");
+        assert_eq!(record.outcome(), outcome);
+        let error = Payload::parse(&bench.payload).error;
+        assert!(error.starts_with(said.as_bytes()) && error.len() <= 4096, "{} bytes", error.len());
+    }
+}
+
+#[test]
+fn a_million_gaps_are_recorded_and_many_more_are_cut_with_a_mark() {
+    let (mut bench, _) = one_by_one(false);
+    let event = event("a").into_bytes();
+    for (events, is_cut) in [(1_000_000, false), (9_000_000, true)] {
+        // Each gap is a byte, since reads are a microsecond apart; without optimisation the second takes too long.
+        if is_cut && cfg!(debug_assertions) {
+            continue;
+        }
+        let conn = bench.asked();
+        assert!(bench.give(conn, STREAM));
+        let many = event.repeat(1000);
+        for _ in 0..events / 1000 {
+            assert!(bench.give(conn, &many));
+        }
+        let now = bench.wire.now();
+        bench.executor.closed(conn, Ok(()), now);
+        let record = bench.pop().expect("a record");
+        let gaps = Payload::parse(&bench.payload).gaps().count();
+        assert_eq!((record.outcome(), record.chunks), (Outcome::Ok, events));
+        assert_eq!((record.has(flag::TEXT_CUT), gaps == events as usize - 1), (is_cut, !is_cut), "{gaps}");
+    }
+}
+
+#[test]
+fn whatever_fails_at_once_keeps_its_error_text() {
+    const REQUESTS: usize = 300;
+    let mut bench = Bench::of(Spec::ClosedLoop, Some(REQUESTS as u32), whole(), 1, 100 * MICRO, |plan| {
+        plan.capture.raw = true;
+        let mut requests = RequestsBuilder::new(&std::env::temp_dir()).unwrap();
+        requests.push(&vec![b'x'; 1 << 20]).unwrap();
+        plan.requests = requests.finish().unwrap().into();
+    });
+    let conns: Vec<ConnId> = (0..REQUESTS).map(|_| bench.asked()).collect();
+    let now = bench.wire.now();
+    for conn in conns {
+        bench.executor.received(conn, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", now);
+        bench.executor.closed(conn, Ok(()), now);
+    }
+    let (mut whole, mut lost) = (0, 0);
+    while let Some(record) = bench.pop() {
+        let payload = Payload::parse(&bench.payload);
+        assert_eq!(record.outcome(), Outcome::Truncated);
+        assert!(payload.error.starts_with(b"the server closed the connection"), "{}", payload.error.escape_ascii());
+        assert_eq!(record.has(flag::PAYLOAD_LOST), payload.sent.is_empty());
+        *if payload.sent.is_empty() { &mut lost } else { &mut whole } += 1;
+    }
+    assert!(lost > 0 && whole > 100 && lost + whole >= REQUESTS, "{lost} lost, {whole} whole");
 }

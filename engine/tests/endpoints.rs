@@ -226,7 +226,7 @@ fn provider_streams_say_what_the_providers_said() {
         assert_eq!(written, (kind == Kind::Messages).then_some(0.0));
         assert!(found.finishes >= 1);
         let mut reply = Reply::new();
-        payloads.iter().for_each(|payload| reply.add(kind, &kind.read(payload).expect("read above")));
+        assert!(payloads.iter().all(|payload| reply.add(kind, &kind.read(payload).expect("read above"))));
         let mut message = Vec::new();
         assert!(reply.message(kind, &mut message));
         let message: Value = serde_json::from_slice(&message).expect("JSON");

@@ -27,6 +27,12 @@ pub const DRAIN_EVERY: Nanos = 5 * MILLI;
 /// Records taken in one step: about 40 µs of work.
 const STEP: usize = 256;
 
+/// A step ends early once it has taken so many bytes: 1 ms of copying.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Room that the buffers keep: what was larger is freed.
+const KEEP: usize = 4 * STEP_BYTES;
+
 /// A block is closed when it has grown to this many bytes ...
 const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -112,6 +118,12 @@ impl Collector {
         &mut self.output
     }
 
+    /// Tells that all of the output has been taken.
+    pub fn taken(&mut self) {
+        self.output.clear();
+        self.output.shrink_to(KEEP);
+    }
+
     /// Takes what waits, up to a bound.
     pub fn step(&mut self, now: Instant) -> Step {
         if self.ended {
@@ -153,13 +165,15 @@ impl Collector {
         self.first = (first + 1) % n.max(1);
         for k in (0..n).map(|k| (first + k) % n) {
             while left > 0 {
-                self.payload.clear();
                 let Some(record) = self.sources[k].records.pop(&mut self.payload) else { break };
-                left -= 1;
+                left = if self.block.len() < STEP_BYTES { left - 1 } else { 0 };
                 if self.in_block == 0 {
                     self.block_since = now;
                 }
                 log::put_record(&mut self.block, &record, &self.payload);
+                if self.payload.capacity() > KEEP {
+                    self.payload = Vec::new();
+                }
                 self.in_block += 1;
                 self.records += 1;
                 if !self.warmup.get(record.phase as usize).copied().unwrap_or(false) {
@@ -174,6 +188,7 @@ impl Collector {
         if self.in_block > 0 {
             log::put_block(&mut self.output, Kind::Records, self.in_block, &self.block);
             self.block.clear();
+            self.block.shrink_to(KEEP);
             self.in_block = 0;
         }
     }

@@ -115,7 +115,7 @@ fn loop_plainly(collector: &RefCell<Collector>, mut file: File, stop: &StopSigna
             failed = true;
             report(failure, stop, e);
         }
-        output.clear();
+        collector.taken();
         match step {
             Step::More => {}
             Step::Idle => clock::sleep_until(clock::now().after(DRAIN_EVERY)),

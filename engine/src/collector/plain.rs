@@ -46,7 +46,7 @@ impl Plain {
             self.failed = true;
             report(&self.failure, &self.stop, e);
         }
-        output.clear();
+        self.collector.taken();
     }
 }
 

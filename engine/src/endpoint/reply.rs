@@ -7,6 +7,15 @@
 use super::{Kind, Reading};
 use crate::wire::json::{Scanner, unescape_into};
 
+/// Bytes of payload that a reply is made of at most; what comes after them is left out.
+const LIMIT: usize = 16 << 20;
+
+/// Calls of tools kept of one answer.
+const CALLS: usize = 128;
+
+/// Items kept of one answer.
+const ITEMS: usize = 1024;
+
 /// Collects one answer. Buffers are reused from answer to answer.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
@@ -26,6 +35,12 @@ pub struct Reply {
     pub(super) id: Vec<u8>,
     /// The answer can not be continued: it failed or was cut.
     pub(super) unfinished: bool,
+    /// Bytes of payload that were taken.
+    taken: usize,
+    /// Items in `items`.
+    count: usize,
+    /// Something of the answer was left out.
+    is_cut: bool,
 }
 
 /// One call of a tool.
@@ -55,19 +70,36 @@ impl Reply {
             buffer.clear();
         }
         self.live = 0;
-        self.unfinished = false;
+        (self.taken, self.count) = (0, 0);
+        (self.unfinished, self.is_cut) = (false, false);
     }
 
-    /// Takes what one payload of the answer says. `reading` must come from `kind`.
+    /// Room of its buffers, bytes.
+    pub fn room(&self) -> usize {
+        let of = |buffers: &[&Vec<u8>]| buffers.iter().map(|buffer| buffer.capacity()).sum::<usize>();
+        let calls = self.calls.iter().map(|call| of(&[&call.id, &call.kind, &call.name, &call.arguments]));
+        of(&[&self.text, &self.reasoning, &self.signature, &self.items, &self.keys, &self.id]) + calls.sum::<usize>()
+    }
+
+    /// Takes what one payload of the answer says; `false` if something was left out, of this one or of one before it,
+    /// because the answer is too long. `reading` must come from `kind`.
     #[inline]
-    pub fn add(&mut self, kind: Kind, reading: &Reading<'_>) {
-        if reading.parts.is_empty() {
-            if !reading.repeats || self.plain().is_empty() {
-                self.add_plain(reading);
-            }
-        } else {
-            (kind.facts().reply)(self, reading);
+    pub fn add(&mut self, kind: Kind, reading: &Reading<'_>) -> bool {
+        if self.is_cut {
+            return false;
         }
+        self.taken += match reading.parts {
+            [] => reading.text.iter().chain(reading.reasoning.iter()).map(<[u8]>::len).sum(),
+            parts => parts.len(),
+        };
+        if self.taken > LIMIT {
+            self.is_cut = true;
+        } else if !reading.parts.is_empty() {
+            (kind.facts().reply)(self, reading);
+        } else if !reading.repeats || self.plain().is_empty() {
+            self.add_plain(reading);
+        }
+        !self.is_cut
     }
 
     /// Takes text and reasoning as they stand.
@@ -93,25 +125,30 @@ impl Reply {
         Some(self.id.as_slice()).filter(|id| !id.is_empty() && !self.unfinished)
     }
 
-    /// The call at `index`, begun if it is new; `None` is the next free place.
+    /// The call at `index`, begun if it is new; `None` is the next free place. Beyond a number that no answer has, what is
+    /// said of a call is left out.
     pub(super) fn call(&mut self, index: Option<u32>) -> &mut Call {
-        let next = self.calls().iter().map(|call| call.index + 1).max().unwrap_or(0);
-        let index = index.unwrap_or(next);
-        let at = match self.calls().iter().position(|call| call.index == index) {
-            Some(at) => at,
-            None => {
-                if self.live == self.calls.len() {
-                    self.calls.push(Call::default());
-                }
-                self.live += 1;
-                let call = &mut self.calls[self.live - 1];
-                for buffer in [&mut call.id, &mut call.kind, &mut call.name, &mut call.arguments] {
-                    buffer.clear();
-                }
-                (call.index, call.is_value) = (index, false);
-                self.live - 1
+        // Mostly it is the one that was spoken of last.
+        let known = index.and_then(|index| self.calls().iter().rposition(|call| call.index == index));
+        let at = known.unwrap_or_else(|| {
+            let next = || self.calls().iter().map(|call| call.index).max().map_or(0, |last| last.saturating_add(1));
+            let index = index.unwrap_or_else(next);
+            let at = self.live;
+            if at == self.calls.len() {
+                self.calls.push(Call::default());
             }
-        };
+            let call = &mut self.calls[at];
+            for buffer in [&mut call.id, &mut call.kind, &mut call.name, &mut call.arguments] {
+                buffer.clear();
+            }
+            (call.index, call.is_value) = (index, false);
+            if at < CALLS {
+                self.live += 1;
+            } else {
+                self.is_cut = true;
+            }
+            at
+        });
         &mut self.calls[at]
     }
 
@@ -129,6 +166,11 @@ impl Reply {
             self.keys.extend_from_slice(key);
             self.keys.push(b'\n');
         }
+        if self.count == ITEMS {
+            self.is_cut = true;
+            return;
+        }
+        self.count += 1;
         if !self.items.is_empty() {
             self.items.push(b',');
         }

@@ -13,10 +13,23 @@ use std::sync::Arc;
 
 /// Error texts are cut here.
 const ERROR_TEXT: usize = 4096;
-/// A response that is not a stream is read as one JSON value, and so is an event; beyond this it is refused.
-const BODY_LIMIT: usize = 64 << 20;
+/// An event of a stream is read as one JSON value; beyond this the request fails.
+const EVENT_LIMIT: usize = 64 << 20;
+/// So is a response that is not a stream; images come as text within it.
+const BODY_LIMIT: usize = 256 << 20;
+/// A response that goes on beyond this is not read to its end: the request fails.
+const ANSWER_LIMIT: u32 = 1 << 30;
 /// Pieces of a response are kept up to here; the rest is left out, which a reader sees by the bytes received.
 const RAW_LIMIT: usize = 16 << 20;
+/// Text and reasoning of a response, all choices together, are kept up to here; then the record says that they were cut.
+const TEXT_LIMIT: usize = 16 << 20;
+/// So are the gaps between its events, and the tokens of each: at three bytes a gap, those of 2.8 million events.
+const GAPS_LIMIT: usize = 8 << 20;
+/// A server's account of its speculative decoding that is longer is not kept.
+const SPECULATION_LIMIT: usize = 64 << 10;
+/// Room that the buffers of answers which no request has may keep, bytes. Those of an answer that would go beyond it are
+/// freed.
+const IDLE_LIMIT: usize = 64 << 20;
 
 /// A request from its start to its record. Slots are reused, and with them every buffer.
 #[derive(Debug)]
@@ -143,20 +156,32 @@ pub(super) const NONE: u32 = u32::MAX;
 /// begin finds the buffers of the last one to end, still in the processor's cache, however many wait for their first byte.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "an answer moves by its address, not by its bytes")]
-pub(super) struct Answers(Vec<Box<Answer>>);
+pub(super) struct Answers {
+    idle: Vec<Box<Answer>>,
+    /// Room of their buffers together, bytes.
+    held: usize,
+}
 
 impl Answers {
     #[inline]
     fn lend(&mut self, keeps_reply: bool) -> Box<Answer> {
-        let mut answer = self.0.pop().unwrap_or_else(|| Box::new(Answer::new()));
+        let mut answer = self.idle.pop().unwrap_or_else(|| Box::new(Answer::new()));
+        self.held -= std::mem::take(&mut answer.room);
         answer.kept.keeps_reply = keeps_reply;
         answer.reset();
         answer
     }
 
     #[inline]
-    pub(super) fn give_back(&mut self, answer: Box<Answer>) {
-        self.0.push(answer);
+    pub(super) fn give_back(&mut self, mut answer: Box<Answer>) {
+        let room = answer.room();
+        if self.held + room > IDLE_LIMIT {
+            *answer = Answer::new();
+        } else {
+            answer.room = room;
+            self.held += room;
+        }
+        self.idle.push(answer);
     }
 }
 
@@ -169,6 +194,8 @@ pub(super) enum Advance {
     Done { reusable: bool },
     /// It is not HTTP.
     Broken(HttpError),
+    /// It is longer than any that is read.
+    TooLong,
 }
 
 /// A response as it comes in.
@@ -186,6 +213,8 @@ pub(super) struct Answer {
     json: bool,
     /// It is a file, of which no byte is kept.
     is_file: bool,
+    /// Room of its buffers as [`Answers`] counts it; 0 while a request has it.
+    room: usize,
 }
 
 /// How answers are read: the same for all of a run.
@@ -224,6 +253,8 @@ pub(super) struct Kept {
     gaps: Vec<u8>,
     error: Vec<u8>,
     extras: Extras,
+    /// Bytes of text and reasoning, all choices together.
+    written: usize,
     /// What a session's later turns carry of the answer.
     pub(super) reply: Reply,
     /// Whether they do.
@@ -244,6 +275,27 @@ struct Extras {
     said: Said,
     /// Texts of the second choice and those after it.
     choices: Vec<Vec<u8>>,
+}
+
+impl Kept {
+    /// Several answers to one request are counted one after the other, however they came.
+    fn gather_choices(&mut self) {
+        for text in &mut self.extras.choices {
+            self.text.append(text);
+        }
+    }
+}
+
+/// Appends an escaped text as far as there is room: `false` if it was cut. `written` is what all texts of the answer have.
+#[inline]
+fn append(raw: &[u8], text: &mut Vec<u8>, written: &mut usize) -> bool {
+    // An escape is no shorter than what it stands for. Only bytes that are not UTF-8 become more: they end the text sooner.
+    let room = TEXT_LIMIT.saturating_sub(*written);
+    let is_whole = raw.len() <= room;
+    let before = text.len();
+    json::unescape_into(if is_whole { raw } else { json::prefix(raw, room) }, text);
+    *written += text.len() - before;
+    is_whole
 }
 
 /// Choices whose texts are kept apart; those beyond share the last place.
@@ -295,14 +347,25 @@ impl Answer {
             raw_at: Instant::UNSET,
             json: false,
             is_file: false,
+            room: 0,
         }
+    }
+
+    /// Room of the buffers, bytes.
+    #[inline]
+    fn room(&self) -> usize {
+        let Kept { text, reasoning, gaps, extras, reply, keeps_reply, .. } = &self.kept;
+        let own = [&self.body, &self.raw, text, reasoning, gaps, &extras.tokens, &extras.speculation];
+        let choices: usize = extras.choices.iter().map(Vec::capacity).sum();
+        let reply = if *keeps_reply { reply.room() } else { 0 };
+        own.iter().map(|buffer| buffer.capacity()).sum::<usize>() + self.events.room() + choices + reply
     }
 
     /// Ready for another response; buffers keep their room.
     pub(super) fn reset(&mut self) {
         self.begin_exchange(false);
-        let Kept { failure, text, reasoning, gaps, error, extras, reply, keeps_reply, .. } = &mut self.kept;
-        *failure = None;
+        let Kept { failure, text, reasoning, gaps, error, extras, written, reply, keeps_reply } = &mut self.kept;
+        (*failure, *written) = (None, 0);
         for buffer in [text, reasoning, gaps, error] {
             buffer.clear();
         }
@@ -336,7 +399,7 @@ impl Answer {
 
     /// Reads what came at `at`.
     pub(super) fn read(&mut self, mut bytes: &[u8], at: Instant, record: &mut Record, how: &mut Reader) -> Advance {
-        let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file } = self;
+        let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file, .. } = self;
         let mut fold = Fold { record, how, at, kept };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
@@ -355,22 +418,28 @@ impl Answer {
                 }
                 Ok(Step::Body(piece)) => {
                     has_body = true;
-                    if fold.how.capture.raw && !*is_file && raw.len() + piece.len() <= RAW_LIMIT {
+                    fold.record.bytes_received = fold.record.bytes_received.saturating_add(piece.len() as u32);
+                    if fold.how.capture.raw && !*is_file && raw.len() < RAW_LIMIT {
                         let before = if raw_at.is_set() { *raw_at } else { fold.record.start };
-                        put_piece(raw, at.since(before), piece);
+                        put_piece(raw, at.since(before), &piece[..piece.len().min(RAW_LIMIT - raw.len())]);
                         *raw_at = at;
                     }
-                    fold.record.bytes_received = fold.record.bytes_received.saturating_add(piece.len() as u32);
-                    if *is_stream && events.held() <= BODY_LIMIT {
+                    let is_ok = (200..300).contains(&fold.record.status);
+                    if fold.record.bytes_received > if *is_file { u32::MAX - 1 } else { ANSWER_LIMIT } {
+                        fold.fail(Outcome::Malformed, b"the response goes on beyond 1 GiB; it was not read to its end");
+                        break Advance::TooLong;
+                    } else if *is_stream && events.held() <= EVENT_LIMIT {
                         events.feed(piece, &mut |event| fold.event(event));
                     } else if *is_stream {
                         fold.fail(Outcome::Malformed, b"an event is larger than 64 MiB");
-                    } else if *is_file && (200..300).contains(&fold.record.status) {
+                        break Advance::TooLong;
+                    } else if *is_file && is_ok {
                         continue;
                     } else if body.len() + piece.len() <= BODY_LIMIT {
                         body.extend_from_slice(piece);
                     } else {
-                        fold.fail(Outcome::Malformed, b"the response body is larger than 64 MiB");
+                        fold.fail(Outcome::Malformed, b"the response body is larger than 256 MiB");
+                        break Advance::TooLong;
                     }
                 }
                 Ok(Step::Done { reusable }) => break Advance::Done { reusable: reusable && bytes.is_empty() },
@@ -405,7 +474,7 @@ impl Answer {
         } else if !*is_file {
             fold.payload(body);
         }
-        fold.gather_choices();
+        fold.kept.gather_choices();
         match fold.kept.failure {
             Some(outcome) => outcome,
             None if fold.record.chunks == 0 => {
@@ -414,6 +483,18 @@ impl Answer {
             }
             None => Outcome::Ok,
         }
+    }
+
+    /// The response is not read to its end: names the outcome.
+    #[cold]
+    pub(super) fn give_up(&mut self, status: u16) -> Outcome {
+        if !(200..300).contains(&status) {
+            self.kept.error.clear();
+            self.kept.error.extend_from_slice(cut(&self.body));
+            return Outcome::HttpStatus;
+        }
+        self.kept.gather_choices();
+        self.kept.failure.unwrap_or(Outcome::Malformed)
     }
 
     /// The answer is none that makes sense, and why.
@@ -446,9 +527,14 @@ impl Answer {
             self.kept.extras.said.put(&mut said);
             put_part(out, part::SAID, &said);
         }
+        self.failure(outcome, out);
+    }
+
+    /// Appends what says why it failed: a few kilobytes, whatever else is kept.
+    pub(super) fn failure(&self, outcome: Outcome, out: &mut Vec<u8>) {
         if outcome != Outcome::Ok {
             put_part(out, part::ERROR, &self.kept.error);
-            put_part(out, part::REASON, &self.reason);
+            put_part(out, part::REASON, cut(&self.reason));
         }
     }
 }
@@ -513,12 +599,12 @@ impl Fold<'_> {
         if let Some(usage) = reading.usage {
             self.usage(&usage);
         }
-        if !reading.speculation.is_empty() {
+        if !reading.speculation.is_empty() && reading.speculation.len() <= SPECULATION_LIMIT {
             self.kept.extras.speculation.clear();
             self.kept.extras.speculation.extend_from_slice(reading.speculation);
         }
-        if self.kept.keeps_reply {
-            self.kept.reply.add(self.how.kind, reading);
+        if self.kept.keeps_reply && !self.kept.reply.add(self.how.kind, reading) {
+            self.record.flags |= flag::TEXT_CUT;
         }
         if reading.has_content() && !(reading.repeats && self.record.chunks > 0) {
             self.content(reading);
@@ -554,11 +640,15 @@ impl Fold<'_> {
             1 => record.second_token = self.at,
             _ => {}
         }
-        if record.chunks > 0 && self.how.capture.gaps {
-            put_leb128(&mut kept.gaps, self.at.since(record.last_token));
-        }
         if self.how.capture.gaps {
-            kept.extras.count(record.chunks, reading.usage);
+            if kept.gaps.len() >= GAPS_LIMIT {
+                record.flags |= flag::TEXT_CUT;
+            } else {
+                if record.chunks > 0 {
+                    put_leb128(&mut kept.gaps, self.at.since(record.last_token));
+                }
+                kept.extras.count(record.chunks, reading.usage);
+            }
         }
         record.chunks += 1;
         record.last_token = self.at;
@@ -567,20 +657,17 @@ impl Fold<'_> {
             record.first_output = self.at;
         }
         if self.how.capture.text {
+            let mut is_whole = true;
             let text = if reading.choice == 0 { &mut kept.text } else { kept.extras.choice(reading.choice) };
             for piece in reading.text.iter() {
-                json::unescape_into(piece, text);
+                is_whole &= append(piece, text, &mut kept.written);
             }
             for piece in reading.reasoning.iter() {
-                json::unescape_into(piece, &mut kept.reasoning);
+                is_whole &= append(piece, &mut kept.reasoning, &mut kept.written);
             }
-        }
-    }
-
-    /// Several answers to one request are counted one after the other, however they came.
-    fn gather_choices(&mut self) {
-        for text in &mut self.kept.extras.choices {
-            self.kept.text.append(text);
+            if !is_whole {
+                record.flags |= flag::TEXT_CUT;
+            }
         }
     }
 

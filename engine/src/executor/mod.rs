@@ -390,12 +390,16 @@ impl<W: Wire> Executor<W> {
         }
         let flight = &mut self.flights[slot as usize];
         flight.record.payload_len = self.payload.len() as u32;
-        let mut pushed = self.ends.records.push(flight.record, &self.payload);
+        let mut pushed = self.ends.records.hand_over(flight.record, &mut self.payload);
         if pushed == Err(Full::Payload) {
             Progress::add(&self.ends.progress.payloads_lost, 1);
             flight.record.flags |= flag::PAYLOAD_LOST;
-            flight.record.payload_len = 0;
-            pushed = self.ends.records.push(flight.record, &[]);
+            self.payload = Vec::new();
+            if let Some(answer) = &flight.answer {
+                answer.failure(outcome, &mut self.payload);
+            }
+            flight.record.payload_len = self.payload.len() as u32;
+            pushed = self.ends.records.hand_over(flight.record, &mut self.payload);
         }
         if pushed.is_err() {
             Progress::add(&self.ends.progress.lost, 1);
@@ -699,6 +703,11 @@ impl<W: Wire> Events for Executor<W> {
             Advance::Broken(e) => {
                 answer.set_error(&format!("the response is not HTTP/1.1: {e}"));
                 self.finish(slot, Outcome::Protocol, at);
+                self.drop_conn(conn);
+            }
+            Advance::TooLong => {
+                let outcome = answer.give_up(record.status);
+                self.finish(slot, outcome, at);
                 self.drop_conn(conn);
             }
         }

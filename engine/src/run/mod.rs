@@ -33,6 +33,13 @@ const PAYLOADS: usize = 8 << 20;
 /// The same where whole bodies go through it.
 const PAYLOADS_RAW: usize = 64 << 20;
 
+/// Payload bytes that may lie beside the rings, all executors together: those of large answers, and of many that end at
+/// once.
+const BESIDE: usize = 512 << 20;
+
+/// What an executor may have of them at least: the largest payload fits.
+const BESIDE_LEAST: usize = 128 << 20;
+
 /// How long a thread without sockets sleeps at most: executors on other threads do not wake it.
 const NAP: Nanos = MILLI;
 
@@ -114,7 +121,7 @@ pub fn start(
     let n = topology.executors();
     let connections = (connections / n).max(1);
     let payloads = if plan.capture.raw { PAYLOADS_RAW } else { PAYLOADS };
-    let seats = |k| Rings::new(topology.bell_for(k), plan.phases.len(), payloads);
+    let seats = |k| Rings::new(topology.bell_for(k), plan.phases.len(), (payloads, (BESIDE / n).max(BESIDE_LEAST)));
     let rings: Vec<Rings> = (0..n).map(seats).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();
@@ -151,10 +158,10 @@ struct Rings {
 }
 
 impl Rings {
-    fn new(with_bell: bool, phases: usize, payloads: usize) -> io::Result<Self> {
+    fn new(with_bell: bool, phases: usize, (payloads, beside): (usize, usize)) -> io::Result<Self> {
         Ok(Self {
             orders: ring::ring(ORDERS),
-            records: ring::frames(RECORDS, payloads),
+            records: ring::frames_and_more(RECORDS, payloads, beside),
             progress: Arc::new(Progress::new(phases)),
             bell: if with_bell { Some(Arc::new(Doorbell::new()?)) } else { None },
         })

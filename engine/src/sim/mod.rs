@@ -159,7 +159,9 @@ impl Simulation {
         let claims = Arc::new(Claims::new(setup.executors, phases));
         for k in 0..setup.executors {
             let (orders, relayed) = (ring::ring(ORDERS), ring::ring(ORDERS));
-            let records = ring::frames(setup.ring.0, setup.ring.1);
+            // Half of the seeds have room beside the ring, as a real run has.
+            let beside = if setup.seed.is_multiple_of(2) { setup.ring.1 } else { 0 };
+            let records = ring::frames_and_more(setup.ring.0, setup.ring.1, beside);
             let onward = ring::frames(4096, 1 << 22);
             let counters = Arc::new(Progress::new(phases));
             lanes.push(Lane::new(orders.0, counters.clone(), None));

@@ -554,6 +554,29 @@ pub fn unescape_into(raw: &[u8], out: &mut Vec<u8>) {
     put_utf8(rest, out);
 }
 
+/// The front of an escaped text, at most `most` bytes of it, cut neither within an escape nor within a character.
+#[cold]
+pub fn prefix(raw: &[u8], most: usize) -> &[u8] {
+    let mut end = 0;
+    while end < raw.len() {
+        let rest = &raw[end..];
+        let step = match memchr::memchr(b'\\', rest) {
+            Some(0) if rest.get(1) == Some(&b'u') => 6,
+            Some(0) => 2,
+            Some(plain) => plain,
+            None => rest.len(),
+        };
+        if end + step > most {
+            if rest[0] != b'\\' {
+                end = (end..=most).rev().find(|at| raw[*at] & 0xc0 != 0x80).unwrap_or(end);
+            }
+            break;
+        }
+        end += step;
+    }
+    &raw[..end.min(raw.len())]
+}
+
 #[inline]
 fn put_utf8(bytes: &[u8], out: &mut Vec<u8>) {
     if std::str::from_utf8(bytes).is_ok() {
@@ -657,6 +680,17 @@ mod tests {
                 ("h", "true")
             ]
         );
+    }
+
+    #[test]
+    fn a_prefix_is_cut_between_characters_and_escapes() {
+        let raw = r#"ab\n\u00e9日\"z"#;
+        let cuts: Vec<&str> =
+            (0..=raw.len()).map(|most| std::str::from_utf8(prefix(raw.as_bytes(), most)).unwrap()).collect();
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.len()).collect();
+        assert!(cuts.iter().enumerate().all(|(most, cut)| cut.len() <= most && raw.starts_with(cut)), "{cuts:?}");
+        ends.dedup();
+        assert_eq!(ends, [0, 1, 2, 4, 10, 13, 15, 16]);
     }
 
     #[test]

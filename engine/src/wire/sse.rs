@@ -66,6 +66,12 @@ impl SseParser {
         self.line.len() + self.name.len() + self.data.len()
     }
 
+    /// Room of its buffers, bytes.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.line.capacity() + self.name.capacity() + self.data.capacity()
+    }
+
     /// Takes the next bytes of the stream; calls `sink` for each event they complete.
     pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) {
         let mut rest = bytes;
