@@ -351,7 +351,7 @@ pub(crate) struct Output {
     pub(crate) goodput: Vec<ServiceLevels>,
 }
 
-/// Files that only maser writes.
+/// Files that only maser writes, and what becomes of earlier ones.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Only in maser")]
 pub(crate) struct Extra {
@@ -362,6 +362,11 @@ pub(crate) struct Extra {
     /// Write the latencies over time as a log of HDR histograms too
     #[arg(long)]
     pub(crate) export_hdr: bool,
+
+    /// Replace the results of another run in the directory, its record log too [default: a run moves them to earlier-1,
+    /// earlier-2 and so on in that directory, a report refuses]
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 /// How tokens are counted.
@@ -695,7 +700,7 @@ pub(crate) struct Report {
     /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it cannot be believed
     #[arg(long, conflicts_with_all = [
         "level", "export_outputs_json", "export_parquet", "export_hdr", "goodput", "slice_duration", "from", "to",
-        "percentiles", "show_trace_timing", "export_http_trace", "output"
+        "percentiles", "show_trace_timing", "export_http_trace", "output", "overwrite"
     ])]
     pub(crate) verify: bool,
 

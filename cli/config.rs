@@ -121,6 +121,8 @@ impl Typed {
 pub(crate) struct Output {
     /// The directory, if given; [`ProfileConfig::artifact_dir`] has the one to use.
     pub(crate) dir: Option<PathBuf>,
+    /// Earlier results there are replaced instead of moved aside.
+    pub(crate) overwrite: bool,
     /// What file names begin with, if given, without a file name's ending.
     pub(crate) prefix: Option<String>,
     /// How much of each request is written.
@@ -164,6 +166,7 @@ impl Output {
             parquet: extra.export_parquet,
             hdr: extra.export_hdr,
             dir: typed.dir,
+            overwrite: extra.overwrite,
             prefix: typed.prefix.map(prefix).transpose()?,
             level: typed.level.unwrap_or(ExportLevel::Records),
         })
@@ -330,13 +333,12 @@ fn mock(args: &args::Profile) -> Result<Option<ServeConfig>, Refusal> {
 }
 
 fn prefix(typed: String) -> Result<String, Refusal> {
-    let bare = maser::export::strip_ending(&typed);
-    if bare.is_empty() || bare.contains(['/', '\0']) || bare == "." || bare == ".." {
-        return Err(Refusal::new(format!(
+    match maser::export::prefix_of(&typed) {
+        Some(bare) => Ok(bare.to_owned()),
+        None => Err(Refusal::new(format!(
             "--profile-export-prefix {typed}: expected the beginning of a file name, without a directory"
-        )));
+        ))),
     }
-    Ok(bare.to_string())
 }
 
 fn verbosity(service: &args::Service, quiet: bool, terminal: bool) -> (Ui, LogLevel) {

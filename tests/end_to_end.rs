@@ -73,11 +73,16 @@ impl Bench {
 
     /// Names in the directory `run`, in order.
     fn files(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path("run")).unwrap();
-        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        names_in(&self.path("run"))
     }
+}
+
+/// Names in a directory, in order.
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn ran(mut command: Command) -> Ran {
@@ -456,18 +461,154 @@ fn files_have_the_names_and_the_place_that_were_asked_for() {
 }
 
 #[test]
-fn a_second_run_leaves_no_file_of_the_first() {
+fn a_second_run_leaves_no_file_of_the_first_and_loses_none() {
     let bench = Bench::new();
     bench.profile(&[AT_ONCE, "--request-count", "4"]).ends_with(0);
-    assert!(bench.files().contains(&"profile_export.jsonl".to_owned()));
+    std::fs::write(bench.path("run/notes.txt"), "mine").unwrap();
+    let first = bench.files();
     let ran = bench.profile(&[AT_ONCE, "--request-count", "6", "--export-level", "summary"]).ends_with(0);
-    assert!(ran.stderr.contains("note: run has the files of an earlier run; they are replaced\n"), "{}", ran.stderr);
+    let moved = "note: the files of an earlier run are now in run/earlier-1 (--overwrite replaces them)\n";
+    assert!(ran.stderr.contains(moved), "{}", ran.stderr);
     assert!(!bench.files().contains(&"profile_export.jsonl".to_owned()));
+    assert_eq!(std::fs::read_to_string(bench.path("run/notes.txt")).unwrap(), "mine", "a foreign file stays");
     let summary = json(&bench.path("run/profile_export_aiperf.json"));
     assert_eq!(summary["request_count"]["avg"], 6.0);
     // The log knows more than the summary asked for.
     bench.run("report", &["run", "--export-level", "records"]).ends_with(0);
     assert_eq!(bench.results().lines.len(), 6);
+    let mut aside = names_in(&bench.path("run/earlier-1"));
+    aside.push("notes.txt".into());
+    aside.sort();
+    assert_eq!(aside, first);
+    bench.run("report", &["run/earlier-1"]).ends_with(0);
+    let earlier = Results::of(&bench.path("run/earlier-1"), "profile_export_aiperf.json", "profile_export.jsonl");
+    assert_eq!(earlier.lines.len(), 4);
+    let ran = bench.profile(&[AT_ONCE, "--request-count", "3", "--overwrite"]).ends_with(0);
+    assert!(ran.stderr.contains("note: run had the files of an earlier run; they are replaced\n"), "{}", ran.stderr);
+    assert_eq!(bench.results().lines.len(), 3);
+    assert!(bench.path("run/earlier-1").exists() && !bench.path("run/earlier-2").exists());
+}
+
+#[test]
+fn two_runs_do_not_write_into_one_directory() {
+    let bench = Bench::new();
+    let load = ["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"];
+    let mut first = bench.start(&load);
+    first.wait_for_records();
+    refused(
+        bench.profile(&[AT_ONCE, "--request-count", "4"]),
+        2,
+        "--artifact-dir run: another run is writing there (pro",
+    );
+    refused(
+        bench.profile(&[AT_ONCE, "--request-count", "4", "--overwrite"]),
+        2,
+        "--artifact-dir run: another run is wr",
+    );
+    refused(bench.run("report", &["run"]), 2, "run: another run or report is writing there (process ");
+    // Elsewhere a report of what it has so far may be made.
+    bench.run("report", &["run", "-o", "so-far"]).ends_with(0);
+    first.signal("INT");
+    first.end().ends_with(0);
+    let records = bench.log().len();
+    assert_eq!(bench.results().lines.len(), records, "the first run has all of its results");
+    assert!(!bench.files().contains(&".maser.lock".to_owned()));
+    bench.profile(&[AT_ONCE, "--request-count", "4"]).ends_with(0);
+}
+
+#[test]
+fn runs_without_a_directory_of_their_own_keep_apart() {
+    let bench = Bench::new();
+    let load = ["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"];
+    let mut child = bench.command("profile", &load).spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let usual = "artifacts/mock-openai-chat-request_rate100.0";
+    let mut first = Running { child, stderr, log: bench.path(usual).join(FILE_NAME) };
+    first.wait_for_records();
+    let few = ["--request-rate", "100", "--request-count", "4"];
+    let ran = bench.run("profile", &[&[AT_ONCE][..], &few[..]].concat()).ends_with(0);
+    let said = format!("note: another run is writing into {usual}: the files go to {usual}-2\n");
+    assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+    let second = bench.path(&format!("{usual}-2/profile_export_aiperf.json"));
+    assert_eq!(json(&second)["input_config"]["artifacts"]["dir"], format!("{usual}-2"));
+    first.signal("INT");
+    first.end().ends_with(0);
+    assert!(bench.path(usual).join("profile_export_aiperf.json").exists());
+    // What scripts look for is where they look for it, and is the newest.
+    let ran = bench.run("profile", &[&[AT_ONCE][..], &few[..]].concat()).ends_with(0);
+    assert!(ran.stderr.contains(&format!("are now in {usual}/earlier-1")), "{}", ran.stderr);
+    assert_eq!(json(&bench.path(usual).join("profile_export_aiperf.json"))["request_count"]["avg"], 4.0);
+}
+
+#[test]
+fn a_report_does_not_replace_another_run_s_results() {
+    let bench = Bench::new();
+    let run = |dir: &str, n: &str| {
+        bench.run("profile", &[AT_ONCE, "--request-count", n, "--artifact-dir", dir]).ends_with(0);
+    };
+    run("a", "4");
+    run("b", "5");
+    let lines =
+        |dir: &str| std::fs::read_to_string(bench.path(dir).join("profile_export.jsonl")).unwrap().lines().count();
+    let refusal = "-o b: the results of another run are there; give another directory, or --overwrite to replace them";
+    refused(bench.run("report", &["a", "-o", "b"]), 2, refusal);
+    assert_eq!(lines("b"), 5);
+    // A directory without a log is the run's whose summary is there.
+    for _ in 0..2 {
+        bench.run("report", &["a", "-o", "new"]).ends_with(0);
+    }
+    refused(bench.run("report", &["b", "-o", "new"]), 2, "-o new: the results of another run are there");
+    bench.run("report", &["b", "-o", "new", "--overwrite"]).ends_with(0);
+    assert_eq!(lines("new"), 5);
+    bench.run("report", &["a", "-o", "b", "--overwrite"]).ends_with(0);
+    assert_eq!((lines("b"), bench.path("b").join(FILE_NAME).exists()), (4, false));
+    bench.run("report", &["a", "-o", "a"]).ends_with(0);
+}
+
+/// The same log with another header.
+fn with_header(log: &Path, change: impl FnOnce(&mut Value)) {
+    let bytes = std::fs::read(log).unwrap();
+    let mut header: Value = serde_json::to_value(&Log::open(log).unwrap().header).unwrap();
+    change(&mut header);
+    let mut changed = maser_engine::log::MAGIC.to_vec();
+    maser_engine::log::put_json(&mut changed, maser_engine::log::Kind::Header, &header);
+    // A block's head is 20 bytes: mark, kind, count, length of the body, checksum.
+    let head = maser_engine::log::MAGIC.len();
+    let len = u32::from_le_bytes(bytes[head + 12..head + 16].try_into().unwrap()) as usize;
+    changed.extend_from_slice(&bytes[head + 20 + len..]);
+    std::fs::write(log, changed).unwrap();
+}
+
+#[test]
+fn a_foreign_log_writes_nowhere_else_and_opens_nothing_in_silence() {
+    let bench = Bench::new();
+    bench.profile(&[AT_ONCE, "--request-count", "4"]).ends_with(0);
+    let log = bench.path("run").join(FILE_NAME);
+    for prefix in ["../stray", "/tmp/stray", "a/b", "..", ""] {
+        with_header(&log, |header| header["export_prefix"] = prefix.into());
+        refused(bench.run("report", &["run"]), 2, "run/records.maser: its files would begin with ");
+    }
+    assert_eq!(names_in(bench.0.path()), ["run"]);
+    bench.file("tokenizer.json", "{}");
+    with_header(&log, |header| {
+        header["export_prefix"] = Value::Null;
+        header["tokenizer"] = "./tokenizer.json".into();
+    });
+    let ran = bench.run("report", &["run"]).ends_with(0);
+    let said = "note: tokens are counted with ./tokenizer.json, as run/records.maser says\n";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+}
+
+#[test]
+fn what_was_sent_and_answered_is_the_owner_s_to_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let all = [AT_ONCE, "--request-count", "4", "--export-level", "raw", "--export-outputs-json"];
+    bench.profile(&all).ends_with(0);
+    for name in [FILE_NAME, "inputs.json", "profile_export_raw.jsonl", "outputs.json"] {
+        let about = std::fs::metadata(bench.path("run").join(name)).unwrap();
+        assert_eq!(about.permissions().mode() & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]
@@ -888,7 +1029,11 @@ fn many_inputs_are_written_after_the_load_however_it_ends() {
     killed.signal("KILL");
     assert_eq!(killed.end().code, None);
     let inputs = bench.path("run/inputs.json");
-    assert_eq!(bench.files(), ["bodies.maser", FILE_NAME], "what would keep the first request waiting comes later");
+    assert_eq!(
+        bench.files(),
+        [".maser.lock", "bodies.maser", FILE_NAME],
+        "what would keep the first request waiting comes later"
+    );
     // A report elsewhere leaves what is there, one in the same place tidies up.
     bench.run("report", &["run", "-o", "other"]);
     let restored = std::fs::read(bench.path("other/inputs.json")).unwrap();
@@ -922,7 +1067,7 @@ fn a_killed_run_can_be_reported() {
     running.wait_for_records();
     running.signal("KILL");
     assert_eq!(running.end().code, None);
-    assert_eq!(bench.files(), ["inputs.json", FILE_NAME]);
+    assert_eq!(bench.files(), [".maser.lock", "inputs.json", FILE_NAME], "a lock without an owner");
     let ran = bench.run("report", &["run"]).ends_with(0);
     for part in ["─ INCOMPLETE RESULTS ─", "│ The run was killed before it came to its end. │"] {
         assert!(ran.stdout.contains(part), "{}", ran.stdout);

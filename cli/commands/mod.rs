@@ -8,6 +8,7 @@ pub(crate) mod dataset;
 pub(crate) mod metrics;
 mod mock;
 mod pictures;
+mod place;
 mod prepare;
 pub(crate) mod profile;
 pub(crate) mod report;

@@ -4,6 +4,7 @@ use super::bodies::{self, Bodies};
 use super::body_cache::Unchecked;
 use super::control::{self, Profilers};
 use super::mock::Mock;
+use super::place::{self, Place};
 use super::prepare::{self, Times};
 use super::signals::Signals;
 use super::{Failure, report};
@@ -13,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::say;
 use crate::ui::progress::Progress;
 use crate::values::{LogLevel, Ui, name_of};
-use maser::export::{self, ExportOptions, Written, inputs, verdict};
+use maser::export::{ExportOptions, Written, directory, inputs, verdict};
 use maser_engine::clock::{self, Anchor, MILLI};
 use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
@@ -22,8 +23,9 @@ use maser_engine::plan::{Phase, Plan, Requests};
 use maser_engine::run::{self, Cores, LogFile, Run, Topology, available_cores};
 use maser_engine::schedule::{Spec, Tied, Ties};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,15 +52,16 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
     if let Some(mock) = &mock {
         config.endpoint.set_port(mock.port());
     }
-    let dir = config.artifact_dir();
-    let made = !dir.exists();
-    std::fs::create_dir_all(&dir).map_err(|e| cannot(&dir, &e))?;
-    let prepared = prepare(&mut config, &topology, argv, &dir).inspect_err(|_| {
-        if made {
-            // Only an empty directory goes; what is in it is for the user to see.
-            let _ = std::fs::remove_dir(&dir);
+    // Held until this function returns: nobody else writes into the directory meanwhile.
+    let place = Place::take(&mut config)?;
+    let dir = place.dir.clone();
+    let prepared = match prepare(&mut config, &topology, argv, &dir) {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            place.leave();
+            return Err(failure);
         }
-    })?;
+    };
     // From here on there are results to be saved; before, an interrupt just ends the process.
     let signals = Signals::watch().map_err(|e| Failure::Failed(format!("cannot watch signals: {e}")))?;
     let stop = Arc::new(StopSignal::default());
@@ -117,10 +120,6 @@ fn stopped_for(reason: &str, published: Result<u8, Failure>) -> Failure {
         Ok(_) => reason.to_owned(),
         Err(besides) => format!("{reason}; {besides}"),
     })
-}
-
-fn cannot(dir: &Path, e: &std::io::Error) -> Failure {
-    Failure::Failed(format!("--artifact-dir {}: cannot write files there: {e}", dir.display()))
 }
 
 /// Bytes of bodies that are written to `inputs.json` before the load: some 10 ms. More would keep the first request waiting:
@@ -190,17 +189,29 @@ fn prepare(
     let plan = Arc::new(prepare::plan(config, &bodies, times.as_ref(), run_key, seed)?);
     control::before_the_load(config, &plan)?;
     prepare::look_at_servers(config, &plan)?;
-    if export::remove_earlier(dir, config.output.prefix.as_deref()).map_err(|e| cannot(dir, &e))? {
-        note(config, format_args!("{} has the files of an earlier run; they are replaced", dir.display()));
-    }
+    make_room(config, dir).map_err(|e| place::cannot(dir, &e))?;
     let header = header(config, &plan, topology, argv, Inputs::wanted(config, &bodies));
-    let log_file = begin_log(dir, &header, &bodies).map_err(|e| cannot(dir, &e))?;
+    let log_file = begin_log(dir, &header, &bodies).map_err(|e| place::cannot(dir, &e))?;
     let unchecked = bodies.unchecked.take();
     let inputs = Inputs::of(config, &bodies, dir);
     if config.log_level <= LogLevel::Info {
         say_start(config, topology, &header);
     }
     Ok(Prepared { plan, log_file, inputs, unchecked })
+}
+
+/// Makes room for the files of this run where an earlier one left its own.
+fn make_room(config: &ProfileConfig, dir: &Path) -> std::io::Result<()> {
+    let prefix = config.output.prefix.as_deref();
+    if config.output.overwrite {
+        if directory::remove_earlier(dir, prefix)? {
+            note(config, format_args!("{} had the files of an earlier run; they are replaced", dir.display()));
+        }
+    } else if let Some(aside) = directory::set_aside(dir, prefix)? {
+        let aside = aside.display();
+        note(config, format_args!("the files of an earlier run are now in {aside} (--overwrite replaces them)"));
+    }
+    Ok(())
 }
 
 /// What is about to happen, and where.
@@ -410,13 +421,8 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
 fn begin_log(dir: &Path, header: &Header, bodies: &Bodies) -> std::io::Result<LogFile> {
     let mut preamble = log::MAGIC.to_vec();
     log::put_json(&mut preamble, Block::Header, header);
-    let path = dir.join(log::FILE_NAME);
-    // A new file and not the old one emptied: whoever has that one mapped, reads on.
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = File::create_new(path)?;
+    // It has what was sent and answered, which is for its owner alone.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(log::FILE_NAME))?;
     file.write_all(&preamble)?;
     let table = bodies.requests.table();
     file.write_all(table)?;

@@ -1,11 +1,12 @@
 //! `maser report DIR`: rebuilds every file of a run from its record log.
 
-use super::Failure;
+use super::{Failure, place};
 use crate::args;
 use crate::config::slos;
 use crate::refusal::Refusal;
 use crate::say;
 use crate::values::{ExportLevel, name_of};
+use maser::export::directory::{self, Claim};
 use maser::export::{self, ExportOptions, Written, console, inputs};
 use maser_datasets::Tokenizer;
 use maser_engine::clock::Nanos;
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     if args.verify {
         return check(&log, args.quiet);
     }
+    check_prefix(&log.header, &path)?;
     let options = ask(args, &mut log.header)?;
     let view = View { window: window(args)?, percentiles: &args.percentiles };
     if let Some(damage) = &log.damage {
@@ -41,7 +43,50 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
         );
     }
     let out = args.output.as_ref().unwrap_or(&args.dir);
+    // Held until the files are written.
+    let _claim = place(args, &log, out)?;
+    say_tokenizer(&log, &path);
     publish(&log, out, &options, &view, args.quiet, || inputs(&log, &args.dir, out))
+}
+
+/// A log may come from anywhere; the names that it asks for are not those of files elsewhere.
+fn check_prefix(header: &Header, path: &Path) -> Result<(), Refusal> {
+    match header.export_prefix.as_deref() {
+        Some(prefix) if export::prefix_of(prefix) != Some(prefix) => Err(Refusal::new(format!(
+            "{}: its files would begin with {prefix:?}, which is not the beginning of a file name; maser writes no such log",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the directory `out`, in which the results of another run are not replaced unasked.
+fn place(args: &args::Report, log: &Log, out: &Path) -> Result<Option<Claim>, Failure> {
+    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: cannot write files there: {e}", out.display()));
+    if args.output.is_some() {
+        std::fs::create_dir_all(out).map_err(cannot)?;
+    }
+    let claim = place::for_report(out)?;
+    if args.output.is_some() && directory::has_another(out, log) {
+        if !args.extra.overwrite {
+            return Err(Refusal::new(format!(
+                "-o {}: the results of another run are there; give another directory, or --overwrite to replace them",
+                out.display()
+            ))
+            .into());
+        }
+        directory::remove_earlier(out, log.header.export_prefix.as_deref()).map_err(cannot)?;
+    }
+    Ok(claim)
+}
+
+/// A file that the log names and this command line does not is not opened without a word.
+fn say_tokenizer(log: &Log, path: &Path) {
+    let Some(name) = log.header.tokenizer.as_ref().filter(|_| !log.header.use_server_token_count) else { return };
+    if Path::new(name).exists() {
+        let name = export::printable(name);
+        say(std::io::stderr(), format_args!("note: tokens are counted with {name}, as {} says", path.display()));
+    }
 }
 
 /// `inputs.json`, where the run was killed before it wrote it.

@@ -1,6 +1,6 @@
 //! `inputs.json`: every request body as it is sent, by session.
 
-use super::{Written, file};
+use super::{Written, private_file};
 use maser_engine::endpoint::form_as_json;
 use maser_engine::log::{self, Header};
 use maser_engine::plan::{Marks, Requests, take_markers};
@@ -72,7 +72,7 @@ where
     S: AsRef<str>,
     B: AsRef<[u8]>,
 {
-    file("Input Export", dir.join(FILE_NAME), |out| {
+    private_file("Input Export", dir.join(FILE_NAME), |out| {
         out.write_all(b"{\n  \"data\": [")?;
         let mut empty = true;
         for (id, payloads) in sessions {

@@ -1,10 +1,11 @@
 //! The files a run leaves behind. Every one is a pure function of the report and its log.
 //!
-//! A file is written under a temporary name beside its own and renamed when it is whole; one that cannot be written
-//! becomes a sentence and the others are still tried.
+//! A file is written under a temporary name beside its own and renamed when it is whole ([`directory`]); one that cannot be
+//! written becomes a sentence and the others are still tried.
 
 pub mod console;
 mod csv;
+pub mod directory;
 mod histogram;
 pub mod inputs;
 mod json;
@@ -17,6 +18,7 @@ mod timeslices;
 mod trace;
 pub mod verdict;
 
+use directory::Readers;
 use maser_engine::clock::{Nanos, SECOND};
 use maser_engine::log::{Header, Log};
 use maser_engine::report::{Options, Report, Slice};
@@ -113,6 +115,12 @@ pub fn strip_ending(prefix: &str) -> &str {
     FAMILY.iter().find_map(|ending| prefix.strip_suffix(ending)).unwrap_or(prefix)
 }
 
+/// The prefix without an ending of the family, if it is the beginning of a file name.
+pub fn prefix_of(typed: &str) -> Option<&str> {
+    let bare = strip_ending(typed);
+    (!bare.is_empty() && !bare.contains(['/', '\0']) && bare != "." && bare != "..").then_some(bare)
+}
+
 impl Names {
     /// The default names, or those of `--profile-export-prefix`; an ending of the family is taken off the prefix first.
     pub fn new(prefix: Option<&str>) -> Self {
@@ -166,7 +174,7 @@ pub fn write_all(
         results.push(file("Record Export", dir.join(&names.jsonl), |out| jsonl::write(report, log, out)));
     }
     if header.export_level == "raw" {
-        results.push(file("Raw Records", dir.join(&names.raw), |out| raw::write(report, log, out)));
+        results.push(private_file("Raw Records", dir.join(&names.raw), |out| raw::write(report, log, out)));
     }
     if options.parquet {
         results.push(file("Parquet Export", dir.join(&names.parquet), |out| parquet::write(report, log, out)));
@@ -175,7 +183,8 @@ pub fn write_all(
         results.push(file("Histogram Log", dir.join(&names.hdr), |out| histogram::write(report, log, out)));
     }
     if options.outputs {
-        results.push(file("Outputs JSON", dir.join(outputs::FILE_NAME), |out| outputs::write(report, log, out)));
+        results
+            .push(private_file("Outputs JSON", dir.join(outputs::FILE_NAME), |out| outputs::write(report, log, out)));
     }
     if let Some(duration) = options.slices {
         let slices: Vec<Slice> = report.slices(log, duration, how).collect();
@@ -194,33 +203,10 @@ pub fn write_all(
     results
 }
 
-/// Removes what an earlier run into `dir` left under the names that this run will write, so that no file of one stands
-/// beside files of the other, however this run ends. Returns whether there was anything.
-///
-/// # Errors
-/// A file cannot be removed.
-pub fn remove_earlier(dir: &Path, prefix: Option<&str>) -> io::Result<bool> {
-    let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = &Names::new(prefix);
-    let own = [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console].map(String::as_str);
-    let mut any = phases::remove_earlier(dir)?;
-    for name in own.into_iter().chain([inputs::FILE_NAME, inputs::BODIES_NAME, outputs::FILE_NAME]) {
-        any |= remove(&dir.join(name))?;
-    }
-    Ok(any)
-}
-
-/// Removes a file; returns whether it was there.
-fn remove(path: &Path) -> io::Result<bool> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-/// A text from a server as a terminal may show it: no control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// A text from a server as a terminal may show it: no control characters, and none that turn the direction of a line.
+pub fn printable(text: &str) -> String {
+    let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if hidden(c) { ' ' } else { c }).collect()
 }
 
 /// Stands for a space at which the console breaks no line, until the line is made.
@@ -231,31 +217,22 @@ fn unbroken(text: &str) -> String {
     text.chars().map(|c| if c == ' ' { GLUE } else { c }).collect()
 }
 
-/// Writes one file whole or not at all.
+/// Writes one file of figures whole or not at all.
 fn file(
     label: &'static str,
     path: PathBuf,
     content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<Written, String> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.part"));
-    let attempt = || {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let mut out = BufWriter::with_capacity(1 << 18, File::create(&temporary)?);
-        content(&mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        std::fs::rename(&temporary, &path)
-    };
-    match attempt() {
-        Ok(()) => Ok(Written { label, path }),
-        Err(error) => {
-            // Nothing more can be done about a temporary file that cannot be removed either.
-            let _ = std::fs::remove_file(&temporary);
-            Err(format!("{} could not be written: {error}.", path.display()))
-        }
-    }
+    directory::file(label, path, Readers::Umask, content)
+}
+
+/// Writes one file of what was sent or answered, which is for its owner alone.
+fn private_file(
+    label: &'static str,
+    path: PathBuf,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<Written, String> {
+    directory::file(label, path, Readers::Owner, content)
 }
 
 #[cfg(test)]
@@ -273,20 +250,5 @@ mod tests {
         }
         assert_eq!(Names::new(Some(".csv")).csv, ".csv.csv");
         assert_eq!(Names::new(None).jsonl, "profile_export.jsonl");
-    }
-
-    #[test]
-    fn a_failed_file_leaves_nothing_and_says_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.json");
-        let failed = file("A", path.clone(), |out| {
-            out.write_all(b"half")?;
-            Err(io::Error::from_raw_os_error(28))
-        });
-        let sentence = failed.unwrap_err();
-        assert!(sentence.contains("a.json could not be written: No space left"), "{sentence}");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        let written = file("A", path.clone(), |out| out.write_all(b"whole")).unwrap();
-        assert_eq!(std::fs::read(written.path).unwrap(), b"whole");
     }
 }

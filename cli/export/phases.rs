@@ -28,6 +28,9 @@ pub(super) fn write_all(
     options: &ExportOptions,
 ) -> Vec<Result<Written, String>> {
     let mut results = Vec::new();
+    if let Some(link) = planted_link(dir, phases) {
+        return vec![Err(format!("{} is a link, so no file was written there.", link.display()))];
+    }
     for (k, phase) in phases.iter().enumerate() {
         let at = dir.join(folder(phases, k));
         let part = Part {
@@ -45,6 +48,13 @@ pub(super) fn write_all(
     }
     results.push(file("Phase Manifest", dir.join(MANIFEST), |out| manifest(report, phases, out)));
     results
+}
+
+/// A link where a directory of the phases should be. It may lead anywhere.
+fn planted_link(dir: &Path, phases: &[PhaseReport]) -> Option<PathBuf> {
+    let folders = (0..phases.len()).map(|k| dir.join(folder(phases, k)));
+    let mut all = std::iter::once(dir.join(DIR)).chain(folders);
+    all.find(|path| std::fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()))
 }
 
 /// A phase's directory, from the run's: its name, with its number where two phases are called alike.
@@ -88,17 +98,19 @@ fn row(phase: &PhaseReport, folder: &Path, profiling_index: usize, ledger: Optio
     })
 }
 
-/// Removes what an earlier run left here; returns whether there was anything. Directories go if they are empty then.
-pub(super) fn remove_earlier(dir: &Path) -> io::Result<bool> {
-    let mut any = super::remove(&dir.join(MANIFEST))?;
+/// The names that an earlier run may have left below `dir`.
+pub(super) fn own(dir: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(dir.join(DIR)).into_iter().flatten().flatten();
+    let folders = folders.filter(|folder| folder.file_type().is_ok_and(|kind| kind.is_dir()));
+    let files = folders.flat_map(|folder| [JSON, CSV].map(|name| Path::new(DIR).join(folder.file_name()).join(name)));
+    std::iter::once(PathBuf::from(MANIFEST)).chain(files).collect()
+}
+
+/// Removes the directories that are empty.
+pub(super) fn remove_empty(dir: &Path) {
     let parent = dir.join(DIR);
-    // Without such a directory there is nothing to remove.
     for folder in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
-        for name in [JSON, CSV] {
-            any |= super::remove(&folder.path().join(name))?;
-        }
         let _ = std::fs::remove_dir(folder.path());
     }
     let _ = std::fs::remove_dir(parent);
-    Ok(any)
 }

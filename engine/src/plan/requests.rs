@@ -427,12 +427,12 @@ impl RequestsBuilder {
         Ok(Self::into(tempfile::tempfile_in(dir)?, None))
     }
 
-    /// Bodies go to a file in `dir` that [`RequestsBuilder::finish_as`] gives its name.
+    /// Bodies go to a file in `dir` that [`RequestsBuilder::finish_as`] gives its name. Its owner alone may read it.
     ///
     /// # Errors
     /// The file cannot be made.
     pub fn kept_in(dir: &Path) -> io::Result<Self> {
-        let (file, path) = readable().prefix(".unfinished-").tempfile_in(dir)?.into_parts();
+        let (file, path) = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(dir)?.into_parts();
         Ok(Self::into(file, Some(path)))
     }
 
@@ -581,14 +581,6 @@ fn link(file: &File, path: &Path) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn link(_: &File, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Files that others may read as the umask says; temporary ones are their owner's alone otherwise.
-fn readable() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder
 }
 
 #[cfg(test)]
