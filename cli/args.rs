@@ -11,14 +11,14 @@ mod prompts;
 pub(crate) use control::Control;
 pub(crate) use dataset::{Analyze, Compile, Dataset, Source, Stats as DatasetStats, Synthesize};
 
-use crate::options;
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, DatasetSampling, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter,
     LatePolicy, LogLevel, ModelSelection, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Transport, Ui, UrlStrategy,
     bytes, choice, content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis,
-    moment, percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
+    percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
 };
+use crate::{hints, options, redact};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use maser_engine::clock::Nanos;
@@ -564,15 +564,40 @@ pub(crate) struct Service {
     #[arg(help_heading = "Service", long)]
     pub(crate) extra_verbose: bool,
 
-    /// Accepted and without effect: this version reads no server metrics
+    /// Accepted with a note: this version collects no server metrics
+    #[arg(help_heading = "Server Metrics", long, value_name = "URL", num_args = 0.., conflicts_with = "no_server_metrics")]
+    pub(crate) server_metrics: Option<Vec<String>>,
+
+    /// Accepted without effect: this version collects no server metrics
     #[arg(help_heading = "Server Metrics", long)]
     pub(crate) no_server_metrics: bool,
 
-    /// Accepted and without effect: this version reads no GPU telemetry
+    /// Accepted with a note: this version collects no server metrics
+    #[arg(help_heading = "Server Metrics", long, value_name = "FORMAT", num_args = 1..)]
+    pub(crate) server_metrics_formats: Vec<String>,
+
+    /// Accepted with a note: this version collects no GPU telemetry
+    #[arg(help_heading = "GPU Telemetry", long, value_name = "SOURCE", num_args = 0.., conflicts_with = "no_gpu_telemetry")]
+    pub(crate) gpu_telemetry: Option<Vec<String>>,
+
+    /// Accepted without effect: this version collects no GPU telemetry
     #[arg(help_heading = "GPU Telemetry", long)]
     pub(crate) no_gpu_telemetry: bool,
 
-    /// What to show during the run: simple (a progress bar), none [default: simple on a terminal, else none]
+    /// Accepted with a note: this version draws no plots
+    #[arg(help_heading = "Output", long, conflicts_with = "no_auto_plot")]
+    pub(crate) auto_plot: bool,
+
+    /// Accepted without effect: this version draws no plots
+    #[arg(help_heading = "Output", long)]
+    pub(crate) no_auto_plot: bool,
+
+    /// Accepted without effect: this version has no sweeps
+    #[arg(help_heading = "Multi-Run", long)]
+    pub(crate) no_sweep_table: bool,
+
+    /// What to show during the run: simple (a progress bar), none; dashboard is taken as simple [default: simple on a
+    /// terminal, else none]
     #[arg(help_heading = "UI", long = "ui", visible_alias = "ui-type", value_name = "UI", value_parser = choice::<Ui>)]
     pub(crate) ui: Option<Ui>,
 
@@ -686,7 +711,7 @@ pub(crate) struct Report {
     pub(crate) slice_duration: Option<Nanos>,
 
     /// Only requests that started this long or longer after the start of the first profiling phase, seconds
-    #[arg(long, value_name = "SECONDS", value_parser = moment)]
+    #[arg(long, value_name = "SECONDS", value_parser = span)]
     pub(crate) from: Option<Nanos>,
 
     /// Only requests that started before this, likewise
@@ -820,7 +845,7 @@ pub(crate) enum Stop {
 }
 
 /// The tree of commands and options.
-fn command() -> clap::Command {
+fn command_tree() -> clap::Command {
     let negative = |arg: clap::Arg| {
         let takes_value = arg.get_action().takes_values() && !arg.is_positional();
         arg.allow_negative_numbers(takes_value)
@@ -830,7 +855,7 @@ fn command() -> clap::Command {
 
 /// Reads a command line; `argv[0]` is the program's name.
 pub(crate) fn parse(argv: &[OsString]) -> Result<Command, Stop> {
-    let mut tree = command();
+    let mut tree = command_tree();
     let parsed = tree.try_get_matches_from_mut(argv).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(cli.command),
@@ -887,32 +912,59 @@ fn unknown_command(error: &clap::Error) -> Refusal {
     let typed = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
     let hint = match context(error, ContextKind::SuggestedSubcommand) {
         Some(similar) => format!("did you mean {similar}?"),
-        None => "maser has profile, report, serve, dataset and analyze-trace".into(),
+        None => "maser has profile, report, metrics, serve, dataset and analyze-trace".into(),
     };
-    Refusal::new(format!("{typed:?} is no command, {hint}"))
+    Refusal::new(format!("unknown command {typed:?}, {hint}"))
 }
 
 /// An argument that no option has: one of the reference's, a misspelling, or a stray word.
 fn unknown(error: &clap::Error, argv: &[OsString]) -> Refusal {
     let typed = context(error, ContextKind::InvalidArg).unwrap_or_default();
     let flag = typed.split('=').next().unwrap_or_default();
-    let command = argv.get(1).map(|a| a.to_string_lossy());
-    if command.is_some_and(|first| first.starts_with('-')) {
-        return Refusal::new(format!(
-            "{flag} stands before any command; write it after one, as in `maser profile {flag}`"
-        ));
+    let command = argv.get(1).map(|a| a.to_string_lossy()).unwrap_or_default();
+    if command.starts_with('-') {
+        return Refusal::new(format!("{flag} must come after a command, as in `maser profile {flag}`"));
+    }
+    if !flag.starts_with('-') {
+        return stray_word(&typed, argv);
     }
     if let Some(refusal) = options::refusal(flag).filter(|_| is_profile(argv)) {
         return refusal;
     }
-    match context(error, ContextKind::SuggestedArg) {
-        Some(similar) => Refusal::new(format!("{flag} is no option, did you mean {similar}?")),
-        None if flag.starts_with('-') => Refusal::new(format!(
-            "{flag} is no option; `maser {} --help` lists them",
-            argv.get(1).map(|a| a.to_string_lossy()).unwrap_or_default()
-        )),
-        None => Refusal::new(format!("{typed:?} belongs to no option")),
+    let meant = hints::intent(flag).filter(|_| is_profile(argv)).map(str::to_owned);
+    Refusal::new(match meant.or_else(|| hints::similar(flag, spellings(&command).into_iter())) {
+        Some(meant) => format!("unknown option {flag}, did you mean {meant}?"),
+        None if flag == "--version" => "--version must stand alone, as in `maser --version`".to_owned(),
+        None => format!("unknown option {flag}; `maser {command} --help` lists them"),
+    })
+}
+
+/// Every spelling of the long options of a command.
+fn spellings(command: &str) -> Vec<String> {
+    let tree = command_tree();
+    let Some(sub) = tree.find_subcommand(command) else { return Vec::new() };
+    let names = |arg: &clap::Arg| {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_long().into_iter().chain(aliases).map(|name| format!("--{name}")).collect::<Vec<_>>()
+    };
+    sub.get_arguments().flat_map(names).collect()
+}
+
+/// A word that no option takes: a server's URL, a service level whose list is not quoted, or anything.
+fn stray_word(word: &str, argv: &[OsString]) -> Refusal {
+    let has = |flag: &str| {
+        let is = |a: &OsString| a.to_string_lossy().split('=').next() == Some(flag);
+        argv.iter().any(is)
+    };
+    if word.starts_with("http://") || word.starts_with("https://") {
+        let url = redact::url(word);
+        return Refusal::new(format!("unexpected argument {url:?} (URLs go with -u: maser profile -u {url})"));
     }
+    let level = word.split(':').next().is_some_and(|name| hints::metric(name).is_some());
+    if level && word.contains(':') && has("--goodput") {
+        return Refusal::new(format!("unexpected argument {word:?}; quote the list: --goodput \"… {word}\""));
+    }
+    Refusal::new(format!("unexpected argument {word:?}"))
 }
 
 fn is_profile(argv: &[OsString]) -> bool {
@@ -931,7 +983,7 @@ fn bad_value(error: &clap::Error, argv: &[OsString]) -> Refusal {
 
 /// The spelling of the option `flag` that the command line has.
 fn as_typed(flag: &str, argv: &[OsString]) -> String {
-    let tree = command();
+    let tree = command_tree();
     let sub = argv.get(1).and_then(|name| tree.find_subcommand(name));
     let name = flag.trim_start_matches('-');
     let arg = sub.and_then(|s| s.get_arguments().find(|a| a.get_long() == Some(name)));
@@ -980,7 +1032,7 @@ mod tests {
     }
 
     fn supported() -> BTreeSet<String> {
-        let tree = command();
+        let tree = command_tree();
         let profile = tree.find_subcommand("profile").expect("a command");
         let mut all = BTreeSet::from(["-vv".to_string()]);
         for arg in profile.get_arguments() {
@@ -1018,13 +1070,18 @@ mod tests {
                         "{name} shapes only an agentic replay, which this version of maser does not have; remove it, \
                          every other run goes on as it would without"
                     ),
+                    "--stream" => {
+                        "--stream chooses what is sent to OpenTelemetry, which this version of maser does not \
+                                   have; did you mean --streaming?"
+                            .to_owned()
+                    }
                     _ => format!("{name} is not supported yet by this version of maser; remove it to run without it"),
                 };
                 if supported.contains(*name) {
                     have += 1;
                     for words in [&["profile", name][..], &["profile", name, "1"]] {
                         let said = read(words).err().unwrap_or_default();
-                        assert!(!said.contains("is no option") && said != refused, "{words:?}: {said}");
+                        assert!(!said.contains("unknown option") && said != refused, "{words:?}: {said}");
                     }
                 } else {
                     lack += 1;
@@ -1043,8 +1100,44 @@ mod tests {
     }
 
     #[test]
+    fn no_option_is_both_supported_and_refused() {
+        let refused: Vec<_> = supported().into_iter().filter(|name| options::refusal(name).is_some()).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+
+    #[test]
+    fn hints_name_options_that_there_are_for_names_that_there_are_not() {
+        let supported = supported();
+        for (names, ours) in hints::INTENTS {
+            assert!(supported.contains(*ours), "{ours}");
+            for name in *names {
+                assert!(!supported.contains(*name) && options::refusal(name).is_none(), "{name}");
+                let said = format!("unknown option {name}, did you mean {ours}?");
+                assert_eq!(read(&["profile", name, "1"]).err(), Some(said));
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_that_no_option_takes_says_where_it_goes() {
+        for (words, said) in [
+            (
+                &["http://h:1/?api_key=x"][..],
+                "unexpected argument \"http://h:1/?api_key=<redacted>\" (URLs go with -u: maser profile -u \
+                 http://h:1/?api_key=<redacted>)",
+            ),
+            (&["--goodput", "ttft:1", "itl:2"], "unexpected argument \"itl:2\"; quote the list: --goodput \"… itl:2\""),
+            (&["--generate-plots"], "unknown option --generate-plots; `maser profile --help` lists them"),
+            (&["--version"], "--version must stand alone, as in `maser --version`"),
+            (&["word"], "unexpected argument \"word\""),
+        ] {
+            assert_eq!(read(&[&["profile"], words].concat()).err().as_deref(), Some(said));
+        }
+    }
+
+    #[test]
     fn flags_take_no_value_and_the_others_take_one() {
-        let tree = command();
+        let tree = command_tree();
         let profile = tree.find_subcommand("profile").expect("a command");
         for (names, default) in rows().filter(|(names, _)| supported().contains(names[0])) {
             let long = |name: &str| {
@@ -1060,13 +1153,13 @@ mod tests {
 
     #[test]
     fn every_option_has_help_and_a_group() {
-        let tree = command();
+        let tree = command_tree();
         let profile = tree.find_subcommand("profile").expect("a command");
         for arg in profile.get_arguments().filter(|a| a.get_id() != "help") {
             assert!(arg.get_help().is_some(), "{arg}");
             assert!(arg.get_help_heading().is_some(), "{arg}");
         }
-        command().debug_assert();
+        command_tree().debug_assert();
     }
 
     #[test]
@@ -1091,7 +1184,7 @@ mod tests {
                 "--concurrency 1,2,4: sweeps are not supported yet by this version of maser, give a single value",
             ),
             (["--request-rate", "-5"], "--request-rate -5: expected a number above 0 (requests per second)"),
-            (["--concurency", "5"], "--concurency is no option, did you mean --concurrency?"),
+            (["--concurency", "5"], "unknown option --concurency, did you mean --concurrency?"),
         ] {
             assert_eq!(read(&["profile", words[0], words[1]]).err().as_deref(), Some(said));
         }
@@ -1101,7 +1194,7 @@ mod tests {
     fn mock_takes_its_spec_with_an_equals_sign_only() {
         assert_eq!(profile(&["--mock"]).machine.mock.as_deref(), Some(""));
         assert_eq!(profile(&["--mock=ttft=1,itl=2"]).machine.mock.as_deref(), Some("ttft=1,itl=2"));
-        assert_eq!(read(&["profile", "--mock", "ttft=1"]).err().as_deref(), Some("\"ttft=1\" belongs to no option"));
+        assert_eq!(read(&["profile", "--mock", "ttft=1"]).err().as_deref(), Some("unexpected argument \"ttft=1\""));
     }
 
     #[test]
@@ -1111,8 +1204,11 @@ mod tests {
         assert_eq!(serve.faults.len(), 2);
         assert_eq!(serve.models, ["a"]);
         let said = |spec: &str| parse_mock(spec).map_err(|r| r.to_string()).err().unwrap_or_default();
-        assert_eq!(said("ttft=x"), "--mock=ttft=x: --ttft x: expected milliseconds of at least 0");
-        assert_eq!(said("tfft=1"), "--mock=tfft=1: --tfft is no option, did you mean --ttft?");
+        assert_eq!(
+            said("ttft=x"),
+            "--mock=ttft=x: --ttft x: expected milliseconds of at least 0, or a time such as 20ms, 1s"
+        );
+        assert_eq!(said("tfft=1"), "--mock=tfft=1: unknown option --tfft, did you mean --ttft?");
         assert!(said("help").starts_with("--mock=help: expected KEY=VALUE"));
         assert!(parse_mock("").is_ok());
     }

@@ -29,7 +29,7 @@ pub(crate) use tokenizer::{NO_CHAT_TEMPLATE, Tokenizer};
 
 use crate::args;
 use crate::refusal::Refusal;
-use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Spin, Ui};
+use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Reuse, Spin, Ui};
 use maser_engine::clock::Nanos;
 use maser_engine::metric::Applies;
 use maser_engine::schedule::Tied;
@@ -201,7 +201,7 @@ impl ProfileConfig {
         let (fixed_schedule, window) = replay::schedule(&args)?;
         let sampling = replay::sampling(&args, fixed_schedule)?;
         let tokenizer = Tokenizer::resolve(&args, models.names(), endpoint.kind, &mut notes)?;
-        let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal);
+        let (ui, log_level) = verbosity(&args.service, args.machine.quiet, terminal, &mut notes);
         idle_options(&args.service, &mut notes);
         let series = args.load.request_rate_series.as_deref().map(series::RateSeries::open).transpose()?;
         let streaming = endpoint.streaming;
@@ -259,16 +259,19 @@ impl ProfileConfig {
     }
 
     /// Takes over what the environment says.
-    pub(crate) fn set_environment(&mut self, environment: Environment) {
+    pub(crate) fn set_environment(&mut self, environment: &Environment) {
         self.ip_version = environment.ip_version;
         self.session_headers = environment.session_headers();
         self.connections = environment.connections;
+        if environment.force_close {
+            self.endpoint.reuse = Some(Reuse::Never);
+        }
         if let Some(every) = environment.video_poll {
             self.endpoint.follow_ups.every = every;
         }
         let most = environment.workers_cap.into_iter().chain(self.machine.workers_max).min();
         self.machine.workers_max = most;
-        self.notes.extend(environment.notes);
+        self.notes.extend(environment.notes.iter().cloned());
     }
 
     /// Says what the input file turned out to be, and whether its first row has a timestamp. Refuses options that do
@@ -341,7 +344,10 @@ fn prefix(typed: String) -> Result<String, Refusal> {
     }
 }
 
-fn verbosity(service: &args::Service, quiet: bool, terminal: bool) -> (Ui, LogLevel) {
+fn verbosity(service: &args::Service, quiet: bool, terminal: bool, notes: &mut Vec<String>) -> (Ui, LogLevel) {
+    if service.ui == Some(Ui::Dashboard) {
+        notes.push("--ui dashboard: this version has no dashboard, so --ui simple is used".to_owned());
+    }
     if quiet {
         return (Ui::None, LogLevel::Error);
     }
@@ -352,7 +358,11 @@ fn verbosity(service: &args::Service, quiet: bool, terminal: bool) -> (Ui, LogLe
         return (Ui::Simple, LogLevel::Debug);
     }
     let default = if terminal { Ui::Simple } else { Ui::None };
-    (service.ui.unwrap_or(default), service.log_level.unwrap_or(LogLevel::Info))
+    let ui = match service.ui.unwrap_or(default) {
+        Ui::Dashboard => Ui::Simple,
+        ui => ui,
+    };
+    (ui, service.log_level.unwrap_or(LogLevel::Info))
 }
 
 fn idle_options(service: &args::Service, notes: &mut Vec<String>) {
@@ -361,6 +371,15 @@ fn idle_options(service: &args::Service, notes: &mut Vec<String>) {
         ("--zmq-ipc-path", service.zmq_ipc_path.is_some()),
         ("--zmq-dual-bind", service.zmq_dual_bind),
     ];
+    let absent = [
+        ("--server-metrics", service.server_metrics.is_some(), "server metrics are not collected"),
+        ("--server-metrics-formats", !service.server_metrics_formats.is_empty(), "server metrics are not collected"),
+        ("--gpu-telemetry", service.gpu_telemetry.is_some(), "GPU telemetry is not collected"),
+        ("--auto-plot", service.auto_plot, "no plots are drawn"),
+    ];
+    for (flag, _, what) in absent.iter().filter(|(_, given, _)| *given) {
+        notes.push(format!("{flag}: {what} by this version of maser; the run is the same without"));
+    }
     for (flag, _) in zmq.iter().filter(|(_, given)| *given) {
         notes.push(format!("{flag} has no effect: maser is one process"));
     }

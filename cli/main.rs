@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config;
+mod hints;
 mod options;
 mod redact;
 mod refusal;
@@ -52,11 +53,11 @@ fn refuse(refusal: &Refusal) -> ExitCode {
 fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
     match command {
         Command::Profile(args) => {
-            let mut config = config::ProfileConfig::resolve(*args, std::io::stderr().is_terminal())?;
             // A variable that is no text is none of the reference's.
             let text =
                 |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-            config.set_environment(config::environment(std::env::vars_os().filter_map(text))?);
+            let environment = config::environment(std::env::vars_os().filter_map(text))?;
+            let config = commands::profile::configure(*args, &environment, std::io::stderr().is_terminal())?;
             commands::profile::run(config, argv)
         }
         Command::Dataset(args) => commands::dataset::run(&args),

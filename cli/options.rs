@@ -17,7 +17,6 @@ const NOT_YET: &[&str] = &[
     "--accuracy-verbose",
     "--api-host",
     "--api-port",
-    "--auto-plot",
     "--bo-constraint-mode",
     "--concurrency-max",
     "--concurrency-min",
@@ -31,11 +30,9 @@ const NOT_YET: &[&str] = &[
     "--degradation-metric-tag",
     "--degradation-stat",
     "--degradation-threshold",
-    "--download-video-content",
     "--e2e-sla-ms",
     "--error-rate-sla",
     "--gen-ai-provider",
-    "--gpu-telemetry",
     "--hf-weka-dataset",
     "--isl-max",
     "--isl-min",
@@ -52,11 +49,9 @@ const NOT_YET: &[&str] = &[
     "--network-latency-automatic",
     "--network-latency-mean",
     "--network-latency-ping-interval",
-    "--no-auto-plot",
     "--no-parameter-sweep-same-seed",
     "--no-profile-run-disable-warmup-after-first",
     "--no-set-consistent-seed",
-    "--no-sweep-table",
     "--no-vary-seed-per-trial",
     "--num-profile-runs",
     "--optuna-acquisition",
@@ -87,8 +82,6 @@ const NOT_YET: &[&str] = &[
     "--search-space",
     "--search-stat",
     "--search-style",
-    "--server-metrics",
-    "--server-metrics-formats",
     "--set-consistent-seed",
     "--slo-attainment-fraction",
     "--stream",
@@ -127,6 +120,12 @@ pub(crate) fn refusal(flag: &str) -> Option<Refusal> {
             "{flag} shapes only an agentic replay, which this version of maser does not have; remove it, every other run \
              goes on as it would without"
         )));
+    }
+    if flag == "--stream" {
+        return Some(Refusal::new(
+            "--stream chooses what is sent to OpenTelemetry, which this version of maser does not have; did you mean \
+             --streaming?",
+        ));
     }
     NOT_YET.binary_search(&flag).ok()?;
     Some(Refusal::new(format!("{flag} is not supported yet by this version of maser; remove it to run without it")))

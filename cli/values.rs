@@ -4,10 +4,11 @@
 
 mod synthetic;
 
+use crate::hints;
 pub(crate) use maser_datasets::file::Format;
-use maser_engine::clock::Nanos;
+use maser_engine::clock::{MICRO, MILLI, Nanos, SECOND};
 pub(crate) use maser_engine::endpoint::Kind as EndpointKind;
-use maser_engine::metric::{self, Metric, Value, flag};
+use maser_engine::metric::{Metric, Value, flag};
 pub(crate) use maser_engine::plan::{LatePolicy, Reuse, Sampling as DatasetSampling};
 pub(crate) use maser_engine::run::{Cores, Spin};
 pub(crate) use maser_engine::schedule::{RampStrategy, Ties};
@@ -56,12 +57,6 @@ pub(crate) fn whole32(raw: &str) -> Parsed<u32> {
     u32::try_from(n).map_err(|_| format!("expected at most {}", u32::MAX))
 }
 
-/// Seconds of at least 0, as nanoseconds.
-pub(crate) fn moment(raw: &str) -> Parsed<Nanos> {
-    let ns = finite(raw).and_then(|s| nanos(s, maser_engine::clock::SECOND));
-    ns.ok_or_else(|| "expected seconds of at least 0".into())
-}
-
 /// A percentile, per cent: above 0 and below 100.
 pub(crate) fn percentile(raw: &str) -> Parsed<f64> {
     let p = finite(raw.trim().trim_start_matches('p')).filter(|p| *p > 0.0 && *p < 100.0);
@@ -77,14 +72,19 @@ pub(crate) fn service_levels(raw: &str) -> Parsed<ServiceLevels> {
     let words = raw.split([' ', ',']).filter(|w| !w.is_empty());
     let level = |word: &str| {
         let (tag, bound) = word.split_once(':').ok_or("expected METRIC:BOUND, such as time_to_first_token:200")?;
-        let metric = metric::find(tag).ok_or_else(|| format!("{tag} is no metric; `maser metrics` lists them"))?;
+        let metric = hints::metric(tag).ok_or_else(|| format!("unknown metric {tag:?}; `maser metrics` lists them"))?;
         let single = matches!(metric.value, Value::Valid(_)) && !metric.has(flag::INTERNAL);
         if !single {
-            return Err(format!("{tag} is no metric of single requests; `maser metrics` lists those that are"));
+            return Err(format!("{tag} is not a metric of single requests; `maser metrics` lists those that are"));
         }
-        match finite(bound) {
+        // A time may have its unit.
+        let time = || match metric.display {
+            "ms" => elapsed(bound, MILLI).map(|ns| ns / MILLI as f64),
+            _ => None,
+        };
+        match finite(bound).or_else(time) {
             Some(bound) if bound >= 0.0 => Ok((metric, bound)),
-            _ => Err(format!("{bound} is no bound for {tag}; expected a number of at least 0 ({})", metric.display)),
+            _ => Err(format!("{bound:?} cannot bound {tag}; expected a number of at least 0 ({})", metric.display)),
         }
     };
     let levels = words.map(level).collect::<Result<Vec<_>, String>>()?;
@@ -134,34 +134,49 @@ pub(crate) fn percent(raw: &str) -> Parsed<f64> {
     finite(raw).filter(within).ok_or_else(|| "expected a percentage above 0 and up to 100".into())
 }
 
-/// `units` of `unit` nanoseconds each, if that fits 64 bits.
-fn nanos(units: f64, unit: Nanos) -> Option<Nanos> {
-    let ns = (units * unit as f64).round();
+/// Units that a duration may be given in, and nanoseconds of each.
+const UNITS: [(&str, Nanos); 6] =
+    [("us", MICRO), ("µs", MICRO), ("ms", MILLI), ("s", SECOND), ("m", 60 * SECOND), ("h", 3600 * SECOND)];
+
+/// Nanoseconds of a number of `unit`s, or of numbers with units of their own (`90s`, `1m30s`, `1.5h`), without rounding.
+fn elapsed(raw: &str, unit: Nanos) -> Option<f64> {
+    if let Some(n) = finite(raw) {
+        return Some(n * unit as f64);
+    }
+    let (mut rest, mut sum) = (raw, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (name, next) = after.split_at(letters);
+        let (_, scale) = UNITS.iter().find(|(unit, _)| *unit == name)?;
+        sum += finite(number)? * *scale as f64;
+        rest = next;
+    }
+    (!raw.is_empty()).then_some(sum)
+}
+
+/// The same as whole nanoseconds, if that is at least 0 and fits 64 bits.
+fn nanos(raw: &str, unit: Nanos) -> Option<Nanos> {
+    let ns = elapsed(raw, unit)?.round();
     (ns >= 0.0 && ns < u64::MAX as f64).then_some(ns as Nanos)
 }
 
-/// Seconds above 0, as nanoseconds.
+/// A duration above 0, in seconds unless it has a unit, as nanoseconds.
 pub(crate) fn seconds(raw: &str) -> Parsed<Nanos> {
-    finite(raw)
-        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
+    nanos(raw, SECOND)
         .filter(|ns| *ns > 0)
-        .ok_or_else(|| "expected seconds above 0".into())
+        .ok_or_else(|| "expected seconds above 0, or a time such as 500ms, 10s, 1m".into())
 }
 
-/// Seconds of at least 0, as nanoseconds.
+/// A duration of at least 0, in seconds unless it has a unit, as nanoseconds.
 pub(crate) fn span(raw: &str) -> Parsed<Nanos> {
-    finite(raw)
-        .filter(|s| *s >= 0.0)
-        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
-        .ok_or_else(|| "expected seconds of at least 0".into())
+    nanos(raw, SECOND).ok_or_else(|| "expected seconds of at least 0, or a time such as 500ms, 10s, 1m".into())
 }
 
-/// Milliseconds of at least 0, as nanoseconds.
+/// A duration of at least 0, in milliseconds unless it has a unit, as nanoseconds.
 pub(crate) fn millis(raw: &str) -> Parsed<Nanos> {
-    finite(raw)
-        .filter(|ms| *ms >= 0.0)
-        .and_then(|ms| nanos(ms, maser_engine::clock::MILLI))
-        .ok_or_else(|| "expected milliseconds of at least 0".into())
+    nanos(raw, MILLI).ok_or_else(|| "expected milliseconds of at least 0, or a time such as 20ms, 1s".into())
 }
 
 /// Bytes above 0: a number and a unit of thousands (`kB`, `MB`, `GB`, `TB`) or of 1,024s (`KiB` and so on), or none.
@@ -196,16 +211,14 @@ pub(crate) enum Grace {
     Infinite,
 }
 
-/// Seconds of at least 0, or `inf`.
+/// A duration as of [`span`], or `inf`.
 pub(crate) fn grace(raw: &str) -> Parsed<Grace> {
     if raw.eq_ignore_ascii_case("inf") || raw.eq_ignore_ascii_case("infinity") {
         return Ok(Grace::Infinite);
     }
-    finite(raw)
-        .filter(|s| *s >= 0.0)
-        .and_then(|s| nanos(s, maser_engine::clock::SECOND))
+    nanos(raw, SECOND)
         .map(Grace::Span)
-        .ok_or_else(|| "expected seconds of at least 0, or inf".into())
+        .ok_or_else(|| "expected seconds of at least 0, a time such as 500ms, 10s, 1m, or inf".into())
 }
 
 /// A value chosen from a list of names; letter case does not matter, and `_` stands for `-`.
@@ -397,11 +410,13 @@ pub(crate) enum Ui {
     Simple,
     /// Nothing.
     None,
+    /// The reference's full screen; here as [`Ui::Simple`], with a note.
+    Dashboard,
 }
 
 impl Choice for Ui {
     const NAMES: &'static [(&'static str, Option<Self>)] =
-        &[("simple", Some(Self::Simple)), ("none", Some(Self::None)), ("dashboard", None)];
+        &[("simple", Some(Self::Simple)), ("none", Some(Self::None)), ("dashboard", Some(Self::Dashboard))];
 }
 
 /// `--transport`: how requests travel. The reference has one way, and so have we; other names are refused.
@@ -580,8 +595,20 @@ mod tests {
         assert_eq!(seconds("0.1"), Ok(100_000_000));
         assert_eq!(millis("2.5"), Ok(2_500_000));
         assert_eq!(millis("0"), Ok(0));
-        for raw in ["0", "-1", "nan", "inf", "1e30", "5s"] {
+        for raw in ["0", "-1", "nan", "inf", "1e30", "", "s", "5x", "5 s", "1m-2s", "1s2", "0s", "1..5s"] {
             assert!(seconds(raw).is_err(), "{raw}");
+        }
+        for (raw, want) in [
+            ("500ms", 500 * MILLI),
+            ("10s", 10 * SECOND),
+            ("1m", 60 * SECOND),
+            ("1m30s", 90 * SECOND),
+            ("1.5h", 5400 * SECOND),
+            ("50us", 50 * MICRO),
+            ("50µs", 50 * MICRO),
+        ] {
+            assert_eq!((seconds(raw), span(raw), millis(raw)), (Ok(want), Ok(want), Ok(want)), "{raw}");
+            assert_eq!(grace(raw), Ok(Grace::Span(want)), "{raw}");
         }
         assert_eq!((span("0"), span("2.5")), (Ok(0), Ok(2_500_000_000)));
         assert!(span("-1").is_err() && span("inf").is_err());
@@ -595,10 +622,10 @@ mod tests {
         assert_eq!(choice("Concurrency_Burst"), Ok(ArrivalPattern::ConcurrencyBurst));
         assert_eq!(format("MOONCAKE-trace"), Ok(Format::MooncakeTrace));
         assert_eq!(
-            choice::<Ui>("dashboard"),
-            Err("not supported yet by this version of maser, which has simple, none".into())
+            choice::<ModelSelection>("weighted"),
+            Err("not supported yet by this version of maser, which has round-robin, random".into())
         );
-        assert_eq!(choice::<Ui>("tui"), Err("expected one of simple, none".into()));
+        assert_eq!(choice::<Ui>("tui"), Err("expected one of simple, none, dashboard".into()));
         assert!(format("weka-trace").is_err_and(|why| why.starts_with("not supported yet")));
     }
 

@@ -376,7 +376,7 @@ fn a_dataset_compiled_for_a_run_has_its_bodies() {
     sent(&["out.maserds", "--streaming"]);
     assert_eq!(kept(&beside).len(), 2, "a run with other options keeps its own");
     for (run, why) in [
-        ("-m x --no-such", "--for \"-m x --no-such\": --no-such is no option"),
+        ("-m x --no-such", "--for \"-m x --no-such\": unknown option --no-such"),
         ("-m 'x", "--for \"-m 'x\": a quote is not closed"),
         ("--help", "expected options of `maser profile`, such as \"-m MODEL --streaming\""),
         ("--streaming", "--for \"--streaming\": "),

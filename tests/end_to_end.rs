@@ -333,8 +333,8 @@ fn a_report_looks_at_a_run_in_other_ways() {
     for (words, code, start) in [
         (&["--from", "3", "--to", "2"][..], 2, "--from: "),
         (&["--from", "99"], 1, "--from, --to: no request"),
-        (&["--goodput", "ttft:1"], 2, "--goodput ttft:1: ttft is no metric"),
-        (&["--goodput", "request_count:1"], 2, "--goodput request_count:1: request_count is no metric of single"),
+        (&["--goodput", "ttfb:1"], 2, "--goodput ttfb:1: unknown metric \"ttfb\""),
+        (&["--goodput", "request_count:1"], 2, "--goodput request_count:1: request_count is not a metric of single"),
         (&["--goodput", "video_peak_memory:1"], 2, "--goodput video_peak_memory: no request of this run can have it: "),
         (&["--percentiles", "101"], 2, "--percentiles 101: "),
         (&["--export-level", "raw"], 2, "--export-level raw: the run was recorded at level records"),
@@ -821,7 +821,7 @@ impl Server {
         let mut child = bench.command("serve", &[&["--port", "0"], arguments].concat()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.split(' ').find(|word| word.starts_with("http://")).unwrap().to_owned();
+        let url = line.split(' ').find(|word| word.starts_with("http://")).unwrap().trim().to_owned();
         Self(child, url)
     }
 }
@@ -831,6 +831,29 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn a_run_without_a_model_takes_the_only_one_that_the_server_lists() {
+    let bench = Bench::new();
+    let one = Server::start(&bench, &["--ttft", "0", "--itl", "0", "-m", "org/the-one"]);
+    let words = ["-u", &one.1, "--request-count", "3", "--isl", "8", "--osl", "4"];
+    let ran = bench.profile(&words).ends_with(0);
+    assert!(ran.stderr.contains("note: --model was not given: \"org/the-one\" is the only model"), "{}", ran.stderr);
+    let results = bench.results();
+    assert_eq!(results.summary["input_config"]["models"]["items"][0]["name"], "org/the-one");
+    assert!(results.summary["maser"]["notes"].to_string().contains("--model was not given"));
+
+    let two = Server::start(&bench, &["-m", "a", "-m", "b"]);
+    let lists = format!("--model is required, add -m NAME; {} lists a, b", two.1);
+    refused(bench.profile(&["-u", &two.1]), 2, &lists);
+    // What else is wrong with the command line comes first.
+    refused(bench.profile(&["-u", &two.1, "--benchmark-grace-period", "2"]), 2, "--benchmark-grace-period needs");
+    refused(
+        bench.profile(&["-u", "http://127.0.0.1:9"]),
+        2,
+        "--model is required, add -m NAME; http://127.0.0.1:9 could",
+    );
 }
 
 /// Stops a run for at least this long; returns from when until when it certainly stood still.
@@ -1141,7 +1164,7 @@ fn an_input_file_that_cannot_be_used_is_a_sentence_with_its_place() {
 #[test]
 fn a_wrong_option_is_a_sentence() {
     let bench = Bench::new();
-    refused(bench.profile(&["--mock", "--no-such-option"]), 2, "--no-such-option is no option");
+    refused(bench.profile(&["--mock", "--no-such-option"]), 2, "unknown option --no-such-option");
     refused(bench.profile(&["--mock=fault=zap:1"]), 2, "--mock=fault=zap:1: --fault zap:1: unknown kind of fault");
     refused(bench.profile(&["--mock=log=/nowhere/at/all"]), 1, "--mock: --log /nowhere/at/all: ");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -213,7 +213,8 @@ fn offsets(config: &ProfileConfig, bodies: &Bodies) -> Result<Vec<Nanos>, Refusa
     (0..requests.sessions()).map(offset).collect()
 }
 
-fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
+/// A server as the run speaks to it.
+pub(super) fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failure> {
     let endpoint = &config.endpoint;
     let user = |name: &str| endpoint.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
     let mut headers = Vec::new();

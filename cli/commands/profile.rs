@@ -8,7 +8,8 @@ use super::place::{self, Place};
 use super::prepare::{self, Times};
 use super::signals::Signals;
 use super::{Failure, report};
-use crate::config::{Input, ProfileConfig};
+use crate::args;
+use crate::config::{Environment, Input, ProfileConfig};
 use crate::redact;
 use crate::refusal::Refusal;
 use crate::say;
@@ -39,6 +40,33 @@ const RATE_PER_EXECUTOR: f64 = 20_000.0;
 
 /// Connections that one executor carries with ease; sizes an automatic topology.
 const CONNECTIONS_PER_EXECUTOR: u32 = 32;
+
+/// The settings of a run. Where no model is named and a server is, that server is asked for its models.
+pub(crate) fn configure(
+    args: args::Profile,
+    environment: &Environment,
+    terminal: bool,
+) -> Result<ProfileConfig, Failure> {
+    let resolve = |args: args::Profile| {
+        let mut config = ProfileConfig::resolve(args, terminal)?;
+        config.set_environment(environment);
+        Ok::<_, Failure>(config)
+    };
+    let unnamed = args.endpoint.models.iter().all(|name| name.trim().is_empty());
+    if !unnamed || args.machine.mock.is_some() || args.endpoint.urls.is_empty() {
+        return resolve(args);
+    }
+    // What else is wrong with the command line is said before any traffic.
+    let named = |name: &str| {
+        let mut args = args.clone();
+        args.endpoint.models = vec![name.to_owned()];
+        resolve(args)
+    };
+    let (name, remark) = control::only_model(&named("unnamed")?)?;
+    let mut config = named(&name)?;
+    config.notes.push(remark);
+    Ok(config)
+}
 
 /// Runs the benchmark; returns the exit code.
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
@@ -354,21 +382,19 @@ fn note(config: &ProfileConfig, remark: std::fmt::Arguments<'_>) {
     }
 }
 
-fn notes(config: &ProfileConfig, bodies: &Bodies) {
+/// Shows the remarks on the settings and the data; the results have them too.
+fn notes(config: &mut ProfileConfig, bodies: &Bodies) {
+    let summary = &bodies.summary;
+    let rows = |what: &'static str| move |(why, n): (_, _)| format!("{n} rows of --input-file were {what}: {why}");
+    config.notes.extend(summary.rows_skipped.iter().map(rows("left out")));
+    config.notes.extend(summary.rows_adjusted.iter().map(rows("changed")));
     for remark in &config.notes {
         note(config, format_args!("{remark}"));
-    }
-    let summary = &bodies.summary;
-    for (why, n) in &summary.rows_skipped {
-        note(config, format_args!("{n} rows of --input-file were left out: {why}"));
-    }
-    for (why, n) in &summary.rows_adjusted {
-        note(config, format_args!("{n} rows of --input-file were changed: {why}"));
     }
 }
 
 /// What a trace's coarse timestamps mean for its replay.
-fn note_ties(config: &ProfileConfig, tied: &Tied) {
+fn note_ties(config: &mut ProfileConfig, tied: &Tied) {
     let (Some(quantum), 1..) = (tied.quantum_ns, tied.tied) else { return };
     let cv = |cv: Option<f64>| cv.map_or_else(|| "none".to_owned(), |cv| format!("{cv:.2}"));
     let (step, n, most) = (quantum as f64 / MILLI as f64, tied.tied, tied.largest);
@@ -376,14 +402,13 @@ fn note_ties(config: &ProfileConfig, tied: &Tied) {
         Ties::Burst => "they are sent at once, as recorded; --ties uniform or poisson spreads them".to_owned(),
         _ => format!("they are spread over that step, which makes it {}", cv(tied.cv_after)),
     };
-    note(
-        config,
-        format_args!(
-            "{n} requests share their timestamp with others, up to {most} to one, in a trace with steps of {step} ms (the \
-             gaps' coefficient of variation is {}); {done}",
-            cv(tied.cv_before)
-        ),
+    let remark = format!(
+        "{n} requests share their timestamp with others, up to {most} to one, in a trace with steps of {step} ms (the \
+         gaps' coefficient of variation is {}); {done}",
+        cv(tied.cv_before)
     );
+    note(config, format_args!("{remark}"));
+    config.notes.push(remark);
 }
 
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString], has_inputs: bool) -> Header {
@@ -414,6 +439,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         session_headers: plan.targets[0].session_headers.clone(),
         request_headers: plan.targets[0].headers.iter().map(shown).collect(),
         has_inputs,
+        notes: config.notes.clone(),
     }
 }
 

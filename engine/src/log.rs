@@ -92,6 +92,9 @@ pub struct Header {
     /// Whether the run has an `inputs.json`: its data are no trace.
     #[serde(default)]
     pub has_inputs: bool,
+    /// What the user was told of the settings before the load, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What carried it in all logs that do not say.

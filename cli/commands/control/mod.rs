@@ -2,9 +2,11 @@
 
 mod hooks;
 mod http;
+mod models;
 mod ready;
 
 pub(super) use hooks::Profilers;
+pub(super) use models::only as only_model;
 
 use super::Failure;
 use crate::config::ProfileConfig;

@@ -1,6 +1,7 @@
 //! Waiting for servers to be ready.
 
 use super::http::{Answer, Ask};
+use super::models::listed;
 use super::{Failure, news, sleep_until};
 use crate::commands::bodies;
 use crate::config::{ProfileConfig, Url, Wait};
@@ -10,7 +11,6 @@ use crate::values::WaitMode;
 use maser_datasets::{Conversation, Turn};
 use maser_engine::clock::{self, Nanos, SECOND};
 use maser_engine::plan::{Plan, Target};
-use serde_json::Value;
 
 /// What an attempt may take at least: a list of models; an answer, whose first one may have to warm up.
 const LEAST: (Nanos, Nanos) = (5 * SECOND, 30 * SECOND);
@@ -168,14 +168,10 @@ fn models(config: &ProfileConfig, (url, target): (&Url, &Target), model: &str, t
 
 /// Whether a list of models has this one.
 fn lists(body: &[u8], model: &str) -> State {
-    let list: Option<Value> = serde_json::from_slice(body).ok();
-    let Some(data) = list.as_ref().and_then(|list| list["data"].as_array()) else {
-        return State::NotYet("what it answers is no list of models".to_owned());
-    };
-    let ids: Vec<&str> = data.iter().filter_map(|entry| entry["id"].as_str()).collect();
-    match ids.contains(&model) {
-        true => State::Ready,
-        false => State::NotYet(format!("it has no model {model}, it lists: {}", ids.join(", "))),
+    match listed(body) {
+        None => State::NotYet("its answer is not a list of models".to_owned()),
+        Some(ids) if ids.iter().any(|id| id == model) => State::Ready,
+        Some(ids) => State::NotYet(format!("it has no model {model}, it lists: {}", ids.join(", "))),
     }
 }
 

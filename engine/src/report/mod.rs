@@ -203,9 +203,13 @@ impl Report {
         Slices::new(self, log, duration, options)
     }
 
-    /// What a reader of the results must know about requests that are not in them, one sentence each.
+    /// What a reader of the results must know about the settings, and about requests that are not in the results, one
+    /// sentence each.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.run.header.notes.clone();
+        if self.lacks_streaming() {
+            notes.push("Not streamed, so there is no time to first token and no inter token latency.".to_owned());
+        }
         if self.censored > 0 {
             notes.push(format!(
                 "Cut in flight at the end of the run: {}. These requests count as failed; how long they would have taken is \
@@ -223,6 +227,12 @@ impl Report {
             notes.push("With so many chunks, curves over time spread each request's tokens evenly.".to_owned());
         }
         notes
+    }
+
+    /// Whether the answers could have been streamed and were not, so that no token has a time.
+    pub fn lacks_streaming(&self) -> bool {
+        let kind = self.endpoint();
+        !self.run.header.streaming && kind.can_stream() && kind.produces_tokens()
     }
 
     /// The account of phase `phase`; `None` if it did not begin, and of a part of a run.
