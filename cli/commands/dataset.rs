@@ -9,7 +9,7 @@ use maser_datasets::analysis::{Analysis, Figures};
 use maser_datasets::file::Options;
 use maser_datasets::stats::{Arrivals, Distribution, Stats};
 use maser_datasets::tokens::HubCache;
-use maser_datasets::{Error, Tokenizer, compiled, public, rewrite};
+use maser_datasets::{Error, Tokenizer, public, rewrite};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -250,7 +250,7 @@ fn compile(args: &args::Compile) -> Result<u8, Failure> {
     }
     let out = &args.synthesize.out;
     let run = args.run.as_deref().map(|run| settings(run, &options.path)).transpose()?;
-    let summary = compiled::compile(&options, Some(&tokenizer), out).map_err(refused)?;
+    let summary = maser_datasets::compile(&options, Some(&tokenizer), out).map_err(refused)?;
     let (requests, sessions) = (grouped(summary.requests), grouped(summary.conversations));
     say(std::io::stdout(), format_args!("{}: {requests} requests in {sessions} sessions", out.display()));
     run.map_or(Ok(0), |run| bodies_for(run, out))

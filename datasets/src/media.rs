@@ -1,5 +1,6 @@
-//! Generated images, audio clips and videos, as the strings that request bodies carry.
+//! Images, audio clips and videos, generated or read from files, as the strings that request bodies carry.
 
+pub(crate) mod attachment;
 pub mod audio;
 mod ffmpeg;
 pub mod images;

@@ -4,8 +4,10 @@
 //! local cache. Nothing is ever downloaded. Counts never include special tokens that a tokenizer would add around a text;
 //! special tokens that stand *in* a text count as one each.
 
+pub(crate) mod body_text;
 mod fast;
 mod find;
+pub(crate) mod overhead;
 mod template;
 mod tiktoken;
 

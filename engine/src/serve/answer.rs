@@ -4,8 +4,9 @@
 //! so that an event costs a few copies and no formatting.
 
 use super::dialect::{Ask, Body, Dialect, Facts, Ready, Stem};
+use super::digits::{put_decimal, put_hex};
 use super::errors::{SERVER_ERROR, Vendor};
-use super::http::{Events, JSON, LAST_CHUNK, Response, put_decimal, put_hex, stream_head};
+use super::http::{Events, JSON, LAST_CHUNK, Response, stream_head};
 use super::pace::Pace;
 use super::route::{PLACES, Way};
 use super::world::World;
@@ -210,7 +211,9 @@ impl Phrases {
             dues.push(pace.due());
             let count = match &answer.content {
                 Content::Tokens(dialect) => {
-                    let count = world.next_tokens(&answer.ask, answer.number, sent, contents).clamp(1, limit - sent);
+                    let count = world
+                        .next_tokens((answer.ask.tokens, answer.ask.reasoning), answer.number, sent, contents)
+                        .clamp(1, limit - sent);
                     dialect.tokens(&mut events, &facts, sent, count);
                     count
                 }

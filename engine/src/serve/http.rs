@@ -1,5 +1,6 @@
 //! The bytes around answers: response heads, and the chunks of a stream.
 
+use super::digits::put_hex;
 use super::words::{self, Text};
 use std::io::Write;
 
@@ -71,22 +72,6 @@ fn end_head(out: &mut Vec<u8>, keep: bool) {
 /// Appends a number; a buffer takes any.
 pub(super) fn append_number(out: &mut Vec<u8>, n: u64) {
     let _ = write!(out, "{n}");
-}
-
-/// Fills `slot` with the last digits of `n`, base 16.
-pub(super) fn put_hex(slot: &mut [u8], mut n: u64) {
-    for digit in slot.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(n & 15) as usize];
-        n >>= 4;
-    }
-}
-
-/// Fills `slot` with the last digits of `n`, base 10.
-pub(super) fn put_decimal(slot: &mut [u8], mut n: u64) {
-    for digit in slot.iter_mut().rev() {
-        *digit = b'0' + (n % 10) as u8;
-        n /= 10;
-    }
 }
 
 /// Appends events to what is sent of a stream: each event is one chunk.

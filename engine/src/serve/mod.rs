@@ -18,6 +18,7 @@
 mod answer;
 mod conn;
 mod dialect;
+mod digits;
 mod errors;
 mod http;
 mod multipart;

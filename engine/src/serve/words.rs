@@ -62,7 +62,7 @@ pub(super) fn append(out: &mut Vec<u8>, text: Text) {
 /// numbers, without a space in front.
 fn digits(n: u16) -> ([u8; 3], usize) {
     let mut digits = [0; 3];
-    super::http::put_decimal(&mut digits, n.into());
+    super::digits::put_decimal(&mut digits, n.into());
     (
         digits,
         if n < 10 {

@@ -1,7 +1,6 @@
 //! What answers draw on: the settings, what earlier requests left behind, and the counters that `/metrics` tells.
 
 use super::Config;
-use super::dialect::{Ask, Facts};
 use super::errors::Refused;
 use crate::clock::Instant;
 use serde_json::{Value, json};
@@ -85,19 +84,21 @@ impl World {
         }
     }
 
-    /// Tokens of the answer's next event, `sent` tokens and `event` events after its start.
-    pub(super) fn next_tokens(&self, ask: &Ask, number: u64, sent: u32, event: u32) -> u32 {
-        let end = if sent < ask.reasoning { ask.reasoning } else { ask.tokens };
+    /// Tokens of the next event of an answer of so many tokens, so many of them reasoning, `sent` tokens and `event` events
+    /// after its start.
+    pub(super) fn next_tokens(&self, (tokens, reasoning): (u32, u32), number: u64, sent: u32, event: u32) -> u32 {
+        let end = if sent < reasoning { reasoning } else { tokens };
         self.event_tokens(number, event).min(end.saturating_sub(sent))
     }
 
-    /// vLLM's account of speculative decoding in one answer; none for several choices, as there.
-    pub(super) fn speculation(&self, facts: &Facts<'_>) -> Option<Value> {
-        let drafted = self.config.spec_decode.filter(|_| facts.ask.choices == 1)?;
+    /// vLLM's account of speculative decoding in the answer to request `number`, of so many tokens, so many of them
+    /// reasoning; none for several choices, as there.
+    pub(super) fn speculation(&self, choices: u32, (tokens, reasoning): (u32, u32), number: u64) -> Option<Value> {
+        let drafted = self.config.spec_decode.filter(|_| choices == 1)?;
         let mut histogram = vec![0u64; drafted as usize + 1];
         let (mut sent, mut event) = (0, 0);
-        while sent < facts.ask.tokens {
-            let count = self.next_tokens(facts.ask, facts.number, sent, event).max(1);
+        while sent < tokens {
+            let count = self.next_tokens((tokens, reasoning), number, sent, event).max(1);
             if event > 0
                 && let Some(steps) = histogram.get_mut(count as usize - 1)
             {
@@ -178,9 +179,7 @@ mod tests {
     fn the_account_of_speculation_adds_up_to_the_answer() {
         for (tokens, reasoning, drafted) in [(1, 0, 3), (2, 0, 3), (100, 0, 3), (101, 40, 1), (1000, 999, 7)] {
             let world = World::new(Config { spec_decode: Some(drafted), ..Config::default() }, 0);
-            let ask = Ask { tokens, reasoning, choices: 1, ..Ask::default() };
-            let facts = Facts { ask: &ask, world: &world, stem: b"", id: "", number: 5, created: 0 };
-            let account = &world.speculation(&facts).unwrap()["speculative_decoding"];
+            let account = &world.speculation(1, (tokens, reasoning), 5).unwrap()["speculative_decoding"];
             let at = |name: &str| account[name].as_u64().unwrap();
             assert_eq!(1 + at("num_spec_steps") + at("num_accepted_draft_tokens"), u64::from(tokens), "{account}");
             assert_eq!(at("num_draft_tokens"), at("num_spec_steps") * u64::from(drafted));

@@ -195,7 +195,9 @@ fn put_details(out: &mut Vec<u8>, ask: &Ask, reasoning: u64, details: &Details) 
 /// Appends the final usage, and the account of speculative decoding behind it if there is one.
 pub(super) fn final_usage(out: &mut Vec<u8>, facts: &Facts<'_>) {
     usage(out, facts.ask, facts.ask.output_tokens());
-    if let Some(account) = facts.world.speculation(facts) {
+    if let Some(account) =
+        facts.world.speculation(facts.ask.choices, (facts.ask.tokens, facts.ask.reasoning), facts.number)
+    {
         out.extend_from_slice(b",\"metrics\":");
         out.extend_from_slice(account.to_string().as_bytes());
     }
