@@ -736,6 +736,10 @@ impl<W: Wire> Events for Executor<W> {
     fn closed(&mut self, conn: ConnId, how: io::Result<()>, at: Instant) -> Instant {
         let Some(entry) = self.pool.get(conn) else { return self.next() };
         let (state, idled) = (entry.state, entry.idled);
+        if let State::Opening(_) = state {
+            // No wire should tell this of what it has not told to stand. A flight that waits for it must not wait for ever.
+            return self.connected(conn, Err(how.err().unwrap_or(io::ErrorKind::ConnectionAborted.into())), at);
+        }
         self.drop_conn(conn);
         if let State::Busy(slot) = state {
             self.broken(slot, idled, &how, at);

@@ -25,11 +25,15 @@ pub(super) struct Gathered {
 /// One of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gathering {
+    /// The socket's place, and which of the place's tenants it is.
     pub(super) socket: u32,
+    pub(super) generation: u32,
     pub(super) owner: u32,
     pub(super) conn: ConnId,
     from: usize,
     to: usize,
+    /// Which it is of the operations that are queued; [`u32::MAX`] until that is known.
+    place: u32,
     /// When it was handed over, and when that was done; [`Instant::UNSET`] while it waits.
     pub(super) first: Instant,
     pub(super) last: Instant,
@@ -49,6 +53,12 @@ impl Gathered {
         self.sends.len() >= MOST
     }
 
+    /// Whether any waits to be handed over.
+    pub(super) fn waits(&self) -> bool {
+        // In the order in which they came.
+        self.sends.last().is_some_and(|send| !send.first.is_set())
+    }
+
     /// Whether a send on this socket waits.
     pub(super) fn holds(&self, socket: u32) -> bool {
         self.sends.iter().any(|send| send.socket == socket && !send.first.is_set())
@@ -57,7 +67,8 @@ impl Gathered {
     /// Keeps a send; `None` if there is no room. Where its bytes lie, as long as they do.
     pub(super) fn add(
         &mut self,
-        (socket, owner, conn): (u32, u32, ConnId),
+        (socket, generation): (u32, u32),
+        (owner, conn): (u32, ConnId),
         head: &[u8],
         body: &[u8],
     ) -> Option<(*const u8, u32)> {
@@ -71,24 +82,48 @@ impl Gathered {
         left.copy_from_slice(head);
         right.copy_from_slice(body);
         self.used = to;
-        let (first, last) = (Instant::UNSET, Instant::UNSET);
-        self.sends.push(Gathering { socket, owner, conn, from, to, first, last, fell_short: false });
+        self.sends.push(Gathering {
+            socket,
+            generation,
+            owner,
+            conn,
+            from,
+            to,
+            place: u32::MAX,
+            first: Instant::UNSET,
+            last: Instant::UNSET,
+            fell_short: false,
+        });
         Some((room.as_ptr(), len as u32))
     }
 
-    /// All that waited have been handed over, between `first` and `last`.
-    pub(super) fn handed_over(&mut self, first: Instant, last: Instant) {
+    /// The one that came last is queued, at this place.
+    pub(super) fn queued(&mut self, place: u32) {
+        if let Some(send) = self.sends.last_mut() {
+            send.place = place;
+        }
+    }
+
+    /// The kernel has taken so many operations from the queue, between `first` and `last`. `ended` is told the socket of each
+    /// send among them.
+    pub(super) fn taken(&mut self, n: u32, first: Instant, last: Instant, mut ended: impl FnMut(u32)) {
         for send in self.sends.iter_mut().filter(|send| !send.first.is_set()) {
-            (send.first, send.last) = (first, last);
+            if send.place <= n {
+                (send.first, send.last) = (first, last);
+                ended(send.socket);
+            } else if send.place != u32::MAX {
+                send.place -= n;
+            }
         }
     }
 
     /// The kernel did not take all of what was sent on this socket: `result` is what it said. The bytes that are left.
     ///
     /// # Errors
-    /// It will not take them later either.
-    pub(super) fn fell_short(&mut self, socket: u32, result: i32) -> io::Result<&[u8]> {
-        let Some(send) = self.sends.iter_mut().rev().find(|send| send.socket == socket) else { return Ok(&[]) };
+    /// It will not take them later either, or they are not at hand any more.
+    pub(super) fn fell_short(&mut self, (socket, generation): (u32, u32), result: i32) -> io::Result<&[u8]> {
+        let its = |send: &&mut Gathering| (send.socket, send.generation) == (socket, generation);
+        let Some(send) = self.sends.iter_mut().find(its) else { return Err(io::ErrorKind::WriteZero.into()) };
         let taken = match -result {
             libc::EAGAIN | libc::EINTR => 0,
             error if error > 0 => return Err(io::Error::from_raw_os_error(error)),
@@ -119,26 +154,51 @@ mod tests {
         let body = vec![b'b'; LONGEST - 4];
         for n in 0..MOST as u32 {
             assert!(!gathered.is_full() && !gathered.holds(n));
-            let (_, len) = gathered.add((n, 0, conn(n)), b"head", &body).unwrap();
+            let (_, len) = gathered.add((n, 0), (0, conn(n)), b"head", &body).unwrap();
+            gathered.queued(n + 1);
             assert!(len as usize == LONGEST && gathered.holds(n));
         }
-        assert!(gathered.is_full() && gathered.add((99, 0, conn(99)), b"", b"x").is_none());
+        assert!(gathered.is_full() && gathered.add((99, 0), (0, conn(99)), b"", b"x").is_none());
         gathered.clear();
-        assert!(gathered.add((1, 0, conn(1)), b"head!", &body).is_none(), "longer than any that may wait");
-        assert!(gathered.add((1, 0, conn(1)), b"head", &body).is_some());
+        assert!(gathered.add((1, 7), (0, conn(1)), b"head!", &body).is_none(), "longer than any that may wait");
+        assert!(gathered.add((1, 7), (0, conn(1)), b"head", &body).is_some());
+    }
+
+    #[test]
+    fn what_the_kernel_takes_is_stamped_and_what_it_refuses_waits() {
+        let mut gathered = Gathered::default();
+        for (n, place) in [(1, 3), (2, 4), (3, 9)] {
+            gathered.add((n, 0), (0, conn(n)), b"x", b"y").unwrap();
+            gathered.queued(place);
+        }
+        let mut taken = |n, at| {
+            let mut sockets = Vec::new();
+            gathered.taken(n, Instant(at), Instant(at + 1), |socket| sockets.push(socket));
+            (sockets, gathered.waits())
+        };
+        assert_eq!(taken(2, 5), (vec![], true));
+        assert_eq!(taken(2, 6), (vec![1, 2], true));
+        assert_eq!(taken(4, 7), (vec![], true));
+        assert_eq!(taken(1, 8), (vec![3], false));
+        assert_eq!(gathered.sends.iter().map(|send| send.first.0).collect::<Vec<_>>(), [6, 6, 8]);
     }
 
     #[test]
     fn what_the_kernel_left_is_had_again() {
         let mut gathered = Gathered::default();
-        gathered.add((1, 0, conn(1)), b"abc", b"def").unwrap();
-        gathered.add((2, 0, conn(2)), b"ghi", b"jkl").unwrap();
-        gathered.handed_over(Instant(5), Instant(7));
+        gathered.add((1, 7), (0, conn(1)), b"abc", b"def").unwrap();
+        gathered.queued(1);
+        gathered.add((2, 7), (0, conn(2)), b"ghi", b"jkl").unwrap();
+        gathered.queued(2);
+        gathered.taken(2, Instant(5), Instant(7), |_| ());
         assert!(!gathered.holds(2));
-        assert_eq!(gathered.fell_short(2, 4).unwrap(), b"kl");
-        assert_eq!(gathered.fell_short(1, -libc::EAGAIN).unwrap(), b"abcdef");
-        assert_eq!(gathered.fell_short(1, -libc::EPIPE).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(gathered.fell_short(3, 1).unwrap(), b"");
+        assert_eq!(gathered.fell_short((2, 7), 4).unwrap(), b"kl");
+        assert_eq!(gathered.fell_short((1, 7), -libc::EAGAIN).unwrap(), b"abcdef");
+        assert_eq!(gathered.fell_short((1, 7), -libc::EPIPE).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert!(
+            gathered.fell_short((1, 8), 1).is_err() && gathered.fell_short((3, 7), 1).is_err(),
+            "of another tenant"
+        );
         let times: Vec<_> = gathered.sends.iter().map(|s| (s.first.0, s.last.0, s.fell_short)).collect();
         assert_eq!(times, [(5, 7, true), (5, 7, true)]);
     }

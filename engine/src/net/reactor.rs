@@ -148,16 +148,16 @@ async fn drive(parts: Vec<SharedPart>, kick: Kick, spin: bool, bell: Option<Arc<
     let echo = Echo::spawn();
     loop {
         kick.sleep_until(Instant::UNSET);
-        let mut next = turn_all(&parts);
+        let mut next = turn_all(&parts, clock::now);
         if next.ended {
             return Ok(());
         }
-        if !spin && !is_near(next.at) {
+        if !spin && !is_near(next.at, clock::now()) {
             if let Some(bell) = &bell {
                 bell.settle();
-                next = turn_all(&parts);
+                next = turn_all(&parts, clock::now);
             }
-            if !next.ended && !is_near(next.at) {
+            if !next.ended && !is_near(next.at, clock::now()) {
                 alarm.set(next.at.before(LEAD))?;
                 kick.sleep_until(next.at);
                 poll_fn(|cx| {
@@ -183,14 +183,14 @@ async fn drive(parts: Vec<SharedPart>, kick: Kick, spin: bool, bell: Option<Arc<
     }
 }
 
-pub(super) fn is_near(at: Instant) -> bool {
-    at != Instant::NEVER && at <= clock::now().after(LEAD)
+pub(super) fn is_near(at: Instant, now: Instant) -> bool {
+    at != Instant::NEVER && at <= now.after(LEAD)
 }
 
-pub(super) fn turn_all(parts: &[SharedPart]) -> Next {
+pub(super) fn turn_all(parts: &[SharedPart], now: impl Fn() -> Instant) -> Next {
     let mut all = Next::ENDED;
     for part in parts {
-        let next = part.borrow_mut().turn(clock::now());
+        let next = part.borrow_mut().turn(now());
         if !next.ended {
             all.ended = false;
             all.at = all.at.min(next.at);

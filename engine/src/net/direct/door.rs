@@ -1,13 +1,12 @@
 //! The server's side of the ring: connections that come in, and ends that only a server makes.
 
-use super::{DirectWire, Fd, NONE, Op, Ring, tag};
-use crate::clock;
+use super::kernel::{Completion, Kernel, Operation};
+use super::{DirectWire, Op, Ring, tag};
 use crate::net::socket::dissolve;
-use crate::net::{Admit, ConnId, Listens, ServerWire};
-use io_uring::{cqueue, opcode};
+use crate::net::{Admit, ConnId, Listens, ServerWire, Wire};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 /// A listener whose connections are taken as they come.
 pub(super) struct Door {
@@ -27,25 +26,23 @@ impl Listens for DirectWire {
     }
 }
 
-impl Ring {
+impl<K: Kernel> Ring<K> {
     /// Arms the accept that lasts until it fails.
     fn open_door(&self, door: u32) {
         let doors = self.doors.borrow();
         if let Some(Some(Door { listener, .. })) = doors.get(door as usize) {
-            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()));
-            let entry = entry.flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).build();
-            self.submit(&entry.user_data(tag(Op::Accept, door)));
+            self.submit(Operation::Accept { fd: listener.as_raw_fd() }, tag(Op::Accept, door, 0));
         }
     }
 
     /// Somebody came, or nobody will any more. A peer that has gone again fails only itself.
-    pub(super) fn accepted(&self, door: u32, completion: &cqueue::Entry) {
-        let result = completion.result();
+    pub(super) fn accepted(&self, door: u32, completion: &Completion) {
+        let result = completion.result;
         if result >= 0 {
             // SAFETY: the kernel has just made this descriptor; nobody else owns it.
-            self.let_in(door, unsafe { OwnedFd::from_raw_fd(result) });
+            self.let_in(door, unsafe { self.kernel.adopt(result) });
         }
-        if cqueue::more(completion.flags()) {
+        if completion.more() {
             return;
         }
         match -result {
@@ -58,10 +55,10 @@ impl Ring {
         }
     }
 
-    fn let_in(&self, number: u32, fd: OwnedFd) {
+    fn let_in(&self, number: u32, fd: K::Descriptor) {
         // It is told outside all borrows, and refused by being closed.
         let Some(mut door) = self.doors.borrow_mut()[number as usize].take() else { return };
-        let (admitted, owner) = ((door.admit)(Ok(clock::now())), door.owner);
+        let (admitted, owner) = ((door.admit)(Ok(self.now())), door.owner);
         self.doors.borrow_mut()[number as usize] = Some(door);
         let Some(conn) = admitted else { return };
         let (socket, settled) = {
@@ -69,14 +66,14 @@ impl Ring {
             let socket = sockets.add(Ok(fd), conn, owner, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
             let entry = &mut sockets.all[socket as usize];
             (entry.connected, entry.pending) = (true, 0);
-            (socket, entry.settle())
+            (socket, entry.raw().map_or(Err(io::ErrorKind::NotConnected.into()), |fd| self.kernel.settle(fd)))
         };
         self.set_link(owner, conn, socket);
         match settled {
             Ok(_) => self.arm(socket),
             Err(e) => {
                 self.end(socket);
-                self.tell(owner, |events| events.connected(conn, Err(e), clock::now()));
+                self.tell(owner, |events| events.connected(conn, Err(e), self.now()));
             }
         }
     }
@@ -94,10 +91,7 @@ impl ServerWire for DirectWire {
         if let Some(fd) = self.descriptor(conn) {
             dissolve(fd);
         }
-        if let Some(socket) = self.link(conn) {
-            self.ring.set_link(self.owner, conn, NONE);
-            self.ring.end(socket);
-        }
+        self.close(conn);
     }
 }
 
