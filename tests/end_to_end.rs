@@ -789,10 +789,28 @@ fn broken_connections_are_counted_as_the_server_counts_them() {
 
 #[test]
 fn broken_answers_are_counted_as_the_server_counts_them() {
-    for fault in ["malformed", "error-event"] {
-        agrees_with_the_server(fault, &[]);
-        agrees_with_the_server(fault, &["--streaming"]);
-    }
+    agrees_with_the_server("malformed", &[]);
+    agrees_with_the_server("error-event", &[]);
+    agrees_with_the_server("error-event", &["--streaming"]);
+}
+
+#[test]
+fn events_that_are_not_json_are_ignored_and_counted() {
+    let bench = Bench::new();
+    let mock = "--mock=ttft=0,itl=0,osl=8,fault=malformed:0.3,log=truth.jsonl";
+    let ran = bench.profile(&[mock, "--streaming", "--concurrency", "8", "--request-count", "50"]).ends_with(0);
+    let truth = std::fs::read_to_string(bench.path("truth.jsonl")).unwrap();
+    let spoiled = truth.lines().filter(|line| line.contains("malformed")).count();
+    assert!(spoiled > 3, "{truth}");
+    let results = bench.results();
+    assert_eq!(
+        (results.metric("request_count", "avg"), results.metric("error_request_count", "avg")),
+        (Some(50.0), None)
+    );
+    let said = format!("{spoiled} events were not JSON and ignored, in {spoiled} requests.");
+    assert!(results.summary["maser"]["notes"].as_array().unwrap().iter().any(|note| *note == said), "{said}");
+    assert_eq!(results.summary["maser"]["odd_answers"]["ignored_events"], spoiled);
+    assert!(ran.stdout.contains(&said), "{}", ran.stdout);
 }
 
 #[test]

@@ -211,6 +211,7 @@ fn own(report: &Report) -> Value {
         "window": window,
         "censored": report.censored,
         "notes": report.notes(),
+        "odd_answers": report.odd,
         "quantiles": quantiles,
         "topology": report.run.header.topology,
         "ledger": ledger,

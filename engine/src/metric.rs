@@ -227,7 +227,7 @@ impl<'a> Sample<'a> {
     }
 
     fn completion_diff_pct(&self) -> Option<f64> {
-        diff_pct(known(self.record.usage_completion)?, self.osl()?)
+        diff_pct(known(self.record.completion())?, self.osl()?)
     }
 
     fn reasoning_diff_pct(&self) -> Option<f64> {

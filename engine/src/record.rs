@@ -209,6 +209,24 @@ impl Record {
         self.flags & bits == bits
     }
 
+    /// Whether the server counts reasoning tokens beside its completion tokens and not among them: exactly where prompt,
+    /// completion and reasoning tokens add up to its total.
+    pub fn counts_reasoning_apart(&self) -> bool {
+        let known = |n: u32| (n != UNKNOWN).then_some(u64::from(n));
+        let sum = || Some(known(self.usage_prompt)? + known(self.usage_completion)? + known(self.usage_reasoning)?);
+        !matches!(self.usage_reasoning, 0 | UNKNOWN)
+            && known(self.usage_total).is_some_and(|total| sum() == Some(total))
+    }
+
+    /// Tokens of the output as the server counts them, reasoning included wherever it counts that; [`UNKNOWN`] if it does
+    /// not say.
+    pub fn completion(&self) -> u32 {
+        match self.counts_reasoning_apart() {
+            true => self.usage_completion.saturating_add(self.usage_reasoning),
+            false => self.usage_completion,
+        }
+    }
+
     /// Our own lateness: `start − due`, nanoseconds.
     pub fn slip(&self) -> u64 {
         self.start.since(self.due)
@@ -240,6 +258,8 @@ pub mod part {
     pub const SPECULATION: u8 = 7;
     /// Counters that few servers name, see [`Said::put`](crate::said::Said::put); absent where none was.
     pub const SAID: u8 = 8;
+    /// LEB128 number of events of the stream that were not JSON and were ignored; absent where none was.
+    pub const IGNORED: u8 = 9;
 }
 
 /// Appends a piece of a response body to the body of a [`part::RAW`]: nanoseconds after the piece before it (the first:
@@ -309,6 +329,8 @@ pub struct Payload<'a> {
     pub speculation: &'a [u8],
     /// Counters that few servers name.
     pub said: &'a [u8],
+    /// How many events were ignored, LEB128.
+    pub ignored: &'a [u8],
 }
 
 impl<'a> Payload<'a> {
@@ -337,6 +359,7 @@ impl<'a> Payload<'a> {
                 part::TOKENS => payload.tokens = body,
                 part::SPECULATION => payload.speculation = body,
                 part::SAID => payload.said = body,
+                part::IGNORED => payload.ignored = body,
                 _ => {}
             }
         }
@@ -377,6 +400,11 @@ impl<'a> Payload<'a> {
             bytes = rest;
             Some((at, piece))
         })
+    }
+
+    /// Events of the stream that were not JSON and were ignored.
+    pub fn ignored(&self) -> u64 {
+        numbers(self.ignored).next().unwrap_or(0)
     }
 
     /// Output tokens of each content response, exact: from the server's counts with every event. Nothing if it gave none.

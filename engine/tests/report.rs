@@ -952,3 +952,25 @@ fn a_log_cut_anywhere_is_reported_up_to_its_last_whole_block() {
         }
     }
 }
+
+#[test]
+fn unusual_answers_are_counted_and_said() {
+    let (ok, _) = stream(0, [0.0, 1.0, 2.0, 3.0, 4.0]);
+    let with = |seq: u64, record: Record| (Record { seq, ..record }, Vec::new());
+    let ignoring = with_payload(with(0, ok), &[(part::IGNORED, &[3])]);
+    let cut = with(1, Record { flags: ok.flags | flag::TEXT_CUT, ..ok });
+    let whole = with(2, Record { flags: ok.flags & !flag::STREAMED, ..ok });
+    let counts = Record { usage_prompt: 12, usage_completion: 2, usage_reasoning: 340, usage_total: 354, ..ok };
+    let report = build(&open(&Run::new(vec![ignoring, cut, whole, with(3, counts)], 100.0).bytes()));
+    assert_eq!(report.odd.unstreamed, 1, "{:?}", report.odd);
+    let notes = report.notes().join(" ");
+    assert_eq!(report.odd.reasoning_apart, 1);
+    assert_eq!((report.odd.ignored_events, report.odd.requests_with_ignored_events, report.odd.texts_cut), (3, 1, 1));
+    for said in
+        ["3 events were not JSON and ignored, in 1 request.", "The answers of 1 request were cut", "total less prompt"]
+    {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+    let osl = report.metric("output_sequence_length").and_then(|entry| entry.summary.max);
+    assert_eq!(osl, Some(342.0));
+}

@@ -135,6 +135,7 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
             "Warning: the texts and chunk times of {payloads} requests were lost; their records are complete otherwise."
         ));
     }
+    out.extend(report.odd.sentences(report.token_source).into_iter().map(|said| format!("Note: {said}")));
     let usage = report.metric("usage_prompt_tokens").is_some();
     let mock = report.run.header.topology["mock"] == true;
     if usage && !mock && report.metric("usage_prompt_cache_read_tokens").is_none() {

@@ -213,6 +213,8 @@ pub(super) struct Answer {
     json: bool,
     /// It is a file, of which no byte is kept.
     is_file: bool,
+    /// Its body is compressed, and is not read.
+    is_coded: bool,
     /// Room of its buffers as [`Answers`] counts it; 0 while a request has it.
     room: usize,
 }
@@ -275,6 +277,8 @@ struct Extras {
     said: Said,
     /// Texts of the second choice and those after it.
     choices: Vec<Vec<u8>>,
+    /// Events that were not JSON.
+    ignored: u32,
 }
 
 impl Kept {
@@ -304,7 +308,7 @@ const CHOICES: usize = 128;
 impl Extras {
     fn clear(&mut self) {
         self.tokens.clear();
-        (self.counted, self.so_far) = (0, 0);
+        (self.counted, self.so_far, self.ignored) = (0, 0, 0);
         self.speculation.clear();
         if !self.said.is_empty() {
             self.said = Said::default();
@@ -347,6 +351,7 @@ impl Answer {
             raw_at: Instant::UNSET,
             json: false,
             is_file: false,
+            is_coded: false,
             room: 0,
         }
     }
@@ -399,7 +404,7 @@ impl Answer {
 
     /// Reads what came at `at`.
     pub(super) fn read(&mut self, mut bytes: &[u8], at: Instant, record: &mut Record, how: &mut Reader) -> Advance {
-        let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file, .. } = self;
+        let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file, is_coded, .. } = self;
         let mut fold = Fold { record, how, at, kept };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
@@ -415,6 +420,10 @@ impl Answer {
                     }
                     *json = if *is_file { *json } else { head.json };
                     reason.extend_from_slice(head.reason.as_bytes());
+                    *is_coded = !head.coding.is_empty() && !*is_file;
+                    if *is_coded {
+                        fold.fail(Outcome::Malformed, coded(head.coding).as_bytes());
+                    }
                 }
                 Ok(Step::Body(piece)) => {
                     has_body = true;
@@ -428,6 +437,8 @@ impl Answer {
                     if fold.record.bytes_received > if *is_file { u32::MAX - 1 } else { ANSWER_LIMIT } {
                         fold.fail(Outcome::Malformed, b"the response goes on beyond 1 GiB; it was not read to its end");
                         break Advance::TooLong;
+                    } else if *is_coded {
+                        continue;
                     } else if *is_stream && events.held() <= EVENT_LIMIT {
                         events.feed(piece, &mut |event| fold.event(event));
                     } else if *is_stream {
@@ -463,13 +474,17 @@ impl Answer {
 
     /// The response is complete at `at`: folds what only its end can tell and names the outcome.
     pub(super) fn conclude(&mut self, at: Instant, record: &mut Record, how: &mut Reader) -> Outcome {
-        let Self { events, is_stream, body, kept, is_file, .. } = self;
+        let Self { events, is_stream, body, kept, is_file, is_coded, .. } = self;
         let mut fold = Fold { record, how, at, kept };
         if !(200..300).contains(&fold.record.status) {
-            fold.kept.error.extend_from_slice(cut(body));
+            if !*is_coded {
+                fold.kept.error.extend_from_slice(cut(body));
+            }
             return Outcome::HttpStatus;
         }
-        if *is_stream {
+        if *is_coded {
+            // What came is not text.
+        } else if *is_stream {
             events.finish(&mut |event| fold.event(event));
         } else if !*is_file {
             fold.payload(body);
@@ -477,6 +492,8 @@ impl Answer {
         fold.kept.gather_choices();
         match fold.kept.failure {
             Some(outcome) => outcome,
+            // Their first one is the error text.
+            None if fold.record.chunks == 0 && fold.kept.extras.ignored > 0 => Outcome::Malformed,
             None if fold.record.chunks == 0 => {
                 fold.kept.error.extend_from_slice(b"the response holds no content");
                 Outcome::Empty
@@ -488,7 +505,7 @@ impl Answer {
     /// The response is not read to its end: names the outcome.
     #[cold]
     pub(super) fn give_up(&mut self, status: u16) -> Outcome {
-        if !(200..300).contains(&status) {
+        if !(200..300).contains(&status) && !self.is_coded {
             self.kept.error.clear();
             self.kept.error.extend_from_slice(cut(&self.body));
             return Outcome::HttpStatus;
@@ -527,6 +544,11 @@ impl Answer {
             self.kept.extras.said.put(&mut said);
             put_part(out, part::SAID, &said);
         }
+        if self.kept.extras.ignored > 0 {
+            let mut ignored = Vec::new();
+            put_leb128(&mut ignored, u64::from(self.kept.extras.ignored));
+            put_part(out, part::IGNORED, &ignored);
+        }
         self.failure(outcome, out);
     }
 
@@ -537,6 +559,15 @@ impl Answer {
             put_part(out, part::REASON, cut(&self.reason));
         }
     }
+}
+
+/// Why a compressed body is not read.
+#[cold]
+fn coded(coding: &str) -> String {
+    format!(
+        "the response is compressed (Content-Encoding: {coding}), and maser reads no compressed ones: remove \
+         Accept-Encoding from the headers, or switch compression off at the server or proxy"
+    )
 }
 
 /// The begin of an error text, not cut within a character.
@@ -556,7 +587,7 @@ struct Fold<'a> {
 
 impl Fold<'_> {
     fn event(&mut self, event: Event<'_>) {
-        if event.name == b"error" {
+        if !event.name.is_empty() && event.name.trim_ascii().eq_ignore_ascii_case(b"error") {
             self.fail(Outcome::InStream, event.data);
         } else if !endpoint::is_done(event.data) {
             self.payload(event.data);
@@ -571,24 +602,27 @@ impl Fold<'_> {
         }
     }
 
-    /// Servers send keep-alives without data, and events that lack the blank line between them. Whatever else cannot be
-    /// read is broken.
+    /// Servers send keep-alives without data, events that lack the blank line between them, and events that are not JSON:
+    /// what of them can be read is, the rest is counted. A body that cannot be read is broken.
     #[cold]
     fn odd_payload(&mut self, data: &[u8]) {
-        if self.record.has(flag::STREAMED) && data.trim_ascii().is_empty() {
-            return;
-        }
-        let lines =
-            || data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
-        let is_readable = |line| self.how.read(line, &mut Vec::new(), &mut Reading::default()).is_ok();
-        if lines().count() < 2 || !lines().all(is_readable) {
+        if !self.record.has(flag::STREAMED) {
             return self.fail(Outcome::Malformed, data);
         }
-        for line in lines() {
+        let lines =
+            data.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty() && !endpoint::is_done(line));
+        for line in lines {
             let (mut made, mut reading) = (Vec::new(), Reading::default());
             if self.how.read(line, &mut made, &mut reading).is_ok() {
                 self.reading(&reading);
+                continue;
             }
+            let Kept { extras, error, failure, .. } = &mut *self.kept;
+            if extras.ignored == 0 && failure.is_none() {
+                error.clear();
+                error.extend_from_slice(cut(line));
+            }
+            extras.ignored = extras.ignored.saturating_add(1);
         }
     }
 
@@ -730,12 +764,36 @@ mod tests {
                 "{events:?}"
             );
         }
-        for events in [&[a.as_str(), "data: {"][..], &[&format!("{a}\ndata: x")], &[&a, "data: ping"]] {
-            assert_eq!(streamed(Kind::Chat, events).0, Outcome::Malformed, "{events:?}");
+        for events in [
+            &[a.as_str(), "data: {"][..],
+            &[&format!("{a}\ndata: x")],
+            &["data: [HEARTBEAT]", &a],
+            &[&a, "data: [DONE]", "data: OK"],
+        ] {
+            let (outcome, record, payload) = streamed(Kind::Chat, events);
+            let payload = Payload::parse(&payload);
+            assert_eq!((outcome, record.chunks, payload.text), (Outcome::Ok, 1, &b"a"[..]), "{events:?}");
+            assert_eq!(payload.ignored(), 1, "{events:?}");
+        }
+        let (outcome, _, payload) = streamed(Kind::Chat, &["data: <html>", "data: ping", "data: [DONE]"]);
+        let payload = Payload::parse(&payload);
+        assert_eq!((outcome, payload.ignored(), payload.error), (Outcome::Malformed, 2, &b"<html>"[..]));
+        for name in ["error", "Error", "ERROR"] {
+            let (outcome, _, payload) = streamed(Kind::Chat, &[&a, &format!("event: {name}\ndata: no")]);
+            assert_eq!((outcome, Payload::parse(&payload).error), (Outcome::InStream, &b"no"[..]), "{name}");
         }
         assert_eq!(concluded(Kind::Chat, "", "").0, Outcome::Malformed);
         let (outcome, _, payload) = streamed(Kind::Chat, &[&a, "data: {\"error\":{\"message\":\"m\"}}"]);
         assert_eq!((outcome, Payload::parse(&payload).error), (Outcome::InStream, &br#"{"message":"m"}"#[..]));
+    }
+
+    #[test]
+    fn a_compressed_answer_says_what_to_do() {
+        for (coding, said) in [("gzip", true), ("identity", false), ("", false)] {
+            let (outcome, _, payload) = concluded(Kind::Chat, &format!("Content-Encoding: {coding}\r\n"), "\x1f\u{8b}");
+            let error = String::from_utf8_lossy(Payload::parse(&payload).error).into_owned();
+            assert_eq!((outcome, error.contains("Content-Encoding: gzip")), (Outcome::Malformed, said), "{error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod arrivals;
 mod errors;
 pub mod ledger;
+mod odd;
 mod parts;
 mod ranks;
 mod rows;
@@ -19,6 +20,7 @@ mod verify;
 pub use arrivals::Arrivals;
 pub use errors::{ErrorDetails, ErrorGroup};
 pub use ledger::Ledger;
+pub use odd::Oddities;
 pub use parts::{PhaseReport, Slice, Slices};
 pub use section::{Entry, ServiceLevel};
 pub use statistics::{QUANTILES, Quantile};
@@ -72,6 +74,8 @@ pub struct Report {
     /// Steps of speculative decoding of the successful profiling requests, by the number of draft tokens that were accepted
     /// in them; empty where servers give no such account.
     pub acceptance: BTreeMap<u64, u64>,
+    /// What was unusual about the answers.
+    pub odd: Oddities,
     /// The service levels that goodput counts against.
     pub service_levels: Vec<ServiceLevel>,
     /// Whether the console shows the HTTP table.
@@ -179,6 +183,7 @@ impl Report {
             token_source,
             curves_follow_chunks,
             acceptance: main.acceptance,
+            odd: main.odd,
             service_levels,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
             ledgers,
@@ -223,6 +228,7 @@ impl Report {
         if self.run.end.is_none() {
             notes.push("Requests that were in flight when the run was killed left no record.".to_owned());
         }
+        notes.extend(self.odd.sentences(self.token_source));
         if !self.curves_follow_chunks {
             notes.push("With so many chunks, curves over time spread each request's tokens evenly.".to_owned());
         }

@@ -1,6 +1,6 @@
 //! Which records a result is computed from, and how they are read: all of a log in its order, or listed ones.
 
-use super::sweep::{Flight, Flights};
+use super::sweep::{self, Flight, Flights};
 use super::tokens::{self, TokenColumns, TokenSource};
 use crate::clock::Instant;
 use crate::log::{Lengths, Log};
@@ -24,7 +24,10 @@ impl<'a> Reader<'a> {
         let (input, (output, reasoning)) = match self.source {
             TokenSource::Client => {
                 let carried = || self.tokens.carried(at);
-                (of_dataset.and_then(|own| Some(own.saturating_add(carried()?))), self.tokens.of(at))
+                // Of a text that was cut the client has counted a part.
+                let stands_in = record.has(record_flag::TEXT_CUT) && record.usage_completion != UNKNOWN;
+                let output = if stands_in { tokens::of_usage(record) } else { self.tokens.of(at) };
+                (of_dataset.and_then(|own| Some(own.saturating_add(carried()?))), output)
             }
             TokenSource::Server => (Some(record.usage_prompt).filter(|n| *n != UNKNOWN), tokens::of_usage(record)),
         };
@@ -80,7 +83,9 @@ impl<'a> Reader<'a> {
 
 /// The gaps of a request whose payload is whole.
 pub(super) fn known_gaps<'p>(record: &Record, payload: &Payload<'p>) -> &'p [u8] {
-    if record.has(record_flag::PAYLOAD_LOST) { &[] } else { payload.gaps }
+    let is_part = record.flags & (record_flag::PAYLOAD_LOST | record_flag::TEXT_CUT) != 0
+        && sweep::count(payload.gaps) != record.chunks.saturating_sub(1);
+    if is_part { &[] } else { payload.gaps }
 }
 
 /// Which phases.

@@ -1,6 +1,7 @@
 //! The metrics of one selection of records: all profiling phases together, the warm-up, one phase, a window, a slice.
 
 use super::errors::{ErrorDetails, ErrorGroup, ErrorTally};
+use super::odd::Oddities;
 use super::rows::{Reader, Rows, Window};
 use super::statistics::{self, Column, Quantile};
 use super::sweep::{self, Flights, GAPS_MAX};
@@ -80,6 +81,7 @@ pub(super) struct Section {
     pub(super) window: Window,
     pub(super) starts: Option<(Instant, Instant)>,
     pub(super) acceptance: BTreeMap<u64, u64>,
+    pub(super) odd: Oddities,
 }
 
 /// Counts of one selection, taken in a first pass.
@@ -96,6 +98,7 @@ pub(super) struct Survey {
     errors: ErrorTally,
     /// Steps of speculative decoding by the number of draft tokens accepted in them.
     acceptance: BTreeMap<u64, u64>,
+    odd: Oddities,
 }
 
 impl Survey {
@@ -106,6 +109,7 @@ impl Survey {
             let (first, last) = survey.span.unwrap_or((record.start, record.done));
             survey.span = Some((first.min(record.start), last.max(record.done)));
             survey.last_start = survey.last_start.max(record.start);
+            survey.odd.add(reader, record, &payload);
             survey.cut += u64::from(record.outcome() == Outcome::Cancelled);
             if survey.gaps <= GAPS_MAX {
                 survey.gaps += u64::from(sweep::count(payload.gaps));
@@ -194,6 +198,7 @@ impl Method<'_> {
             window,
             starts: survey.span.map(|(first, _)| (first, survey.last_start)),
             acceptance: survey.acceptance,
+            odd: survey.odd,
             errors: survey.errors.finish(),
         }
     }

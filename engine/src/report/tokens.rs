@@ -146,7 +146,7 @@ fn usage(record: &Record) -> (u32, u32) {
     let reasoning = record.usage_reasoning;
     match record.usage_completion {
         UNKNOWN => (UNKNOWN, reasoning),
-        all if reasoning == UNKNOWN => (all, UNKNOWN),
+        all if reasoning == UNKNOWN || record.counts_reasoning_apart() => (all, reasoning),
         all => (all.saturating_sub(reasoning), reasoning),
     }
 }
@@ -179,5 +179,27 @@ mod tests {
         assert_eq!(split(10, UNKNOWN), (10, UNKNOWN));
         assert_eq!(split(3, 9), (0, 9));
         assert_eq!(split(UNKNOWN, UNKNOWN), (UNKNOWN, UNKNOWN));
+    }
+
+    /// Prompt, completion, reasoning and total tokens as vendors state them, and what the output is by them.
+    #[test]
+    fn reasoning_that_a_vendor_counts_beside_the_completion_is_output_too() {
+        for ([usage_prompt, usage_completion, usage_reasoning, usage_total], split, all) in [
+            // xAI, and Gemini.
+            ([12, 2, 340, 354], (2, 340), 342),
+            ([1, 2, 3, 6], (2, 3), 5),
+            // DeepSeek, and OpenAI.
+            ([6, 212, 198, 218], (14, 198), 212),
+            ([9, 104, 0, 113], (104, 0), 104),
+            // Sums that are neither say nothing; nor do some of the counts.
+            ([12, 2, 340, 355], (0, 340), 2),
+            ([12, 2, 340, UNKNOWN], (0, 340), 2),
+            ([UNKNOWN, 2, 340, 354], (0, 340), 2),
+            ([12, UNKNOWN, 340, 354], (UNKNOWN, 340), UNKNOWN),
+            ([12, 2, UNKNOWN, 14], (2, UNKNOWN), 2),
+        ] {
+            let record = Record { usage_prompt, usage_completion, usage_reasoning, usage_total, ..Record::zeroed() };
+            assert_eq!((usage(&record), record.completion()), (split, all), "{record:?}");
+        }
     }
 }

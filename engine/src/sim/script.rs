@@ -131,7 +131,11 @@ impl Answer {
         let kind = if dice.chance(manners.trouble) { dice.within(1, 9) } else { 0 };
         match kind {
             1 => Self::with_body(dice, streamed, Outcome::InStream, framing),
-            2 => Self::with_body(dice, streamed, Outcome::Malformed, framing),
+            2 => {
+                let answer = Self::with_body(dice, streamed, Outcome::Malformed, framing);
+                // Of a stream one event cannot be read, and is ignored.
+                Self { outcome: if streamed { Outcome::Ok } else { Outcome::Malformed }, ..answer }
+            }
             3 => Self::with_body(dice, streamed, Outcome::Empty, framing),
             4 => Self::with_body(dice, false, Outcome::HttpStatus, framing),
             5 => Self::silent(dice.pick(&[b"".as_slice(), b"", b"\r\n"]), After::Close),

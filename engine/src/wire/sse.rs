@@ -178,7 +178,7 @@ impl SseParser {
         let name = pending.name.take().unwrap_or(&self.name);
         if let Some(data) = pending.data.take() {
             sink(Event { name, data });
-        } else if self.has_data || name == b"error" {
+        } else if self.has_data || name.eq_ignore_ascii_case(b"error") {
             sink(Event { name, data: &self.data });
         }
         self.name.clear();

@@ -36,6 +36,8 @@ pub struct ResponseHead<'a> {
     pub content_length: Option<u64>,
     /// The body comes in chunks.
     pub chunked: bool,
+    /// How the body is compressed, `gzip`; empty where it is not.
+    pub coding: &'a str,
 }
 
 /// Incremental response reader, one per connection, reused.
@@ -62,6 +64,7 @@ struct Memo {
     json: bool,
     content_length: Option<u64>,
     chunked: bool,
+    coding: String,
     body: Option<Body>,
     reusable: bool,
 }
@@ -78,6 +81,8 @@ impl Memo {
         self.bytes.extend_from_slice(bytes);
         self.reason.clear();
         self.reason.push_str(head.reason);
+        self.coding.clear();
+        self.coding.push_str(head.coding);
         let ResponseHead { status, event_stream, json, content_length, chunked, .. } = *head;
         (self.status, self.event_stream, self.json) = (status, event_stream, json);
         (self.content_length, self.chunked) = (content_length, chunked);
@@ -97,6 +102,7 @@ impl Memo {
             json: self.json,
             content_length: self.content_length,
             chunked: self.chunked,
+            coding: &self.coding,
         }
     }
 }
@@ -210,8 +216,10 @@ fn is_interim(head: &[u8]) -> bool {
 fn parse(bytes: &[u8]) -> Result<Parsed<'_>, HttpError> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    let parsed =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
+    // As lenient as the reference's client: proxies fold lines and put spaces before a colon.
+    let mut config = httparse::ParserConfig::default();
+    config.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
+    let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
     match parsed {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(refused(None)),
@@ -224,11 +232,16 @@ fn parse(bytes: &[u8]) -> Result<Parsed<'_>, HttpError> {
     let mut framing = Framing::default();
     let mut event_stream = false;
     let mut json = false;
+    let mut coding = "";
     for header in response.headers.iter() {
         if header.name.len() == 12 && header.name.eq_ignore_ascii_case("content-type") {
             let kind = media_type(header.value);
             event_stream = kind.eq_ignore_ascii_case(b"text/event-stream");
             json = is_json(kind);
+        }
+        if header.name.eq_ignore_ascii_case("content-encoding") {
+            let named = std::str::from_utf8(header.value).unwrap_or("unknown").trim();
+            coding = if named.eq_ignore_ascii_case("identity") { "" } else { named };
         }
         framing.note(header.name, header.value)?;
     }
@@ -240,6 +253,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed<'_>, HttpError> {
             json,
             content_length: framing.length,
             chunked: framing.chunked,
+            coding,
         },
         framing,
         minor: response.version.unwrap_or(0),
@@ -322,6 +336,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "200 OK - Some(2) [hi] keep"),
             ("HTTP/1.1 200\r\ncontent-length:2\r\n\r\nhi+", "200  - Some(2) [hi] keep"),
             ("HTTP/1.1 200 OK\nContent-Length: 2\n\nhi", "200 OK - Some(2) [hi] keep"),
+            ("HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi", "200 OK - Some(2) [hi] keep"),
+            ("HTTP/1.1 200 OK\r\nX: a,\r\n\tb\r\nContent-Length:\r\n 2\r\n\r\nhi", "200 OK - Some(2) [hi] keep"),
             ("\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 OK - Some(0) [] keep"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", "200 OK - Some(3) [hi] more"),
             ("HTTP/1.1 200 OK\r\n\r\nhi", "200 OK - None [hi] more"),
