@@ -1153,6 +1153,33 @@ fn many_inputs_are_written_after_the_load_however_it_ends() {
 }
 
 #[test]
+fn a_thread_that_dies_ends_the_run_and_leaves_its_files() {
+    let faults = [
+        ("timing 40", "(timing) panicked: "),
+        ("executor-0 40", " panicked: "),
+        ("collector", "(timing + executor 0 + "),
+    ];
+    for (fault, said) in faults {
+        let bench = Bench::new();
+        let load = ["--concurrency", "4", "--benchmark-duration", "900", "--cores", "1", "--artifact-dir", "run"];
+        let mut maser =
+            bench.command("profile", &[AT_ONCE, "-m", "mock"].iter().chain(&load).copied().collect::<Vec<_>>());
+        maser.env("MASER_TEST_FAULT", fault);
+        let ran = ran(maser);
+        assert_eq!(ran.code, Some(70), "{}\n{}", ran.stdout, ran.stderr);
+        let error = ran.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(error.starts_with("error: thread maser-exec-0 (") && error.contains(said), "{}", ran.stderr);
+        assert!(error.contains("; the run was stopped, and the files have what was recorded before"), "{error}");
+        let log = bench.log();
+        let end = log.end.as_ref().unwrap();
+        assert!(error.contains(end.broken.as_ref().unwrap()) && log.damage.is_none(), "{end:?}");
+        assert!(bench.path("run/profile_export_aiperf.json").exists(), "{:?}", bench.files());
+        let report = bench.run("report", &["run", "--verify"]).ends_with(0);
+        assert!(report.stdout.contains("The log is sound"), "{}", report.stdout);
+    }
+}
+
+#[test]
 fn a_killed_run_can_be_reported() {
     let bench = Bench::new();
     let mut running = bench.start(&["--mock=ttft=5,itl=1", "--request-rate", "100", "--benchmark-duration", "60"]);

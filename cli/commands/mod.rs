@@ -28,14 +28,18 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// The machine or the server did not play along.
     Failed(String),
+    /// A part of the program itself failed.
+    Broken(String),
 }
 
 impl Failure {
-    /// Exit codes: 2 for input that cannot be used, 1 for everything else that went wrong.
+    /// Exit codes: 2 for input that cannot be used, 70 (`EX_SOFTWARE`) where the program itself failed, 1 for everything else
+    /// that went wrong.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Refused(_) => 2,
             Self::Failed(_) => 1,
+            Self::Broken(_) => 70,
         }
     }
 }
@@ -44,7 +48,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Failed(sentence) => f.write_str(sentence),
+            Self::Failed(sentence) | Self::Broken(sentence) => f.write_str(sentence),
         }
     }
 }

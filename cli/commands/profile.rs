@@ -21,7 +21,7 @@ use maser_engine::credit::StopSignal;
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
 use maser_engine::net::probe;
 use maser_engine::plan::{Phase, Plan, Requests};
-use maser_engine::run::{self, Cores, LogFile, Run, Topology, available_cores};
+use maser_engine::run::{self, Cores, Fault, LogFile, Role, Run, Topology, available_cores};
 use maser_engine::schedule::{Spec, Tied, Ties};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -71,7 +71,8 @@ pub(crate) fn configure(
 /// Runs the benchmark; returns the exit code.
 pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Failure> {
     prepare::settle_file(&mut config)?;
-    let topology = topology(&config)?;
+    let mut topology = topology(&config)?;
+    topology.fault = fault()?;
     let connections = check_connections(&mut config, topology.executors() as u64)?;
     if let Some(mock) = config.mock.as_mut().filter(|m| m.models == ["mock"]) {
         mock.models = config.models.names().to_vec();
@@ -129,7 +130,10 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             path.display(),
             dir.display()
         ))),
-        Err(run::Failure::Thread(e)) => Err(Failure::Failed(format!("a thread of the run failed: {e}"))),
+        Err(run::Failure::Died(why)) => {
+            let reason = format!("{why}; the run was stopped, and the files have what was recorded before");
+            Err(Failure::Broken(stopped_for(&reason, code).to_string()))
+        }
         Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
         Ok(()) if issued.too_many_failed.load(Ordering::Acquire) => {
             Err(stopped_for("--failed-request-threshold: more requests failed than that, so the run was stopped", code))
@@ -139,6 +143,24 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             code,
         )),
         Ok(()) => served.and(code),
+    }
+}
+
+/// What a test of this program breaks in it (`timing`, `collector` or `executor-N`, and in which of its turns it panics; without
+/// one it is refused); nothing in a release.
+fn fault() -> Result<Option<Fault>, Refusal> {
+    const NAME: &str = "MASER_TEST_FAULT";
+    let Some(asked) = std::env::var(NAME).ok().filter(|_| cfg!(debug_assertions)) else { return Ok(None) };
+    let (part, turn) = asked.split_once(' ').map_or((asked.as_str(), None), |(part, turn)| (part, Some(turn)));
+    let role = match part {
+        "timing" => Some(Role::Timing),
+        "collector" => Some(Role::Collector),
+        _ => part.strip_prefix("executor-").and_then(|k| k.parse().ok()).map(Role::Executor),
+    };
+    match (role, turn.map(str::parse)) {
+        (Some(role), None) => Ok(Some(Fault::Refused(role))),
+        (Some(role), Some(Ok(turn))) => Ok(Some(Fault::Panics(role, turn))),
+        _ => Err(Refusal::new(format!("{NAME}: no such fault: {asked}"))),
     }
 }
 
@@ -320,6 +342,9 @@ fn watch(
         bar.show(&running);
     }
     bar.end();
+    for remark in running.notes() {
+        note(beside.config, format_args!("{remark}"));
+    }
     running.join()
 }
 

@@ -12,6 +12,7 @@
 use crate::clock::Instant;
 use crossbeam::utils::CachePadded;
 use std::ops::Deref;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// Permission to send exactly one request.
@@ -191,6 +192,8 @@ pub struct Issued {
     pub below_adherence: AtomicBool,
     /// The timing core has ended; nothing above changes any more.
     pub ended: AtomicBool,
+    /// Why the run broke off, a sentence without its full stop: the first thread that died says it.
+    pub broken: OnceLock<String>,
 }
 
 /// Where a phase waits until whoever runs the plan lets it begin: the timing core waits, the other opens.
@@ -221,11 +224,13 @@ impl Gate {
     }
 }
 
-/// Numbers drawn by all executors of a run where sessions have several turns; one account a phase.
+/// What all executors of a run share: numbers drawn where sessions have several turns, one account a phase, and whether the
+/// run has broken off.
 #[derive(Debug)]
 pub struct Claims {
     executors: usize,
     phases: Box<[CachePadded<PhaseClaims>]>,
+    broken: AtomicBool,
 }
 
 /// What executors have claimed in one phase.
@@ -242,7 +247,19 @@ pub struct PhaseClaims {
 impl Claims {
     /// Of a run of so many executors and phases.
     pub fn new(executors: usize, phases: usize) -> Self {
-        Self { executors, phases: (0..phases).map(|_| CachePadded::default()).collect() }
+        let phases = (0..phases).map(|_| CachePadded::default()).collect();
+        Self { executors, phases, broken: AtomicBool::new(false) }
+    }
+
+    /// A thread of the run has died: the others start nothing more, cut what is in flight and wait for nobody.
+    pub fn break_off(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Whether the run has broken off.
+    #[inline]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// Number of executors that share them, and with them every limit.

@@ -195,6 +195,9 @@ pub struct End {
     pub schedule_digest: u64,
     /// User plus system CPU time of the process over the run, nanoseconds.
     pub cpu_ns: u64,
+    /// A thread of the run died, and the run ended there: which and why, without a full stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
 }
 
 /// One row of the request table: what the dataset knows of a request.

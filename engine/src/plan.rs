@@ -46,6 +46,22 @@ pub struct Plan {
     pub seed: u64,
 }
 
+impl Plan {
+    /// The most phases that a run may have: records name theirs in a byte.
+    pub const MOST_PHASES: usize = u8::MAX as usize;
+
+    /// Whether the engine can carry the plan.
+    ///
+    /// # Errors
+    /// A sentence, without a full stop.
+    pub fn check(&self) -> Result<(), String> {
+        match self.phases.len() {
+            n if n > Self::MOST_PHASES => Err(format!("{n} phases: a run has at most {}", Self::MOST_PHASES)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A stretch of load with one schedule and one set of limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Phase {

@@ -73,22 +73,46 @@ pub struct Lane {
     /// It has a share of every limit of the phase.
     has_share: bool,
     rung: bool,
+    /// Orders that found the ring full. Credits never do: they leave room, and wait while anything is here.
+    kept: VecDeque<Order>,
 }
 
 impl Lane {
     /// A lane to the executor behind `orders`. `bell` wakes it if it sleeps on another thread.
     pub fn new(orders: Producer<Order>, progress: Arc<Progress>, bell: Option<Arc<Doorbell>>) -> Self {
-        Self { orders, progress, bell, issued: Vec::new(), share: None, has_share: true, rung: true }
+        Self {
+            orders,
+            progress,
+            bell,
+            issued: Vec::new(),
+            share: None,
+            has_share: true,
+            rung: true,
+            kept: VecDeque::new(),
+        }
     }
 
+    /// Gives an order; one that finds the ring full is kept, and those after it, until [`Lane::flush`] finds room.
     fn tell(&mut self, order: Order) {
-        let pushed = self.orders.push(order);
-        debug_assert!(pushed.is_ok(), "credits leave room for other orders");
+        if !self.kept.is_empty() || self.orders.push(order).is_err() {
+            self.kept.push_back(order);
+        }
         self.rung = false;
     }
 
+    /// Passes on what was kept, as far as there is room.
+    fn flush(&mut self) {
+        while let Some(&order) = self.kept.front()
+            && self.orders.push(order).is_ok()
+        {
+            self.kept.pop_front();
+            self.rung = false;
+        }
+        self.ring();
+    }
+
     fn has_room(&self) -> bool {
-        self.orders.room() > RESERVED
+        self.kept.is_empty() && self.orders.room() > RESERVED
     }
 
     /// Wakes the executor once for all it was told since the last time.
@@ -190,6 +214,8 @@ pub struct Timing {
     is_limited: bool,
     /// Too many requests have failed: no further phase begins.
     given_up: bool,
+    /// Every executor was told that nothing more comes.
+    finishing: bool,
     /// By phase: the arrivals whose time has passed, where that is judged.
     overdue: Vec<Option<Overdue>>,
     poll: Nanos,
@@ -263,6 +289,7 @@ impl Timing {
             stopped: StopSignal::RUN,
             is_limited: false,
             given_up: false,
+            finishing: false,
             overdue: plan_overdue,
             poll,
             digest: DIGEST_START,
@@ -303,7 +330,7 @@ impl Timing {
 
     fn open(&mut self, now: Instant) -> Next {
         if self.stopped > StopSignal::RUN {
-            return self.finish();
+            return self.finish(now);
         }
         let Some((wanted, until)) = self.opening else {
             let wanted = self.wanted_connections();
@@ -326,7 +353,7 @@ impl Timing {
         let plan = self.plan.clone();
         let Some(phase) = plan.phases.get(n).filter(|_| !self.given_up && self.stopped == StopSignal::RUN) else {
             self.state = State::Before(plan.phases.len());
-            return if self.draining.is_empty() { self.finish() } else { Next::at(now.after(self.poll)) };
+            return if self.draining.is_empty() { self.finish(now) } else { Next::at(now.after(self.poll)) };
         };
         if phase.gated && !self.issued.gate.lets_through() {
             return Next::at(now.after(self.poll));
@@ -642,14 +669,17 @@ impl Timing {
         let last = self.lanes.iter().map(|l| l.progress.phase(n).last_done.load(Ordering::Relaxed)).max().unwrap_or(0);
         let sent = self.sum(n, |c| &c.started);
         let single = self.is_single_turn();
-        let (unused, dropped, idle) =
-            (self.sum(n, |c| &c.unused), self.sum(n, |c| &c.dropped), self.sum(n, |c| &c.idle));
-        let nobody_s = self.is_open_ended(n) || self.is_of_ticks(n) && self.is_served(n);
-        let spare = if nobody_s { unused - dropped - idle } else { 0 };
+        let broken = self.claims.is_broken();
+        // An executor that died hands nothing back.
+        let stranded = if broken { self.lanes.iter().map(|l| l.stock(n)).sum() } else { 0 };
+        let unused = self.sum(n, |c| &c.unused) + stranded;
+        let (dropped, idle) = (self.sum(n, |c| &c.dropped), self.sum(n, |c| &c.idle));
+        let nobody_s = !broken && (self.is_open_ended(n) || self.is_of_ticks(n) && self.is_served(n));
+        let spare = if nobody_s { unused.saturating_sub(dropped + idle) } else { 0 };
         PhaseMark {
             end: if Instant(last) > mark.start { Instant(last) } else { now },
-            issued: mark.issued + self.sum(n, |c| &c.own) - spare,
-            unused: unused - spare,
+            issued: (mark.issued + self.sum(n, |c| &c.own)).saturating_sub(spare),
+            unused: unused.saturating_sub(spare),
             spare,
             sent,
             dropped,
@@ -664,8 +694,30 @@ impl Timing {
         }
     }
 
-    fn finish(&mut self) -> Next {
-        self.tell_all(Order::Finish);
+    fn finish(&mut self, now: Instant) -> Next {
+        if !std::mem::replace(&mut self.finishing, true) {
+            self.tell_all(Order::Finish);
+        }
+        if self.lanes.iter().any(|lane| !lane.kept.is_empty()) {
+            return Next::at(now.after(RETRY_FULL));
+        }
+        self.issued.ended.store(true, Ordering::Release);
+        Next::ENDED
+    }
+
+    /// A thread has died. The executors end by themselves; then every phase is accounted for as far as it came.
+    fn break_off(&mut self, now: Instant) -> Next {
+        if let State::Issuing(n) = self.state {
+            self.mark.sent_end = now;
+            self.let_drain(n);
+        }
+        if !self.lanes.iter().all(|l| l.progress.ended.load(Ordering::Acquire)) {
+            return Next::at(now.after(POLL_OTHERS));
+        }
+        while let Some(ended) = self.draining.pop_front() {
+            let mark = self.account(ended.mark.phase as usize, ended.mark, now);
+            let _ = self.marks.push(mark);
+        }
         self.issued.ended.store(true, Ordering::Release);
         Next::ENDED
     }
@@ -766,13 +818,9 @@ impl Timing {
         let finished = self.sum(n, |c| &c.finished);
         finished >= limit.max(JUDGED) && failed as f64 > threshold * finished as f64
     }
-}
 
-impl Part for Timing {
-    fn turn(&mut self, now: Instant) -> Next {
-        if self.issued.ended.load(Ordering::Relaxed) {
-            return Next::ENDED;
-        }
+    /// Does what a turn of a run that goes well does.
+    fn advance(&mut self, now: Instant) -> Next {
         self.heed(now);
         if let State::Issuing(n) = self.state {
             self.judge(n, now);
@@ -788,6 +836,25 @@ impl Part for Timing {
             State::Issuing(n) => self.issue(n, now),
             State::Before(n) => self.go_on(n, now),
         }
+    }
+}
+
+impl Part for Timing {
+    fn turn(&mut self, now: Instant) -> Next {
+        if self.issued.ended.load(Ordering::Relaxed) {
+            return Next::ENDED;
+        }
+        if self.claims.is_broken() {
+            return self.break_off(now);
+        }
+        self.lanes.iter_mut().for_each(Lane::flush);
+        if self.finishing {
+            return self.finish(now);
+        }
+        let next = self.advance(now);
+        // Nobody tells when a full ring has room again.
+        let full = self.lanes.iter().any(|lane| !lane.kept.is_empty());
+        if full && !next.ended { Next::at(next.at.min(now.after(RETRY_FULL))) } else { next }
     }
 }
 

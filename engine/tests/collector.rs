@@ -2,12 +2,14 @@
 //! log holds every record, in order, with its payload.
 
 use maser_engine::clock::{Anchor, Instant};
-use maser_engine::collector::{Collector, Source, run_on_glommio};
+use maser_engine::collector::{Collector, Plain, Source, run_on_glommio};
 use maser_engine::credit::{Issued, Progress, StopSignal};
 use maser_engine::log::{self, Header, Kind, Log, PhaseInfo, PhaseMark};
 use maser_engine::record::{Record, part, put_part};
 use maser_engine::ring;
+use std::cell::RefCell;
 use std::io::Write;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +55,8 @@ fn every_record_reaches_the_log_in_order() {
         std::thread::spawn(move || {
             let collector = Collector::new(vec![source], marks, issued, vec![false], Arc::default());
             let stop = Arc::new(StopSignal::default());
-            run_on_glommio(collector, writer, preamble.len() as u64, 0, stop, failure);
+            let plain = Plain::new(collector, (writer, preamble.len() as u64), stop, failure);
+            run_on_glommio(&Rc::new(RefCell::new(plain)), 0);
         })
     };
     for seq in 0..RECORDS {

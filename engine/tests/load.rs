@@ -1,7 +1,7 @@
 //! Whole runs over real sockets against the built-in server: what it received is what the plan says.
 
 use maser_datasets::{Context, Conversation, Turn as Said};
-use maser_engine::clock::{Anchor, MILLI, Nanos};
+use maser_engine::clock::{Anchor, MILLI, Nanos, SECOND};
 use maser_engine::credit::StopSignal;
 use maser_engine::endpoint::{Kind, Options};
 use maser_engine::log::{self, Header, Kind as Block, Log, PhaseInfo};
@@ -10,7 +10,8 @@ use maser_engine::plan::{
     Balance, Cancellation, Capture, History, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target, Turn,
 };
 use maser_engine::record::{Outcome, Record};
-use maser_engine::run::{self, Cores, LogFile, Spin, Topology};
+use maser_engine::report::verify;
+use maser_engine::run::{self, Cores, Fault, LogFile, Role, Spin, Thread, Topology, available_cores};
 use maser_engine::schedule::{LimitCurve, Spec};
 use maser_engine::serve::{Config, Server};
 use serde_json::Value;
@@ -57,6 +58,17 @@ fn plan(kind: Kind, requests: Requests, phase: Phase) -> Plan {
     }
 }
 
+fn target(server: &Server, plan: &Plan) -> Target {
+    Target {
+        addrs: vec![server.local_addr()],
+        host: "here".to_owned(),
+        path: plan.endpoint.path(true).to_owned(),
+        correlation_header: "X-Correlation-ID".to_owned(),
+        session_headers: vec!["X-Session-Affinity".to_owned()],
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+    }
+}
+
 /// Runs the plan against as many servers as are asked for; what they logged, and what was recorded.
 fn run(config: &Config, servers: usize, mut plan: Plan) -> (Vec<Vec<Value>>, Vec<Record>) {
     let dir = tempfile::tempdir().unwrap();
@@ -65,14 +77,7 @@ fn run(config: &Config, servers: usize, mut plan: Plan) -> (Vec<Vec<Value>>, Vec
     for k in 0..servers {
         let log = dir.path().join(format!("truth{k}.jsonl"));
         let server = Server::bind(Config { log: Some(log), ..config.clone() }).unwrap();
-        plan.targets.push(Target {
-            addrs: vec![server.local_addr()],
-            host: "here".to_owned(),
-            path: plan.endpoint.path(true).to_owned(),
-            correlation_header: "X-Correlation-ID".to_owned(),
-            session_headers: vec!["X-Session-Affinity".to_owned()],
-            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
-        });
+        plan.targets.push(target(&server, &plan));
         let stop = stop_servers.clone();
         threads.push(std::thread::spawn(move || server.run(Io::Runtime(Driver::Epoll), false, None, stop)));
     }
@@ -92,6 +97,114 @@ fn run(config: &Config, servers: usize, mut plan: Plan) -> (Vec<Vec<Value>>, Vec
     }
     let records = Log::open(&path).unwrap().records().map(|(record, _)| record).collect();
     (truth, records)
+}
+
+/// A closed loop that would go on for a quarter of an hour, on these threads; what it ended with, and its log.
+fn broken_off(topology: &Topology) -> (Result<(), run::Failure>, Vec<String>, Log) {
+    let phase = Phase { concurrency: limit(8), duration: Some(900 * SECOND), ..Phase::default() };
+    let mut plan = plan(Kind::Chat, sessions(Kind::Chat, &[1; 20], 0), phase);
+    let config = Config { ttft: MILLI, osl: 2, itl: 0, ..Config::default() };
+    let server = Server::bind(config).unwrap();
+    plan.targets.push(target(&server, &plan));
+    let stop_server = Arc::new(StopSignal::default());
+    let stop = stop_server.clone();
+    let serving = std::thread::spawn(move || server.run(Io::Runtime(Driver::Epoll), false, None, stop));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let preamble = preamble(&plan);
+    let mut writer = file.reopen().unwrap();
+    writer.write_all(&preamble).unwrap();
+    let log_file = LogFile { file: writer, at: preamble.len() as u64 };
+    let running = run::start(Arc::new(plan), topology, log_file, Arc::default(), 1000).unwrap();
+    while !running.is_over() {
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    let notes = running.notes();
+    let ended = running.join();
+    stop_server.raise();
+    serving.join().unwrap().unwrap();
+    (ended, notes, Log::open(file.path()).unwrap())
+}
+
+/// One thread for all, one for what has sockets and two executors, one for each part.
+fn layouts() -> [Vec<Thread>; 3] {
+    let cores = available_cores();
+    let thread = |k: usize, timing, executors: &[usize], collector| {
+        let core = cores[k % cores.len()];
+        Thread { core, timing, executors: executors.to_vec(), collector, spin: false }
+    };
+    [
+        vec![thread(0, true, &[0], true)],
+        vec![thread(0, true, &[0], true), thread(1, false, &[1], false)],
+        vec![
+            thread(0, true, &[], false),
+            thread(1, false, &[], true),
+            thread(0, false, &[0], false),
+            thread(1, false, &[1], false),
+        ],
+    ]
+}
+
+/// What can carry sockets here.
+fn kinds_of_io() -> Vec<Io> {
+    let mut all = vec![Io::Runtime(Driver::Epoll)];
+    match maser_engine::net::direct::refusal() {
+        None => all.push(Io::Direct),
+        Some(why) => println!("skipped: no ring here: {why}"),
+    }
+    match maser_engine::net::probe::best_driver() {
+        Driver::Epoll => println!("skipped: no io_uring here"),
+        uring => all.push(Io::Runtime(uring)),
+    }
+    all
+}
+
+#[track_caller]
+fn dies(threads: &[Thread], io: Io, fault: Fault, part: &str, how: &str) -> Log {
+    println!("{fault:?}, {io}, {} threads", threads.len());
+    let topology = Topology { threads: threads.to_vec(), io, fault: Some(fault) };
+    let (ended, _, log) = broken_off(&topology);
+    let Err(run::Failure::Died(why)) = ended else { panic!("{fault:?}, {io}: {ended:?}") };
+    assert!(why.starts_with("thread maser-") && why.contains(part) && why.ends_with(how), "{why}");
+    let checked = verify(&log);
+    assert!(checked.is_sound(), "{fault:?}, {io}: {:?}", checked.findings);
+    let end = log.end.as_ref().unwrap();
+    assert_eq!(end.broken.as_ref(), Some(&why));
+    assert_eq!(end.issued, end.unused + end.records + end.lost, "{end:?}");
+    log
+}
+
+#[test]
+fn a_part_that_panics_ends_the_run_and_its_log_is_whole() {
+    for io in kinds_of_io() {
+        for threads in layouts() {
+            let executors = threads.iter().map(|t| t.executors.len()).sum::<usize>();
+            let roles = [Role::Timing, Role::Collector].into_iter().chain((0..executors).map(Role::Executor));
+            for role in roles {
+                let log = dies(&threads, io, Fault::Panics(role, 20), &role.to_string(), "to panic");
+                assert!(!log.is_empty(), "{role}, {io}: no record of what was sent before");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_that_cannot_be_made_ends_the_run_and_its_log_is_whole() {
+    for io in kinds_of_io() {
+        for threads in layouts() {
+            for role in [Role::Timing, Role::Executor(0), Role::Collector] {
+                dies(&threads, io, Fault::Refused(role), &role.to_string(), "failed: refused by a test");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_cannot_be_pinned_is_a_note() {
+    let mut threads = layouts()[0].clone();
+    threads[0].core = 1000;
+    let topology = Topology { threads, io: Io::Runtime(Driver::Epoll), fault: Some(Fault::Panics(Role::Timing, 20)) };
+    let (_, notes, _) = broken_off(&topology);
+    assert_eq!(notes, ["could not pin thread maser-exec-0 to core 1000: it may be moved and be late"]);
 }
 
 fn preamble(plan: &Plan) -> Vec<u8> {

@@ -82,6 +82,10 @@ pub struct Collector {
     snapshot: Arc<Mutex<Snapshot>>,
     cpu_before: u64,
     ended: bool,
+    /// The live view is kept.
+    shows: bool,
+    /// Steps until one panics, for tests of what a run does then.
+    dies_in: Option<u64>,
 }
 
 impl Collector {
@@ -110,7 +114,20 @@ impl Collector {
             snapshot,
             cpu_before: process_cpu(),
             ended: false,
+            shows: true,
+            dies_in: None,
         }
+    }
+
+    /// Lets step `n` from here panic: tests look at what a run makes of that.
+    #[doc(hidden)]
+    pub fn die_in(&mut self, n: u64) {
+        self.dies_in = Some(n);
+    }
+
+    /// After a panic in a step: what follows is reduced to what the log needs.
+    pub(crate) fn rescue(&mut self) {
+        (self.shows, self.dies_in) = (false, None);
     }
 
     /// Bytes for the log, in order; the caller appends them to the file and clears the buffer.
@@ -118,16 +135,14 @@ impl Collector {
         &mut self.output
     }
 
-    /// Tells that all of the output has been taken.
-    pub fn taken(&mut self) {
-        self.output.clear();
-        self.output.shrink_to(KEEP);
-    }
-
     /// Takes what waits, up to a bound.
     pub fn step(&mut self, now: Instant) -> Step {
         if self.ended {
             return Step::Ended;
+        }
+        if let Some(left) = &mut self.dies_in {
+            assert!(*left > 0, "a test wants the collector to panic");
+            *left -= 1;
         }
         // Asked before draining: what was pushed before the end is then surely seen.
         let over = self.issued.ended.load(Ordering::Acquire)
@@ -140,7 +155,7 @@ impl Collector {
         if self.block.len() >= BLOCK_BYTES || (self.in_block > 0 && now.since(self.block_since) >= BLOCK_AGE) {
             self.close_block();
         }
-        if now.since(self.published) >= PUBLISH_EVERY || over {
+        if self.shows && (now.since(self.published) >= PUBLISH_EVERY || over) {
             self.publish(now);
         }
         if more {
@@ -176,7 +191,7 @@ impl Collector {
                 }
                 self.in_block += 1;
                 self.records += 1;
-                if !self.warmup.get(record.phase as usize).copied().unwrap_or(false) {
+                if self.shows && !self.warmup.get(record.phase as usize).copied().unwrap_or(false) {
                     self.live.add(&record);
                 }
             }
@@ -203,12 +218,24 @@ impl Collector {
 
     fn account(&self) -> End {
         let sum = |f: fn(&Progress) -> u64| self.sources.iter().map(|s| f(&s.progress)).sum::<u64>();
+        let issued = Progress::get(&self.issued.credits) + sum(|p| p.total(|c| &c.own));
+        let broken = self.issued.broken.get();
+        let (unused, lost) = match broken {
+            None => (sum(|p| p.total(|c| &c.unused)), sum(|p| Progress::get(&p.lost))),
+            // What died gave no account of its own: credits that it held were not started, and what it had started is lost
+            // unless there is a record of it.
+            Some(_) => {
+                let started = sum(|p| p.total(|c| &c.started));
+                (issued.saturating_sub(started), started.saturating_sub(self.records))
+            }
+        };
         End {
             was_cancelled: self.issued.cancelled.load(Ordering::Acquire),
-            issued: Progress::get(&self.issued.credits) + sum(|p| p.total(|c| &c.own)),
-            unused: sum(|p| p.total(|c| &c.unused)),
+            issued,
+            unused,
             records: self.records,
-            lost: sum(|p| Progress::get(&p.lost)),
+            lost,
+            broken: broken.cloned(),
             payloads_lost: sum(|p| Progress::get(&p.payloads_lost)),
             retried: sum(|p| Progress::get(&p.retried)),
             connections: sum(|p| Progress::get(&p.connections)),

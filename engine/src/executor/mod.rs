@@ -139,6 +139,16 @@ impl<W: Wire> Executor<W> {
         }
     }
 
+    /// A thread of the run has died: nothing more starts, and what is in flight is cut.
+    #[cold]
+    fn break_off(&mut self, now: Instant) {
+        self.shards[self.current].stop();
+        self.hand_back(now);
+        self.end_waiting(now);
+        (0..self.plan.phases.len()).for_each(|phase| self.cancel_all(phase as u8, now));
+        self.finishing = true;
+    }
+
     fn begin_phase(&mut self, n: usize, (start, stop_at): (Instant, Instant), now: Instant) {
         let plan = self.plan.clone();
         let Some(phase) = plan.phases.get(n) else { return };
@@ -628,6 +638,9 @@ impl<W: Wire> Executor<W> {
 impl<W: Wire> Part for Executor<W> {
     fn turn(&mut self, now: Instant) -> Next {
         self.obey(now);
+        if self.ends.claims.is_broken() {
+            self.break_off(now);
+        }
         if self.finishing && self.in_flight() == 0 {
             return self.end();
         }

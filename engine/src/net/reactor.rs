@@ -294,16 +294,10 @@ impl Echo {
 
 /// The loop of a thread without sockets: parts take turns; between them the thread sleeps until shortly before the next
 /// deadline, at most `nap` at a time, since other threads hand it work through rings and nobody wakes it.
-pub fn run_without_sockets(mut parts: Vec<Box<dyn Part>>, spin: bool, nap: Nanos) {
+pub fn run_without_sockets(parts: &[SharedPart], spin: bool, nap: Nanos) {
     clock::sharpen_sleeps();
     loop {
-        let mut all = Next::ENDED;
-        for part in &mut parts {
-            let next = part.turn(clock::now());
-            if !next.ended {
-                all = Next { at: all.at.min(next.at), ended: false };
-            }
-        }
+        let all = turn_all(parts, clock::now);
         if all.ended {
             return;
         }

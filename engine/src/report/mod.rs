@@ -391,6 +391,9 @@ fn incomplete_reason(log: &Log) -> Option<String> {
     let Some(end) = &log.end else {
         return Some("The run was killed before it came to its end.".to_owned());
     };
+    if let Some(why) = &end.broken {
+        return Some(format!("The run broke off: {why}."));
+    }
     if was_cancelled(log) {
         return Some("The run was cancelled before all planned requests were done.".to_owned());
     }

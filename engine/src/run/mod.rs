@@ -1,28 +1,23 @@
 //! Runs a plan: the only place that starts threads.
 
+mod thread;
 mod topology;
 
-pub use topology::{Cores, Spin, Thread, Topology, available_cores};
+pub use topology::{Cores, Fault, Role, Spin, Thread, Topology, available_cores};
 
-use crate::clock::{MILLI, Nanos};
-use crate::collector::{self, Collector, Snapshot, Source};
+use crate::collector::{Collector, Snapshot, Source};
 use crate::credit::{Claims, Issued, Order, Progress, StopSignal};
-use crate::executor::{Ends, Executor};
-use crate::net::direct;
-use crate::net::probe::{Driver, Io};
-use crate::net::reactor::{self, Doorbell, SharedPart};
-use crate::net::socket::SocketWire;
-use crate::net::{Events, Part, Tells};
+use crate::executor::Ends;
+use crate::net::reactor::Doorbell;
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::ring::{self, Consumer, FrameConsumer, FrameProducer, Producer};
 use crate::timing::{Lane, ORDERS, Timing};
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use thread::{Seed, Shared, spawn};
 
 /// Frames an executor's ring holds: a tenth of a second at 160,000 requests a second.
 const RECORDS: usize = 16 * 1024;
@@ -40,20 +35,17 @@ const BESIDE: usize = 512 << 20;
 /// What an executor may have of them at least: the largest payload fits.
 const BESIDE_LEAST: usize = 128 << 20;
 
-/// How long a thread without sockets sleeps at most: executors on other threads do not wake it.
-const NAP: Nanos = MILLI;
-
 /// A run under way.
 #[derive(Debug)]
 pub struct Run {
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
     /// Executors' counters.
     pub progress: Vec<Arc<Progress>>,
     /// The timing core's counters.
     pub issued: Arc<Issued>,
     /// The live view.
     pub snapshot: Arc<Mutex<Snapshot>>,
-    failure: Arc<Mutex<Option<io::Error>>>,
+    shared: Arc<Shared>,
 }
 
 /// Why a run could not be carried to its end.
@@ -61,8 +53,8 @@ pub struct Run {
 pub enum Failure {
     /// The log could not be written; the run was drained.
     Log(io::Error),
-    /// A thread could not do its work.
-    Thread(io::Error),
+    /// A thread died: which and why, without a full stop. The others stopped, and what was recorded is in the log.
+    Died(String),
 }
 
 impl Run {
@@ -71,31 +63,31 @@ impl Run {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
+    /// What went another way than planned and stopped nothing, one sentence each, without a full stop.
+    pub fn notes(&self) -> Vec<String> {
+        self.shared.notes.lock().map(|notes| notes.clone()).unwrap_or_default()
+    }
+
     /// Waits for the end.
     ///
     /// # Errors
-    /// See [`Failure`]. A panic of a thread ends the process: it is a bug, and numbers after it would be worth nothing.
+    /// See [`Failure`].
     pub fn join(self) -> Result<(), Failure> {
-        let mut result = Ok(());
         for thread in self.threads {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => result = Err(Failure::Thread(e)),
-                Err(_) => std::process::exit(70),
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if thread.join().is_err() {
+                // Its parts were wound up before; what panicked last has nothing to do with the results.
+                self.shared.break_off(format!("thread {name} panicked as it ended"));
             }
         }
-        match self.failure.lock().ok().and_then(|mut f| f.take()) {
-            Some(e) => Err(Failure::Log(e)),
-            None => result,
+        if let Some(e) = self.shared.failure.lock().ok().and_then(|mut f| f.take()) {
+            return Err(Failure::Log(e));
+        }
+        match self.issued.broken.get() {
+            Some(why) => Err(Failure::Died(why.clone())),
+            None => Ok(()),
         }
     }
-}
-
-/// A part, named and with what it takes to make it, before its thread exists.
-enum Seed {
-    Timing(Box<Timing>),
-    Executor { id: u16, ends: Box<Ends>, connections: usize },
-    Collector(Box<Collector>),
 }
 
 /// The log's file, written up to `at`.
@@ -110,7 +102,7 @@ pub struct LogFile {
 /// Starts all threads of a run, which together open at most `connections` connections at a time. The calling thread is unparked whenever one of them ends.
 ///
 /// # Errors
-/// A thread or a descriptor could not be made.
+/// A thread or a descriptor could not be made, or the plan has more phases than a record can name.
 pub fn start(
     plan: Arc<Plan>,
     topology: &Topology,
@@ -118,6 +110,7 @@ pub fn start(
     stop: Arc<StopSignal>,
     connections: usize,
 ) -> io::Result<Run> {
+    plan.check().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     let n = topology.executors();
     let connections = (connections / n).max(1);
     let payloads = if plan.capture.raw { PAYLOADS_RAW } else { PAYLOADS };
@@ -125,7 +118,7 @@ pub fn start(
     let rings: Vec<Rings> = (0..n).map(seats).collect::<io::Result<_>>()?;
     let progress: Vec<_> = rings.iter().map(|r| r.progress.clone()).collect();
     let bells: Vec<_> = rings.iter().map(|r| r.bell.clone()).collect();
-    let (issued, snapshot, failure) = (Arc::<Issued>::default(), Arc::default(), Arc::default());
+    let (issued, snapshot) = (Arc::<Issued>::default(), Arc::default());
     let (marks_in, marks_out) = ring::ring(plan.phases.len().max(1));
     let claims = Arc::new(Claims::new(n, plan.phases.len()));
     let (mut lanes, mut sources, mut executors) = (Vec::new(), Vec::new(), Vec::new());
@@ -136,18 +129,38 @@ pub fn start(
         executors.push(Some(Seed::Executor { id: k as u16, ends: Box::new(ends), connections }));
     }
     let warmup = plan.phases.iter().map(|p| p.warmup).collect();
-    let timing = Timing::new(plan.clone(), lanes, marks_in, issued.clone(), stop.clone(), claims);
+    let timing = Timing::new(plan.clone(), lanes, marks_in, issued.clone(), stop.clone(), claims.clone());
     let collector = Collector::new(sources, marks_out, issued.clone(), warmup, Arc::clone(&snapshot));
     let mut seeds = Seeds { timing: Some(timing), collector: Some(collector), executors };
-    let shared = Shared { plan, io: topology.io, stop, failure: Arc::clone(&failure), log: Mutex::new(Some(log)) };
-    let shared = Arc::new(shared);
-    let mut threads = Vec::new();
+    let shared = Arc::new(Shared {
+        plan,
+        io: topology.io,
+        stop,
+        claims,
+        issued: issued.clone(),
+        progress: progress.clone(),
+        bells: bells.clone(),
+        fault: topology.fault,
+        failure: Arc::default(),
+        log: Mutex::new(Some((log.file, log.at))),
+        notes: Mutex::default(),
+    });
+    let mut running = Run { threads: Vec::new(), progress, issued, snapshot, shared: shared.clone() };
     for thread in &topology.threads {
         let parts = seeds.take(thread);
         let bell = thread.executors.first().and_then(|&k| bells[k].clone());
-        threads.push(spawn(thread.clone(), parts, bell, shared.clone())?);
+        match spawn(thread.clone(), parts, bell, shared.clone()) {
+            Ok(handle) => running.threads.push(handle),
+            Err(e) => {
+                // Those that are there wait for the others.
+                shared.break_off(format!("thread {} could not be started: {e}", thread.name()));
+                shared.end_all();
+                let _ = running.join();
+                return Err(e);
+            }
+        }
     }
-    Ok(Run { threads, progress, issued, snapshot, failure })
+    Ok(running)
 }
 
 struct Rings {
@@ -187,94 +200,4 @@ impl Seeds {
         }
         parts
     }
-}
-
-struct Shared {
-    plan: Arc<Plan>,
-    io: Io,
-    stop: Arc<StopSignal>,
-    failure: Arc<Mutex<Option<io::Error>>>,
-    log: Mutex<Option<LogFile>>,
-}
-
-impl Shared {
-    fn log(&self) -> io::Result<LogFile> {
-        let taken = self.log.lock().ok().and_then(|mut log| log.take());
-        taken.ok_or_else(|| io::Error::other("the log has one collector"))
-    }
-
-    fn plain(&self, collector: Collector) -> io::Result<collector::Plain> {
-        Ok(collector::Plain::new(collector, self.log()?.file, self.stop.clone(), self.failure.clone()))
-    }
-}
-
-fn spawn(
-    thread: Thread,
-    parts: Vec<Seed>,
-    bell: Option<Arc<Doorbell>>,
-    shared: Arc<Shared>,
-) -> io::Result<JoinHandle<io::Result<()>>> {
-    let starter = std::thread::current();
-    std::thread::Builder::new().name(thread.name()).spawn(move || {
-        core_affinity::set_for_current(core_affinity::CoreId { id: thread.core });
-        let result = carry(&thread, parts, bell, &shared);
-        starter.unpark();
-        result
-    })
-}
-
-/// Runs a thread's parts to their end, each kind of thread in its own loop.
-fn carry(thread: &Thread, parts: Vec<Seed>, bell: Option<Arc<Doorbell>>, shared: &Shared) -> io::Result<()> {
-    if !thread.executors.is_empty() {
-        return match shared.io {
-            Io::Direct => direct::run(thread.spin, bell, |ring| {
-                let wire = || ring.wire();
-                seat_parts(parts, wire, shared)
-            }),
-            Io::Runtime(driver) => reactor::run(driver, thread.spin, bell, |kick| {
-                let wire = || SocketWire::new(kick, crate::net::socket::READ_BUFFER);
-                seat_parts(parts, wire, shared)
-            }),
-        };
-    }
-    let on_ring = thread.collector && !thread.timing && shared.io != Io::Runtime(Driver::Epoll);
-    let mut boxed: Vec<Box<dyn Part>> = Vec::new();
-    for part in parts {
-        match part {
-            Seed::Timing(timing) => boxed.push(timing),
-            Seed::Collector(collector) if on_ring => {
-                let log = shared.log()?;
-                let (stop, failure) = (shared.stop.clone(), shared.failure.clone());
-                collector::run_on_glommio(*collector, log.file, log.at, thread.core, stop, failure);
-            }
-            Seed::Collector(collector) => boxed.push(Box::new(shared.plain(*collector)?)),
-            Seed::Executor { .. } => {}
-        }
-    }
-    reactor::run_without_sockets(boxed, thread.spin, NAP);
-    Ok(())
-}
-
-/// Makes the parts of a thread that has sockets, on that thread.
-fn seat_parts<W: Tells + 'static>(
-    parts: Vec<Seed>,
-    wire: impl Fn() -> W,
-    shared: &Shared,
-) -> io::Result<Vec<SharedPart>> {
-    let mut seated: Vec<SharedPart> = Vec::new();
-    for part in parts {
-        match part {
-            Seed::Timing(timing) => seated.push(Rc::new(RefCell::new(*timing))),
-            Seed::Collector(collector) => seated.push(Rc::new(RefCell::new(shared.plain(*collector)?))),
-            Seed::Executor { id, ends, connections } => {
-                let wire = wire();
-                let executor = Executor::new(shared.plan.clone(), id, wire.clone(), *ends, connections);
-                let executor = Rc::new(RefCell::new(executor));
-                let events: Rc<RefCell<dyn Events>> = executor.clone();
-                wire.tell(Rc::downgrade(&events));
-                seated.push(executor);
-            }
-        }
-    }
-    Ok(seated)
 }

@@ -51,17 +51,43 @@ impl Thread {
         }
     }
 
-    fn parts(&self) -> String {
-        let mut parts = Vec::new();
-        if self.timing {
-            parts.push("timing".to_owned());
-        }
-        parts.extend(self.executors.iter().map(|k| format!("executor {k}")));
-        if self.collector {
-            parts.push("collector".to_owned());
-        }
+    pub(super) fn parts(&self) -> String {
+        let timing = self.timing.then_some(Role::Timing);
+        let executors = self.executors.iter().map(|&k| Role::Executor(k));
+        let collector = self.collector.then_some(Role::Collector);
+        let parts: Vec<_> = timing.into_iter().chain(executors).chain(collector).map(|r| r.to_string()).collect();
         parts.join(" + ")
     }
+}
+
+/// A part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The timing core.
+    Timing,
+    /// The executor with this number.
+    Executor(usize),
+    /// The collector.
+    Collector,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timing => f.write_str("timing"),
+            Self::Executor(k) => write!(f, "executor {k}"),
+            Self::Collector => f.write_str("collector"),
+        }
+    }
+}
+
+/// How a part of a run dies, for tests of what the run makes of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Before its first turn, by an error.
+    Refused(Role),
+    /// By a panic in its turn with this number, from 0.
+    Panics(Role, u64),
 }
 
 /// All threads of a run.
@@ -71,6 +97,8 @@ pub struct Topology {
     pub threads: Vec<Thread>,
     /// What carries the sockets.
     pub io: Io,
+    /// What a test breaks.
+    pub fault: Option<Fault>,
 }
 
 /// Cores this process may run on, by its affinity mask.
@@ -152,7 +180,7 @@ impl Topology {
         for t in threads.iter_mut().filter(|t| t.collector && !t.timing && t.executors.is_empty()) {
             t.spin = false;
         }
-        Ok(Self { threads, io })
+        Ok(Self { threads, io, fault: None })
     }
 
     /// Number of executors.
