@@ -23,6 +23,7 @@ use maser_engine::net::probe;
 use maser_engine::plan::{Phase, Plan, Requests};
 use maser_engine::run::{self, Cores, Fault, LogFile, Role, Run, Topology, available_cores};
 use maser_engine::schedule::{Spec, Tied, Ties};
+use serde_json::json;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -371,24 +372,39 @@ fn topology(config: &ProfileConfig) -> Result<Topology, Failure> {
     Topology::choose(&cores, machine.spin, io, useful, Some(most)).map_err(|e| Refusal::new(e).into())
 }
 
+/// What says how many connections the run may have, as its user can change it.
+fn connection_bound(config: &ProfileConfig, executors: u64) -> &'static str {
+    let each = |limit: u32| u64::from(limit) * executors < descriptors(config);
+    if config.connections.is_some_and(each) { "AIPERF_HTTP_CONNECTION_LIMIT" } else { "ulimit -n" }
+}
+
+/// How many connections this process has descriptors for: with --mock both ends are its own.
+fn descriptors(config: &ProfileConfig) -> u64 {
+    (probe::raise_connection_limit() / if config.mock.is_some() { 2 } else { 1 }).max(1)
+}
+
 /// How many connections the run may have: each has a descriptor, with --mock both its ends are in this process, and the
 /// environment may allow each of so many executors fewer.
 fn check_connections(config: &mut ProfileConfig, executors: u64) -> Result<u64, Failure> {
-    let ends = if config.mock.is_some() { 2 } else { 1 };
-    let descriptors = (probe::raise_connection_limit() / ends).max(1);
-    let allowed = config.connections.map_or(u64::MAX, |each| u64::from(each) * executors);
-    let most = descriptors.min(allowed);
+    let descriptors = descriptors(config);
+    let most = connections_allowed(config, executors);
     let asked = config.load.phases.iter().filter_map(|p| p.concurrency).max().map_or(0, u64::from);
     if asked <= most {
         return Ok(most);
     }
-    let bound = if allowed < descriptors { "AIPERF_HTTP_CONNECTION_LIMIT" } else { "ulimit -n" };
+    let bound = connection_bound(config, executors);
     let why = format!("--concurrency {asked}: this process may have {most} connections at most ({bound})");
     if config.mock.is_some() && asked > descriptors {
         return Err(Refusal::new(format!("{why}, since with --mock both ends are its own")).into());
     }
     config.notes.push(format!("{why}; the other requests wait for one, and are timed as if in flight"));
     Ok(most)
+}
+
+/// How many connections all executors together may have.
+fn connections_allowed(config: &ProfileConfig, executors: u64) -> u64 {
+    let allowed = config.connections.map_or(u64::MAX, |each| u64::from(each) * executors);
+    descriptors(config).min(allowed)
 }
 
 /// Executors that a phase can keep busy.
@@ -439,7 +455,10 @@ fn note_ties(config: &mut ProfileConfig, tied: &Tied) {
 fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsString], has_inputs: bool) -> Header {
     let phase = |p: &Phase| PhaseInfo { name: p.name.clone(), warmup: p.warmup };
     let shown = |(name, value): &(String, String)| (name.clone(), redact::header_value(name, value).to_owned());
+    let executors = topology.executors() as u64;
+    let (limit, by) = (connections_allowed(config, executors), connection_bound(config, executors));
     let mut topology = topology.to_json();
+    topology["connections"] = json!({"limit": limit, "by": by});
     if config.mock.is_some() {
         topology["mock"] = true.into();
     }

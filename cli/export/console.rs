@@ -3,7 +3,7 @@
 mod panels;
 mod table;
 
-use super::verdict::{Client, accounts, verdict};
+use super::verdict::{accounts, verdict};
 use super::{Written, printable};
 use maser_engine::metric::{Group, PERCENTILES, flag};
 use maser_engine::report::{Entry, ErrorDetails, Quantile, Report};
@@ -80,13 +80,7 @@ impl Page<'_> {
         for text in &lines {
             self.paragraph(out, text, None);
         }
-        match client {
-            Some(Client::KeptUp(text)) => self.paragraph(out, &text, None),
-            Some(Client::Late(text)) => self.paragraph(out, &text, Some(style::WARNING)),
-            Some(Client::Unclear(text)) => self.paragraph(out, &text, None),
-            None => {}
-        }
-        for line in accounts(self.report) {
+        for line in client.into_iter().chain(accounts(self.report)) {
             self.paragraph(out, &line.text, line.is_off.then_some(style::WARNING));
         }
         out.push('\n');

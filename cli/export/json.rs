@@ -207,6 +207,7 @@ fn own(report: &Report) -> Value {
         .collect();
     let phases: Vec<Value> = report.ledgers.iter().map(|(n, ledger)| accounts(report, *n, &ledger.phase)).collect();
     json!({
+        "verdict": report.verdict,
         "phases": phases,
         "window": window,
         "censored": report.censored,

@@ -1,27 +1,12 @@
 //! The verdict above the tables: what was asked for, what came of it, and whether this client was the limit.
 
-use maser_engine::clock::{MILLI, SECOND};
-use maser_engine::report::Report;
+use maser_engine::clock::SECOND;
+use maser_engine::report::{Grade, Report};
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// A client that is late with more than this share of its requests is taken for the limit.
-const LATE_SHARE: f64 = 0.01;
-
-/// Milliseconds that a request may leave late. The metric table counts late requests by the same bound.
-const LATE_MS: f64 = 1.0;
-
 /// Kinds of failure that are named; the table of errors has them all.
 const KINDS: usize = 3;
-
-/// Place of the median among the figures of a metric.
-const P50: usize = 4;
-
-/// Place of the 99th percentile there.
-const P99: usize = 8;
-
-/// Requests below this number are no evidence for a 99th percentile: two of them would make it.
-const FEW: u64 = 200;
 
 /// The load that the settings ask for, such as `200 requests/s (constant), 100 requests`; `None` where they do not say.
 pub fn asked(input_config: &Value) -> Option<String> {
@@ -48,18 +33,7 @@ fn load(input_config: &Value) -> Option<&Value> {
     input_config["phases"].as_array()?.iter().rev().find(|p| p["kind"] != "warmup")
 }
 
-/// How a client stands to its load.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Client {
-    /// The numbers are the server's.
-    KeptUp(String),
-    /// The client held the load back.
-    Late(String),
-    /// There is too little to say.
-    Unclear(String),
-}
-
-/// One line on a phase's account.
+/// One line of the verdict.
 pub(super) struct Line {
     pub(super) text: String,
     /// It says that something is not as it was planned.
@@ -81,7 +55,7 @@ pub(super) fn accounts(report: &Report) -> Vec<Line> {
 }
 
 /// The verdict's lines, unwrapped: asked, got, and the client's part if there is anything to judge it by.
-pub(super) fn verdict(report: &Report) -> (Vec<String>, Option<Client>) {
+pub(super) fn verdict(report: &Report) -> (Vec<String>, Option<Line>) {
     let mut lines = Vec::new();
     lines.extend(asked(&report.run.header.input_config).map(|asked| format!("Asked:  {asked}.")));
     if let Some((from, to)) = report.window {
@@ -176,118 +150,20 @@ fn failures(report: &Report, what: &str) -> String {
     format!("{what}{}({share:.1}%): {}{more}", super::GLUE, named.join(", "))
 }
 
-fn client(report: &Report) -> Option<Client> {
-    judged(report).map(|client| in_spite_of(client, mostly_failed(report)))
-}
-
-/// A client that failures hardly loaded has shown nothing, unless it was late even so.
-fn in_spite_of(client: Client, mostly_failed: bool) -> Client {
-    match client {
-        Client::KeptUp(_) if mostly_failed => Client::Unclear(
-            "Client: not judged; most requests failed, and a failure asks less of a client than an answer does."
-                .to_owned(),
-        ),
-        client => client,
-    }
-}
-
-/// The client by its delays alone, whatever became of the requests.
-fn judged(report: &Report) -> Option<Client> {
-    let queued = figure(report, "queued_request_count").unwrap_or(0.0) as u64;
-    if let Some(slip) = report.metric("send_slip") {
-        let (p50, p99) = (slip.summary.percentiles[P50]?, slip.summary.percentiles[P99]?);
-        let delays = Delays { count: slip.summary.count?, queued, p50, p99, max: slip.summary.max? };
-        return Some(open_loop(&delays, figure(report, "late_request_count").unwrap_or(0.0) as u64));
-    }
-    // Where every request of a schedule waited for a slot, the limit asked for was the limit; in a closed loop those that
-    // waited for none are to be told from the others.
-    if queued > 0 {
-        let ms = |ns: u64| ns as f64 / MILLI as f64;
-        let refill = report.ledgers.iter().rev().find(|(_, ledger)| !ledger.warmup)?.1.refill?;
-        let (p50, p99, max) = (ms(refill.p50_ns), ms(refill.p99_ns), ms(refill.max_ns));
-        return Some(closed_loop(&Delays { count: refill.count, queued, p50, p99, max }));
-    }
-    let entry = report.metric("credit_to_start_latency")?;
-    let (p50, p99) = (entry.summary.percentiles[P50]?, entry.summary.percentiles[P99]?);
-    Some(closed_loop(&Delays { count: entry.summary.count?, queued, p50, p99, max: entry.summary.max? }))
-}
-
-/// How long the client took to start what no limit kept back, milliseconds.
-#[derive(Debug, Clone, Copy)]
-struct Delays {
-    count: u64,
-    /// How many others a limit did keep back.
-    queued: u64,
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Delays {
-    /// Whether the sample has a 99th percentile.
-    fn has_tail(&self) -> bool {
-        self.count >= FEW
-    }
-
-    /// The sentence for a sample that has none, with the half of it for evidence; a few beside many that a limit kept are
-    /// none.
-    fn without_tail(&self, said: &str) -> Client {
-        match (self.p50 > LATE_MS && self.queued < self.count, self.max > LATE_MS) {
-            (true, _) => Client::Late(format!("Client: THE LIMIT; {said}.")),
-            (false, false) => Client::KeptUp(format!("Client: not the limit; {said}.")),
-            (false, true) => Client::Unclear(format!(
-                "Client: not judged; {said}, and fewer than {FEW} requests are no evidence for a 99th percentile."
-            )),
-        }
-    }
-}
-
-/// Of the requests with a planned time that waited for no slot, `late` left late.
-fn open_loop(delays: &Delays, late: u64) -> Client {
-    let (n, worst) = (delays.count, span(delays.max));
-    let p99 =
-        if delays.has_tail() { format!("p99 {}", span(delays.p99)) } else { format!("median {}", span(delays.p50)) };
-    let which = if delays.queued > 0 { "requests that found a free slot" } else { "requests" };
-    let said = match (late, delays.queued) {
-        (1.., _) => format!(
-            "{late} of {n} {which} ({:.1}%) left more than {LATE_MS} ms after their time ({p99}, at most {worst})",
-            100.0 * late as f64 / n.max(1) as f64
-        ),
-        (0, 1..) => format!("{which} left within {worst} of their time ({p99})"),
-        (0, 0) => format!("all {which} left within {worst} of their time ({p99})"),
+/// The client's part in the numbers, as a line; `None` if there was no request.
+fn client(report: &Report) -> Option<Line> {
+    let verdict = report.verdict.as_ref()?;
+    let (grade, is_off) = match verdict.grade {
+        Grade::Sound => ("sound", false),
+        Grade::Degraded => ("degraded", true),
+        Grade::Limit => ("THE LIMIT", true),
+        Grade::NotJudged => ("not judged", false),
     };
-    if !delays.has_tail() {
-        return delays.without_tail(&said);
-    }
-    match late as f64 / n as f64 > LATE_SHARE {
-        true => Client::Late(format!("Client: THE LIMIT; {said}.")),
-        false => Client::KeptUp(format!("Client: not the limit; {said}.")),
-    }
-}
-
-/// In a closed loop nothing has a planned time; what counts is how long a freed slot stays empty.
-fn closed_loop(delays: &Delays) -> Client {
-    let (usual, worst) = (if delays.has_tail() { delays.p99 } else { delays.p50 }, span(delays.max));
-    let of = if delays.has_tail() { "p99" } else { "median" };
-    let said = format!("a freed slot was in use again within {} ({of}), {worst} at most", span(usual));
-    match delays.p99 > LATE_MS {
-        _ if !delays.has_tail() => delays.without_tail(&said),
-        true => Client::Late(format!("Client: THE LIMIT; {said}.")),
-        false => Client::KeptUp(format!("Client: not the limit; {said}.")),
-    }
+    Some(Line { text: format!("Client: {grade}; {}", verdict.sentence), is_off })
 }
 
 fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// Milliseconds with a fitting unit.
-fn span(ms: f64) -> String {
-    match ms {
-        _ if ms < 1.0 => format!("{:.0} µs", ms * 1000.0),
-        _ if ms < 1000.0 => format!("{ms:.2} ms"),
-        _ => format!("{:.2} s", ms / 1000.0),
-    }
 }
 
 #[cfg(test)]
@@ -310,51 +186,6 @@ mod tests {
             assert_eq!(asked(&json!({"phases": [warmup, phase]})).as_deref(), Some(words));
         }
         assert_eq!(asked(&json!({})), None);
-    }
-
-    /// `count` delays, the median and the rest.
-    fn delays(count: u64, p50: f64, p99: f64, max: f64) -> Delays {
-        Delays { count, queued: 0, p50, p99, max }
-    }
-
-    #[test]
-    fn one_late_request_in_a_hundred_is_still_the_server_s_run() {
-        let said = |late| open_loop(&delays(1000, 0.01, 0.5, 3.0), late);
-        assert!(matches!(said(0), Client::KeptUp(said) if said.contains("all requests left within 3.00 ms")));
-        assert!(matches!(said(10), Client::KeptUp(said) if said.contains("10 of 1000 requests (1.0%)")));
-        assert!(matches!(said(11), Client::Late(said) if said.contains("(p99 500 µs, at most 3.00 ms)")));
-    }
-
-    #[test]
-    fn a_slot_that_stays_empty_for_long_is_the_client_s_fault() {
-        let said = |p99| closed_loop(&delays(200, 0.01, p99, 3.0));
-        assert!(matches!(said(0.05), Client::KeptUp(said) if said.contains("within 50 µs (p99), 3.00 ms")));
-        assert!(matches!(said(1.5), Client::Late(said) if said.contains("1.50 ms")));
-    }
-
-    #[test]
-    fn few_requests_have_no_99th_percentile() {
-        let few = |p50, max| [open_loop(&delays(199, p50, 9.0, max), 3), closed_loop(&delays(199, p50, 9.0, max))];
-        for client in few(0.02, 30.0) {
-            assert!(
-                matches!(&client, Client::Unclear(said) if said.contains("not judged") && !said.contains("p99")),
-                "{client:?}"
-            );
-        }
-        assert!(few(2.0, 30.0).iter().all(|client| matches!(client, Client::Late(_))));
-        let kept = Delays { queued: 500, ..delays(10, 2.0, 9.0, 30.0) };
-        let said = open_loop(&kept, 8);
-        assert!(matches!(&said, Client::Unclear(said) if said.contains("8 of 10 requests that found a free slot")));
-        assert!(few(0.02, 0.9).iter().all(|client| matches!(client, Client::KeptUp(_))));
-    }
-
-    #[test]
-    fn failures_are_no_evidence_for_a_client() {
-        let kept = || open_loop(&delays(1000, 0.01, 0.5, 3.0), 0);
-        assert_eq!(in_spite_of(kept(), false), kept());
-        assert!(matches!(in_spite_of(kept(), true), Client::Unclear(said) if said.contains("most requests failed")));
-        let late = || open_loop(&delays(1000, 0.01, 0.5, 3.0), 500);
-        assert_eq!(in_spite_of(late(), true), late());
     }
 
     #[test]

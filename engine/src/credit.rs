@@ -119,7 +119,8 @@ pub struct PhaseCounters {
     pub queued: AtomicU64,
     /// Of `started`: beyond a limit.
     pub over_limit: AtomicU64,
-    /// Of `started`: [`LATE`](crate::record::LATE) or more after a planned time, whoever caused the wait.
+    /// Of `started`: with a planned time and [late](crate::record::Record::is_late), for a slot or through the client's
+    /// doing; those that still wait for a connection included, as soon as they are.
     pub late: AtomicU64,
     /// Of `finished`, in a closed loop: found nobody to connect to, so that their slot was held back.
     pub paused: AtomicU64,

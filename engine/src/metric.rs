@@ -246,10 +246,12 @@ impl<'a> Sample<'a> {
         Self::span(self.record.first_token, self.record.due)
     }
 
-    /// What the client itself adds to a request: being late, and being slow between its start and its first byte.
+    /// What the client itself adds to a request: its send delay; the part of it after the start where there is no planned
+    /// time, or a slot of the limit asked for was waited for.
     fn client_delay(&self) -> Option<f64> {
-        let preparing = Self::span(self.record.sent, self.record.start)? - self.overhead();
-        Some(self.send_slip().unwrap_or(0.0) + preparing.max(0.0))
+        let record = self.record.sent.is_set().then_some(self.record)?;
+        let waited = if self.send_slip().is_some() { 0 } else { record.slip() };
+        Some(record.send_delay().saturating_sub(waited) as f64)
     }
 
     fn events(&self) -> Option<f64> {
@@ -304,10 +306,10 @@ impl<'a> Sample<'a> {
         Self::span(self.record.start, self.record.due)
     }
 
-    /// Our own lateness: of a request with a planned time that did not wait for a slot.
+    /// Our own lateness: the send delay of a request with a planned time that did not wait for a slot.
     fn send_slip(&self) -> Option<f64> {
         let ours = self.record.has(record_flag::SCHEDULED) && !self.record.has(record_flag::QUEUED);
-        self.slip().filter(|_| ours)
+        ours.then(|| self.record.send_delay() as f64)
     }
 
     fn flagged(&self, bits: u16) -> f64 {
@@ -321,8 +323,6 @@ pub const OSL_MISMATCH_PCT: f64 = 5.0;
 pub const OSL_MISMATCH_TOKENS: f64 = 50.0;
 /// Server and client token counts further apart than this are a discrepancy, per cent of the client's count.
 pub const USAGE_DIFF_PCT: f64 = 10.0;
-/// A scheduled request this late, nanoseconds, counts as late.
-pub const LATE: f64 = crate::record::LATE as f64;
 /// A replay whose 99th percentile of lag passes this, milliseconds, is called degraded.
 pub const REPLAY_DEGRADED_MS: f64 = 500.0;
 

@@ -103,12 +103,25 @@ pub mod flag {
     pub const TEXT_CUT: u16 = 1 << 8;
     /// Followed a redirect.
     pub const REDIRECTED: u16 = 1 << 9;
+    /// This machine had no descriptor, local port or memory left for its connection: it was never sent, and the server had
+    /// no part in that.
+    pub const LOCAL_LIMIT: u16 = 1 << 10;
     /// Every bit that has a meaning.
-    pub const ALL: u16 =
-        RETRIED | REUSED | QUEUED | PAYLOAD_LOST | SCHEDULED | STREAMED | OVER_LIMIT | STALLED | TEXT_CUT | REDIRECTED;
+    pub const ALL: u16 = RETRIED
+        | REUSED
+        | QUEUED
+        | PAYLOAD_LOST
+        | SCHEDULED
+        | STREAMED
+        | OVER_LIMIT
+        | STALLED
+        | TEXT_CUT
+        | REDIRECTED
+        | LOCAL_LIMIT;
 }
 
-/// A request with a planned time that starts this long after it or later is late, nanoseconds.
+/// A request whose [send delay](Record::send_delay) is this long or longer is late, nanoseconds. Whatever is called late or
+/// on time, in counters, files and sentences, is so by this bound.
 pub const LATE: Nanos = MILLI;
 
 /// One request, measured. Plain old data, 200 bytes, no padding.
@@ -139,9 +152,10 @@ pub struct Record {
     pub last_token: Instant,
     /// Last byte of the response, or the moment it failed.
     pub done: Instant,
-    /// Nanoseconds spent waiting for a connection of the pool (0 if one was free or a new one was begun).
+    /// Nanoseconds spent waiting because this client may have no more connections (0 if one was free or a new one was begun).
     pub blocked: u64,
-    /// Nanoseconds of TCP (and TLS) set-up within this request; 0 on a connection that stood already.
+    /// Nanoseconds within this request in which a connection was being opened for it, whether it went out on that one or on
+    /// another that came free meanwhile; 0 if it found one open. The server's part, as far as one can tell from here.
     pub connecting: u64,
     /// Index of the request in the arena.
     pub request: u32,
@@ -227,9 +241,28 @@ impl Record {
         }
     }
 
-    /// Our own lateness: `start − due`, nanoseconds.
-    pub fn slip(&self) -> u64 {
+    /// From the due time until the executor took the request up, nanoseconds.
+    pub fn slip(&self) -> Nanos {
         self.start.since(self.due)
+    }
+
+    /// From the due time until the first byte was handed to the kernel, less what the server's side took of it: opening a
+    /// connection, and a first attempt that was lost. Nanoseconds. It is the client's own delay, except where the request
+    /// waited for a slot of a limit that the user asked for ([`flag::QUEUED`]). A request that was never sent was delayed
+    /// until it was given up.
+    pub fn send_delay(&self) -> Nanos {
+        let left = [self.sent, self.done].into_iter().find(|at| at.is_set());
+        self.delay_until(left.unwrap_or(self.start))
+    }
+
+    /// The send delay of a request that is sent at `at`, nanoseconds.
+    pub fn delay_until(&self, at: Instant) -> Nanos {
+        at.since(self.due).saturating_sub(self.connecting.saturating_add(self.lost))
+    }
+
+    /// Whether its send delay is long enough to be called late.
+    pub fn is_late(&self) -> bool {
+        self.send_delay() >= LATE
     }
 }
 

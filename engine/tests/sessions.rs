@@ -12,7 +12,7 @@ use maser_engine::plan::{
     Balance, Cancellation, Capture, History, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampler,
     Sampling, Target, Turn,
 };
-use maser_engine::record::{LATE, Outcome, Record, correlation_id, flag, request_id};
+use maser_engine::record::{Outcome, Record, correlation_id, flag, request_id};
 use maser_engine::schedule::{LimitCurve, Ramp, RampStrategy, SessionStart, Sessions, Spec, UserCentric};
 use maser_engine::sim::{self, Account, Attempt, Dice, Ending, Manners, Setup};
 use seeds::try_quarter;
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
         // A session under way waits for its turn's slot whatever becomes of arrivals without one.
         let turns_wait = self.phase(mark.phase).prefill.is_some() && !self.is_of_ticks(mark.phase);
         ensure!(mark.queued == 0 || late == LatePolicy::Queue || turns_wait, "queued against the policy");
-        let tardy = self.records(mark.phase).filter(|r| r.has(flag::SCHEDULED) && r.slip() >= LATE).count() as u64;
+        let tardy = self.records(mark.phase).filter(|r| r.has(flag::SCHEDULED) && r.is_late()).count() as u64;
         ensure!(sum(|c| &c.late) == tardy, "{tardy} records are late, {} were counted", sum(|c| &c.late));
         ensure!(mark.over_limit == 0 || late == LatePolicy::Send, "beyond the limit against the policy");
         Ok(())

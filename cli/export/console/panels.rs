@@ -1,9 +1,8 @@
 //! What a reader must know before he believes the tables.
 
-use super::super::verdict::{Client, verdict};
 use super::table::wrap;
 use maser_engine::metric::{OSL_MISMATCH_PCT, OSL_MISMATCH_TOKENS, USAGE_DIFF_PCT};
-use maser_engine::report::Report;
+use maser_engine::report::{Grade, Report};
 
 /// A titled box: what was found, and what can be done about it.
 pub(super) struct Panel {
@@ -122,10 +121,10 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
             report.censored
         ));
     }
-    if let (_, Some(Client::Late(_))) = verdict(report) {
+    if report.verdict.as_ref().is_some_and(|verdict| verdict.grade == Grade::Limit) {
         out.push(
-            "Warning: this client held the load back: it needs more or freer cores (--cores). Response Time counts from \
-             the planned moment, so it has the client's part in it; the other latencies do not."
+            "Warning: this client held the load back. Response Time counts from the planned moment, so it has all of the \
+             client's part in it; request latency and TTFT have what came after the start."
                 .to_owned(),
         );
     }

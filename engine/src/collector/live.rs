@@ -40,7 +40,7 @@ impl Live {
 
     pub(super) fn add(&mut self, record: &Record) {
         if record.has(flag::SCHEDULED) && !record.has(flag::QUEUED) {
-            self.slip.saturating_record(record.slip());
+            self.slip.saturating_record(record.send_delay());
         }
         if record.outcome() == Outcome::Ok {
             self.ok += 1;

@@ -40,6 +40,8 @@ pub(super) struct Flight {
     pub(super) record: Record,
     pub(super) conn: Option<ConnId>,
     pub(super) retried: bool,
+    /// It is counted as late.
+    pub(super) late: bool,
     /// It holds a prefill slot.
     pub(super) prefilling: bool,
     /// Cut on purpose so long after its last byte is sent.
@@ -58,10 +60,11 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// Its wait for a connection of the pool ends at `now`.
+    /// Its wait for a connection of the pool ends at `now`. What else has taken its time is no part of that.
     pub(super) fn note_blocked(&mut self, now: Instant) {
+        let record = &mut self.record;
         if self.exchange.is_first() {
-            self.record.blocked = now.since(self.record.start);
+            record.blocked = now.since(record.start).saturating_sub(record.connecting.saturating_add(record.lost));
         }
     }
 
@@ -120,6 +123,7 @@ impl Flight {
             record: bytemuck::Zeroable::zeroed(),
             conn: None,
             retried: false,
+            late: false,
             prefilling: false,
             cut_after: None,
             session: NONE,

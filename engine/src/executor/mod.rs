@@ -18,7 +18,7 @@ use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Order, PhaseCounters, Progress};
 use crate::net::{ConnId, Events, Next, Part, Sent, Wire};
 use crate::plan::{Marks, Plan, Reuse, Sampler, put_marker, put_warmup, take_markers};
-use crate::record::{self, Outcome, Record, flag, part, put_part};
+use crate::record::{self, LATE, Outcome, Record, flag, part, put_part};
 use crate::ring::{Consumer, FrameProducer, Full};
 use crate::wire::http1::HttpError;
 use flight::{Advance, Answers, Exchange, Flight, NONE, Reader};
@@ -77,6 +77,8 @@ pub struct Executor<W> {
     /// Ends of the list of flights in the order they started, which is the order they time out in.
     oldest: u32,
     newest: u32,
+    /// Of those that wait for a connection, so many of the first have been looked at for being late.
+    overdue: usize,
     /// A body put together from a turn and its session's history.
     body: Vec<u8>,
     payload: Vec<u8>,
@@ -107,6 +109,7 @@ impl<W: Wire> Executor<W> {
             free: Vec::new(),
             oldest: NONE,
             newest: NONE,
+            overdue: 0,
             body: Vec::new(),
             payload: Vec::new(),
             finishing: false,
@@ -236,6 +239,7 @@ impl<W: Wire> Executor<W> {
                 return;
             }
             self.pool.waiting.pop_front();
+            self.overdue = self.overdue.saturating_sub(1);
             if waits {
                 flight.note_blocked(now);
                 self.seat(slot, now);
@@ -244,10 +248,10 @@ impl<W: Wire> Executor<W> {
     }
 
     /// The connection is free for another request: one that waits for its own to be opened takes it. A server that was busy
-    /// may let a connection wait for seconds, when it has long been answering on others.
+    /// may let a connection wait for seconds, when it has long been answering on others. That wait is the server's.
     fn hand_on(&mut self, conn: ConnId, now: Instant) {
         let Some(slot) = self.pool.relieve(conn) else { return self.pool.set_idle(conn) };
-        self.flights[slot as usize].note_blocked(now);
+        self.flights[slot as usize].note_connecting(Instant::UNSET, now);
         self.send(slot, conn);
     }
 
@@ -327,6 +331,36 @@ impl<W: Wire> Executor<W> {
             record.send_end = last;
             self.arm_cut(slot, last);
         }
+        self.note_late(slot, sent.first);
+    }
+
+    /// Counts the request as late, once, if it has a planned time and leaves, or still waits, at `at`.
+    #[inline]
+    fn note_late(&mut self, slot: u32, at: Instant) {
+        let flight = &mut self.flights[slot as usize];
+        let record = &flight.record;
+        if record.has(flag::SCHEDULED) && !flight.late && record.delay_until(at) >= LATE {
+            flight.late = true;
+            Progress::add(&self.ends.progress.phase(record.phase.into()).late, 1);
+        }
+    }
+
+    /// Counts those as late that wait for a connection and should have left by now. Each is looked at once.
+    fn note_overdue(&mut self, now: Instant) {
+        while let Some(slot) = self.next_overdue().filter(|(_, at)| *at <= now).map(|next| next.0) {
+            self.note_late(slot, now);
+            self.overdue += 1;
+        }
+    }
+
+    /// The first in line for a connection that is not late yet, and when it will be; [`Instant::UNSET`] where that says
+    /// nothing.
+    fn next_overdue(&self) -> Option<(u32, Instant)> {
+        let &(slot, generation) = self.pool.waiting.get(self.overdue)?;
+        let flight = &self.flights[slot as usize];
+        let waits = flight.live && flight.generation == generation && flight.record.has(flag::SCHEDULED);
+        let record = &flight.record;
+        Some((slot, if waits { record.due.after(record.connecting + record.lost + LATE) } else { Instant::UNSET }))
     }
 
     /// The request is sent whole: from here on it is counted when it is cut, if it is to be.
@@ -384,6 +418,10 @@ impl<W: Wire> Executor<W> {
         flight.record.outcome = outcome as u8;
         flight.record.done = now;
         let phase = flight.record.phase as usize;
+        if !flight.record.sent.is_set() {
+            self.note_late(slot, now);
+        }
+        let flight = &self.flights[slot as usize];
         let counters = self.ends.progress.phase(phase);
         if outcome != Outcome::Ok {
             Progress::add(&counters.failed, 1);
@@ -473,8 +511,14 @@ impl<W: Wire> Executor<W> {
     fn abandon(&mut self, slot: u32, outcome: Outcome, text: &str, now: Instant) {
         let flight = &mut self.flights[slot as usize];
         flight.answer(&mut self.answers).0.set_error(text);
-        if let Some(conn) = flight.conn {
-            self.drop_conn(conn);
+        match flight.conn {
+            Some(conn) => {
+                let opening = self.pool.get(conn).filter(|c| c.state == State::Opening(Some(slot))).map(|c| c.began);
+                opening.into_iter().for_each(|began| flight.note_connecting(began, now));
+                self.drop_conn(conn);
+            }
+            None if !flight.record.sent.is_set() => flight.note_blocked(now),
+            None => {}
         }
         self.finish(slot, outcome, now);
     }
@@ -542,7 +586,8 @@ impl<W: Wire> Executor<W> {
 
     fn next(&self) -> Instant {
         let void_at = self.shards[self.current].void_at(self.sessions.any_waits());
-        self.next_start().min(self.next_timeout()).min(void_at).min(self.timers.next())
+        let overdue = self.next_overdue().map_or(Instant::NEVER, |next| next.1);
+        self.next_start().min(self.next_timeout()).min(void_at).min(overdue).min(self.timers.next())
     }
 
     /// Does what is due at times of its own.
@@ -635,6 +680,12 @@ impl<W: Wire> Executor<W> {
     }
 }
 
+/// Whether a connection failed for want of something on this machine: descriptors, local ports, memory.
+fn is_local(error: &io::Error) -> bool {
+    let local = [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| local.contains(&code))
+}
+
 impl<W: Wire> Part for Executor<W> {
     fn turn(&mut self, now: Instant) -> Next {
         self.obey(now);
@@ -647,6 +698,7 @@ impl<W: Wire> Part for Executor<W> {
         self.fire(now);
         self.expire(now);
         self.seat_waiting(now);
+        self.note_overdue(now);
         self.release(now);
         // More orders than one turn obeys: nobody rings for what is already in the ring.
         Next::at(if self.ends.orders.is_empty() { self.next() } else { now })
@@ -681,6 +733,9 @@ impl<W: Wire> Events for Executor<W> {
                     let flight = &mut self.flights[slot as usize];
                     flight.conn = None;
                     flight.note_connecting(began, at);
+                    if is_local(&e) {
+                        flight.record.flags |= flag::LOCAL_LIMIT;
+                    }
                     let addr = &self.plan.targets[flight.record.target as usize].host;
                     flight.answer(&mut self.answers).0.set_error(&format!("cannot connect to {addr}: {e}"));
                     self.finish(slot, Outcome::Connect, at);

@@ -7,7 +7,7 @@ use super::{Executor, Wire};
 use crate::clock::Instant;
 use crate::credit::{Claims, Credit, Progress};
 use crate::plan::History;
-use crate::record::{LATE, Outcome, Record, UNKNOWN, flag};
+use crate::record::{Outcome, Record, UNKNOWN, flag};
 
 /// Requests that one turn starts at most, so that a turn stays short. Where thousands are due at once, the answers to the
 /// first of them free connections for the next, which would each open one of their own.
@@ -334,9 +334,7 @@ impl<W: Wire> Executor<W> {
             let queued = permit.flags & flag::QUEUED != 0;
             Progress::add(if queued { &counters.queued } else { &counters.over_limit }, 1);
         }
-        if permit.flags & flag::SCHEDULED != 0 && now.since(permit.due) >= LATE {
-            Progress::add(&counters.late, 1);
-        }
+        self.note_late(slot, now);
         self.targets.begin(of.target);
         self.seat(slot, now);
     }
@@ -354,6 +352,7 @@ impl<W: Wire> Executor<W> {
         flight.live = true;
         flight.conn = None;
         flight.retried = false;
+        flight.late = false;
         flight.session = of.slot;
         flight.prefilling = shard.limits_prefill();
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));

@@ -5,7 +5,7 @@ use super::flag::{
     INTEGER, INTERNAL, LARGER_IS_BETTER, NO_RECORD, NOT_ON_ACCURACY, OURS, REASONING, STREAMING, TOKENS, USAGE_DIFF,
     VIDEO,
 };
-use super::{Curve, Group, LATE, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens};
+use super::{Curve, Group, Metric, PerRequest, PerRun, REPLAY_DEGRADED_MS, Sample, Value, rate, tokens};
 use crate::record::flag as record_flag;
 use crate::said::Counter;
 
@@ -1222,7 +1222,7 @@ pub static METRICS: &[Metric] = &[
         "send_slip",
         "Send Slip",
         Value::Every(|s| s.send_slip()),
-        "Our own lateness: from the due time to the start of a scheduled request that did not have to wait for a slot.",
+        "Our own lateness: from the due time until the first byte of a scheduled request was handed to the kernel, less what the server's side took of it (opening a connection, a lost first attempt); of requests that did not have to wait for a slot.",
     )
     .at(Group::Client, 10)
     .with(OURS),
@@ -1246,7 +1246,7 @@ pub static METRICS: &[Metric] = &[
         "client_delay",
         "Client Delay",
         Value::Every(|s| s.client_delay()),
-        "Send slip plus the time from the start to the first byte sent, waiting for a connection and setting one up taken off: what the client itself adds.",
+        "What the client itself adds: the send slip; of a request without a planned time, or that waited for a slot, the same from its start.",
     )
     .at(Group::Client, 12)
     .with(OURS),
@@ -1290,9 +1290,9 @@ pub static METRICS: &[Metric] = &[
     .with(OURS | STREAMING | TOKENS),
     count(
         "late_request_count",
-        "Late Requests (slip > 1 ms)",
-        Value::SumEvery(|s| Some(f64::from(u8::from(s.send_slip()? > LATE)))),
-        "Scheduled requests that we started more than a millisecond after their due time.",
+        "Late Requests (slip >= 1 ms)",
+        Value::SumEvery(|s| Some(f64::from(u8::from(s.send_slip().is_some() && s.record.is_late())))),
+        "Requests with a send slip of a millisecond or more.",
     )
     .at(Group::Client, 30)
     .with(OURS),

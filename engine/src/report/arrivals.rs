@@ -90,6 +90,8 @@ pub struct Arrivals {
     pub ks_p: Option<f64>,
     /// Correlation of each gap with the next; within ±1.96/√count by accident where gaps are independent.
     pub autocorrelation: f64,
+    /// Sends that a limit on concurrency kept from their times.
+    pub queued: u64,
     /// What is off, in a sentence; none if nothing is.
     pub verdict: Option<String>,
 }
@@ -97,8 +99,8 @@ pub struct Arrivals {
 /// Planned and actual time of each send that had a planned one, nanoseconds from `start`.
 pub fn sends(start: Instant, records: impl IntoIterator<Item: Borrow<Record>>) -> impl Iterator<Item = (Nanos, Nanos)> {
     let send = move |r: &Record| {
-        // A request that found no connection was never sent; that it was taken up is the nearest to it.
-        let sent = if r.sent.is_set() { r.sent } else { r.start };
+        // What the server took of it, to open a connection, is not the sender's.
+        let sent = r.due.after(r.send_delay());
         r.has(flag::SCHEDULED).then(|| (r.due.since(start), sent.since(start)))
     };
     records.into_iter().filter_map(move |r| send(r.borrow()))
@@ -155,10 +157,18 @@ impl Arrivals {
             ks: actual.ks,
             ks_p: actual.ks.map(|d| p_value(d, moments.n)),
             autocorrelation: moments.autocorrelation,
+            queued: 0,
             verdict: None,
         };
         arrivals.verdict = arrivals.judge(intended);
         Some(arrivals)
+    }
+
+    /// The same of sends of which so many were kept from their times by a limit that the user asked for.
+    fn limited(mut self, queued: u64, intended: &Intended) -> Self {
+        self.queued = queued;
+        self.verdict = self.judge(intended);
+        self
     }
 
     /// One for each phase of a log with a schedule, beside the phase's index.
@@ -170,7 +180,8 @@ impl Arrivals {
             let mark = log.phases.iter().find(|m| usize::from(m.phase) == n)?;
             let intended = Intended::from_settings(&settings[n], seed)?;
             let own = || log.records().map(|(r, _)| r).filter(move |r| usize::from(r.phase) == n);
-            Some((n, Self::new(|| sends(mark.start, own()), &intended)?))
+            let queued = own().filter(|r| r.has(flag::SCHEDULED | flag::QUEUED)).count() as u64;
+            Some((n, Self::new(|| sends(mark.start, own()), &intended)?.limited(queued, &intended)))
         };
         (0..log.header.phases.len()).filter_map(of_phase).collect()
     }
@@ -199,7 +210,11 @@ impl Arrivals {
         if independent && self.autocorrelation.abs() > accident.max(5.0 * MATTERS) {
             faults.push(format!("each gap hangs on the one before (correlation {:.2})", self.autocorrelation));
         }
-        (!faults.is_empty()).then(|| format!("The sends do not follow the plan: {}.", faults.join("; ")))
+        let what = match self.queued {
+            0 => "The sends do not follow the plan".to_owned(),
+            n => format!("Concurrency limits kept {n} of {} sends from their times", self.count),
+        };
+        (!faults.is_empty()).then(|| format!("{what}: {}.", faults.join("; ")))
     }
 }
 

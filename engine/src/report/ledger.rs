@@ -6,10 +6,10 @@ use crate::record::{LATE, Record, flag};
 use serde::Serialize;
 use std::borrow::Borrow;
 
-/// An arrival that starts this long after its time or later is late.
+/// An arrival that is sent this long after its time or later is late.
 pub const TOLERANCE: Nanos = LATE;
 
-/// Upper edges of the histogram of slip, nanoseconds; what is at or above the last is in a bucket of its own.
+/// Upper edges of the histogram of send delays, nanoseconds; what is at or above the last is in a bucket of its own.
 pub const EDGES: [Nanos; 12] = [
     MICRO,
     10 * MICRO,
@@ -25,7 +25,7 @@ pub const EDGES: [Nanos; 12] = [
     SECOND,
 ];
 
-/// The arrivals that started with a slip below an edge and not below the one before.
+/// The arrivals with a send delay below an edge and not below the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Bucket {
     /// Upper edge, nanoseconds, itself not included; `None` for the last bucket.
@@ -39,19 +39,18 @@ pub struct Bucket {
 pub struct Stretch {
     /// When the first of them was due, nanoseconds from the start of the phase.
     pub from_ns: Nanos,
-    /// From then until the last of them started, nanoseconds.
+    /// From then until the last of them was sent, what the server took not counted, nanoseconds.
     pub span_ns: Nanos,
     /// How many.
     pub arrivals: u64,
-    /// The largest slip among them, nanoseconds.
+    /// The largest send delay among them, nanoseconds.
     pub worst_ns: Nanos,
 }
 
-/// How long slots stayed empty where nothing has a planned time: from when a slot was free, or a session's think time over,
-/// until the next request started. Requests that a limit kept back are not among them.
+/// A distribution of spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Refill {
-    /// Requests.
+pub struct Spread {
+    /// How many spans.
     pub count: u64,
     /// The median (nearest rank), nanoseconds.
     pub p50_ns: Nanos,
@@ -61,8 +60,9 @@ pub struct Refill {
     pub max_ns: Nanos,
 }
 
-impl Refill {
-    fn of(mut waits: Vec<Nanos>) -> Option<Self> {
+impl Spread {
+    /// Of spans in any order; `None` of none.
+    pub fn of(mut waits: Vec<Nanos>) -> Option<Self> {
         let count = waits.len();
         let rank = |percent: usize| (count * percent).div_ceil(100).saturating_sub(1);
         let max_ns = *waits.iter().max()?;
@@ -125,10 +125,17 @@ pub struct Ledger {
     pub offered: u64,
     /// Requests that were started.
     pub sent: u64,
-    /// Of those, with a slip of [`TOLERANCE`] or more.
+    /// Of those with a planned time, with a send delay of [`TOLERANCE`] or more:
+    /// `late = late_queued + late_connection_limit + late_stall + late_other`.
     pub late: u64,
-    /// Of those late, that waited for a free slot: it was the limit that kept them, not the client.
+    /// Of those late, that waited for a free slot: it was the limit asked for that kept them, not the client.
     pub late_queued: u64,
+    /// Of those late, that waited for a connection because the client may have no more, or could open none.
+    pub late_connection_limit: u64,
+    /// Of those late, that were due, or not yet sent, while their thread stood still.
+    pub late_stall: u64,
+    /// Of those late, that were late for no reason known: the client was busy.
+    pub late_other: u64,
     /// Of those sent, that found no free slot at their time and waited for one.
     pub queued: u64,
     /// Of those sent, that went beyond a limit.
@@ -149,16 +156,21 @@ pub struct Ledger {
     pub unsent: u64,
     /// Started, but the record was lost or had not been written when the run was killed.
     pub unrecorded: u64,
-    /// How late the scheduled ones among `sent` started.
+    /// Send delays of the scheduled ones among `sent`.
     pub slip: Vec<Bucket>,
     /// Nanoseconds: the bound of "on time".
     pub tolerance_ns: Nanos,
-    /// Share of the offered arrivals that started within the tolerance, percent; `None` without a schedule.
+    /// Share of the offered arrivals with a send delay within the tolerance, percent; `None` without a schedule.
     pub adherence_percent: Option<f64>,
     /// The late stretch that lasted longest.
     pub longest_late: Option<Stretch>,
-    /// What there is instead of slip where nothing has a planned time; `None` if all requests have one.
-    pub refill: Option<Refill>,
+    /// Send delays of requests without a planned time, from when their slot was free or their session's think time over.
+    /// Those that a limit kept back are not among them, nor those that began with the phase; `None` if there are no others.
+    pub refill: Option<Spread>,
+    /// Waits of [`TOLERANCE`] or more for one of the connections that the client may have, whatever it was that waited.
+    pub connection_wait: Option<Spread>,
+    /// Times of [`TOLERANCE`] or more in which a connection was being opened: the server's part.
+    pub connecting: Option<Spread>,
     /// All of it in a sentence.
     pub verdict: String,
 }
@@ -190,7 +202,10 @@ impl Ledger {
             offered,
             sent: tally.sent,
             late: tally.late,
-            late_queued: tally.late_queued,
+            late_queued: tally.late_by[Cause::Slot as usize],
+            late_connection_limit: tally.late_by[Cause::Connection as usize],
+            late_stall: tally.late_by[Cause::Stall as usize],
+            late_other: tally.late_by[Cause::Other as usize],
             queued: tally.queued,
             over_limit: counts.over_limit,
             paused: counts.paused,
@@ -205,7 +220,9 @@ impl Ledger {
             tolerance_ns: TOLERANCE,
             adherence_percent: adherence,
             longest_late: longest_late(&mut tally.times, start),
-            refill: Refill::of(tally.waits),
+            refill: Spread::of(tally.waits),
+            connection_wait: Spread::of(tally.blocked),
+            connecting: Spread::of(tally.connecting),
             verdict: String::new(),
         };
         ledger.verdict = ledger.sentence(planned);
@@ -223,16 +240,26 @@ impl Ledger {
         log.header.phases.iter().enumerate().filter_map(of_phase).collect()
     }
 
+    /// What kept those that were late, in brackets; nothing where no reason is known.
+    fn causes(&self) -> String {
+        let kept: Vec<String> = [
+            (self.late_queued, "waited for a slot"),
+            (self.late_connection_limit, "waited for a connection"),
+            (self.late_stall, "were held up while the client stood still"),
+        ]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| if n == self.late { format!("all {what}") } else { format!("{n} {what}") })
+        .collect();
+        if kept.is_empty() { String::new() } else { format!(" ({})", kept.join(", ")) }
+    }
+
     fn sentence(&self, planned: u64) -> String {
         let mut troubles = Vec::new();
         if let Some(worst) = self.longest_late {
-            let kept = match self.late_queued {
-                0 => String::new(),
-                n if n == self.late => " (all of them for want of a free slot)".to_owned(),
-                n => format!(" ({n} of them for want of a free slot)"),
-            };
+            let (kept, were) = (self.causes(), if self.late == 1 { "was" } else { "were" });
             troubles.push(format!(
-                "{} were late{kept}, the longest stretch of it for {} from {} on, by {} at worst",
+                "{} {were} late{kept}; worst stretch: {} long from {} on, by up to {}",
                 self.late,
                 span(worst.span_ns),
                 span(worst.from_ns),
@@ -260,11 +287,32 @@ impl Ledger {
         let head = match self.adherence_percent {
             Some(percent) => {
                 let tolerance = span(self.tolerance_ns);
-                format!("{} % of {planned} arrivals left within {tolerance} of their time", share(percent))
+                format!("{} % of {planned} arrivals were sent within {tolerance} of their time", share(percent))
             }
             None => format!("{} of {} requests were sent as slots came free", self.sent, self.offered),
         };
         if troubles.is_empty() { format!("{head}.") } else { format!("{head}; {}.", troubles.join("; ")) }
+    }
+}
+
+/// Why a request was late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Slot,
+    Connection,
+    Stall,
+    Other,
+}
+
+impl Cause {
+    /// Of a request that is late: the client's own limit before the one asked for, since it waited for both.
+    fn of(record: &Record) -> Self {
+        match () {
+            () if record.blocked >= TOLERANCE || record.has(flag::LOCAL_LIMIT) => Self::Connection,
+            () if record.has(flag::QUEUED) => Self::Slot,
+            () if record.has(flag::STALLED) => Self::Stall,
+            () => Self::Other,
+        }
     }
 }
 
@@ -286,32 +334,40 @@ fn span(ns: Nanos) -> String {
 struct Tally {
     sent: u64,
     late: u64,
-    late_queued: u64,
+    /// By [`Cause`].
+    late_by: [u64; 4],
     queued: u64,
     backlog: u64,
     slip: [u64; EDGES.len() + 1],
-    /// Due and start of every scheduled request.
+    /// Due time of every scheduled request, and when it was sent but for the server's part.
     times: Vec<(Instant, Instant)>,
-    /// Slip of all others that waited for no slot.
+    /// Send delays of all others that waited for no slot and follow something.
     waits: Vec<Nanos>,
+    blocked: Vec<Nanos>,
+    connecting: Vec<Nanos>,
 }
 
 impl Tally {
     fn add(&mut self, record: &Record, sent_end: Instant) {
         self.sent += 1;
-        let (slip, queued) = (record.slip(), record.has(flag::QUEUED));
+        let (delay, queued) = (record.send_delay(), record.has(flag::QUEUED));
         self.queued += u64::from(queued);
+        self.blocked.extend(Some(record.blocked).filter(|wait| *wait >= TOLERANCE));
+        self.connecting.extend(Some(record.connecting).filter(|time| *time >= TOLERANCE));
         if !record.has(flag::SCHEDULED) {
-            self.waits.extend((!queued).then_some(slip));
+            // The first requests of a closed loop follow nothing: no slot was freed for them.
+            self.waits.extend((!queued && record.start > record.due).then_some(delay));
             return;
         }
-        self.late += u64::from(slip >= TOLERANCE);
-        self.late_queued += u64::from(slip >= TOLERANCE && queued);
+        if record.is_late() {
+            self.late += 1;
+            self.late_by[Cause::of(record) as usize] += 1;
+        }
         // A phase has issued its last up to the lookahead before it is due, so being on time is looked at too.
         let after_the_last = sent_end.is_set() && record.start > sent_end;
-        self.backlog += u64::from(after_the_last && slip >= TOLERANCE && record.due <= sent_end);
-        self.slip[EDGES.partition_point(|edge| *edge <= slip)] += 1;
-        self.times.push((record.due, record.start));
+        self.backlog += u64::from(after_the_last && record.slip() >= TOLERANCE && record.due <= sent_end);
+        self.slip[EDGES.partition_point(|edge| *edge <= delay)] += 1;
+        self.times.push((record.due, record.due.after(delay)));
     }
 
     fn buckets(&self) -> Vec<Bucket> {
@@ -323,7 +379,7 @@ impl Tally {
 /// Sorts the arrivals by their planned time and finds the longest run of late ones.
 fn longest_late(times: &mut [(Instant, Instant)], begin: Instant) -> Option<Stretch> {
     times.sort_unstable();
-    let late = |&(due, start): &(Instant, Instant)| start.since(due) >= TOLERANCE;
+    let late = |&(due, sent): &(Instant, Instant)| sent.since(due) >= TOLERANCE;
     let stretch = |run: &[(Instant, Instant)]| {
         let first = run.first()?.0;
         Some(Stretch {
@@ -364,7 +420,7 @@ mod tests {
         let records: Vec<Record> = (0..1000).map(|k| record(k * MILLI, 300 + k)).collect();
         let ledger = ledger(counts(1000), &records);
         assert_eq!(ledger.adherence_percent, Some(100.0));
-        assert_eq!(ledger.verdict, "100 % of 1000 arrivals left within 1 ms of their time.");
+        assert_eq!(ledger.verdict, "100 % of 1000 arrivals were sent within 1 ms of their time.");
         assert_eq!(ledger.longest_late, None);
         let counts: Vec<u64> = ledger.slip.iter().map(|b| b.count).collect();
         assert_eq!(counts, [700, 300, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -386,8 +442,8 @@ mod tests {
         assert_eq!(ledger.longest_late, Some(stretch));
         assert_eq!(
             ledger.verdict,
-            "93.33 % of 300 arrivals left within 1 ms of their time; 20 were late, the longest stretch of it for 200 ms \
-             from 1.00 s on, by 200 ms at worst."
+            "93.33 % of 300 arrivals were sent within 1 ms of their time; 20 were late; worst stretch: 200 ms long \
+             from 1.00 s on, by up to 200 ms."
         );
     }
 
@@ -401,7 +457,7 @@ mod tests {
         assert_eq!(ledger.adherence_percent, Some(20.0));
         assert_eq!(
             ledger.verdict,
-            "20.00 % of 10 arrivals left within 1 ms of their time; 1 waited for a free slot; 4 were dropped because no \
+            "20.00 % of 10 arrivals were sent within 1 ms of their time; 1 waited for a free slot; 4 were dropped because no \
              slot was free; 3 had nothing to send; 3 were not sent before the end; 1 have no record."
         );
     }
@@ -427,15 +483,15 @@ mod tests {
         records[..2].iter_mut().for_each(|r| r.flags |= flag::QUEUED);
         let half = ledger(counts(4), &records);
         assert_eq!((half.late, half.late_queued, half.refill), (4, 2, None));
-        assert!(half.verdict.contains("; 4 were late (2 of them for want of a free slot), the"), "{}", half.verdict);
+        assert!(half.verdict.contains("; 4 were late (2 waited for a slot); worst"), "{}", half.verdict);
         records.iter_mut().for_each(|r| r.flags |= flag::QUEUED);
         let all = ledger(counts(4), &records).verdict;
-        assert!(all.contains("; 4 were late (all of them for want of a free slot), the"), "{all}");
+        assert!(all.contains("; 4 were late (all waited for a slot); worst"), "{all}");
         // In a closed loop what waited for a slot says nothing about the client.
         let mut records: Vec<Record> = (1..=100).map(|k| Record { flags: 0, ..record(k * SECOND, k) }).collect();
         records.push(Record { flags: flag::QUEUED, ..record(0, SECOND) });
         let refill = ledger(counts(101), &records).refill;
-        assert_eq!(refill, Some(Refill { count: 100, p50_ns: 50, p99_ns: 99, max_ns: 100 }));
+        assert_eq!(refill, Some(Spread { count: 100, p50_ns: 50, p99_ns: 99, max_ns: 100 }));
     }
 
     #[test]

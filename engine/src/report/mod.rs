@@ -15,6 +15,7 @@ mod section;
 mod statistics;
 mod sweep;
 mod tokens;
+pub mod verdict;
 mod verify;
 
 pub use arrivals::Arrivals;
@@ -25,6 +26,7 @@ pub use parts::{PhaseReport, Slice, Slices};
 pub use section::{Entry, ServiceLevel};
 pub use statistics::{QUANTILES, Quantile};
 pub use tokens::{CountTokens, TokenColumns, TokenSource};
+pub use verdict::{Finding, Grade, Verdict};
 pub use verify::{Verification, verify};
 
 use crate::clock::{Instant, Nanos};
@@ -35,6 +37,7 @@ use crate::record::{Payload, Record};
 use rows::{Class, Reader, Rows, Window};
 use section::{Method, Section, Survey, Unrecorded};
 use std::collections::BTreeMap;
+use verdict::Evidence;
 
 /// Everything there is to say about a run.
 #[derive(Debug)]
@@ -85,6 +88,8 @@ pub struct Report {
     pub ledgers: Vec<(usize, Ledger)>,
     /// The sends of each phase with a schedule as a process, beside the phase's index; empty of a part of a run.
     pub arrivals: Vec<(usize, Arrivals)>,
+    /// Whether the numbers are the server's; `None` if there was no profiling request.
+    pub verdict: Option<Verdict>,
     /// Output tokens of every record, in the order of the log.
     pub tokens: TokenColumns,
     /// Copied from the log: what the files repeat.
@@ -163,8 +168,14 @@ impl Report {
             let main = part(&method, Class::Profiling, limits);
             (main, has_warmup.then(|| part(&method, Class::Warmup, ALWAYS).0))
         };
-        let accounts = || if whole { (Ledger::of_log(log), Arrivals::of_log(log)) } else { Default::default() };
-        let (((main, curves_follow_chunks), warmup), (ledgers, arrivals)) = both(threads > 1, sections, accounts);
+        let accounts = || {
+            let (ledgers, arrivals) =
+                if whole { (Ledger::of_log(log), Arrivals::of_log(log)) } else { Default::default() };
+            (ledgers, arrivals, Evidence::of_log(log, limits))
+        };
+        let (((main, curves_follow_chunks), warmup), (ledgers, arrivals, evidence)) =
+            both(threads > 1, sections, accounts);
+        let evidence = with_figures(evidence, &main, rate_of(log, &arrivals));
         let anchor = log.header.anchor;
         Self {
             was_cancelled: was_cancelled(log),
@@ -188,6 +199,7 @@ impl Report {
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
             ledgers,
             arrivals,
+            verdict: Verdict::on(&evidence),
             tokens,
             run: RunInfo {
                 header: log.header.clone(),
@@ -221,6 +233,11 @@ impl Report {
                  not known, and no distribution but the error-adjusted ones has them.",
                 self.censored
             ));
+        }
+        let findings = self.verdict.iter().flat_map(|verdict| &verdict.findings);
+        for finding in findings.filter(|f| f.whose == verdict::Whose::Client && f.asks == Grade::Limit) {
+            let remedy = finding.remedy.as_ref().map_or_else(String::new, |remedy| format!("; {remedy}"));
+            notes.push(format!("This client was the limit: {}{remedy}.", finding.evidence));
         }
         if let Some(lost) = self.run.end.as_ref().map(|e| e.lost).filter(|n| *n > 0) {
             notes.push(format!("Records lost because the ring to the collector was full: {lost}."));
@@ -290,6 +307,28 @@ impl Report {
     /// The run's endpoint type.
     pub fn endpoint(&self) -> Kind {
         endpoint(&self.run.header)
+    }
+}
+
+/// Planned and actual rate of the last profiling phase with a schedule.
+fn rate_of(log: &Log, arrivals: &[(usize, Arrivals)]) -> Option<(f64, f64)> {
+    let is_profiling = |n: usize| log.header.phases.get(n).is_some_and(|phase| !phase.warmup);
+    let last = arrivals.iter().rev().find(|(n, _)| is_profiling(*n));
+    last.map(|(_, a)| (a.planned_rate, a.rate)).filter(|(planned, _)| *planned > 0.0)
+}
+
+/// The evidence with what the metrics say.
+fn with_figures(evidence: Evidence, section: &Section, rate: Option<(f64, f64)>) -> Evidence {
+    const P50: usize = 4;
+    let summary =
+        |tag: &str| section.entries.iter().find(|e| e.metric.tag == tag).map(|e| (&e.summary, e.metric.factor()));
+    let median = |tag: &str| summary(tag).and_then(|(s, factor)| Some(s.percentiles[P50]? / factor));
+    Evidence {
+        rate,
+        latency: median("request_latency").map(|ns| ns as Nanos),
+        in_flight: summary("effective_concurrency").and_then(|(s, _)| s.max).unwrap_or(0.0) as u64,
+        seconds: section.window.seconds(),
+        ..evidence
     }
 }
 

@@ -358,7 +358,9 @@ impl World {
         let tell = match what {
             Happening::Connected { .. } if self.links[link].refused => {
                 self.links[link].alive = false;
-                Tell::Connected(Err(io::ErrorKind::ConnectionRefused.into()))
+                // Now and then it is this machine that refuses.
+                let why = self.dice.pick(&[libc::ECONNREFUSED, libc::ECONNREFUSED, libc::EMFILE, libc::EADDRNOTAVAIL]);
+                Tell::Connected(Err(io::Error::from_raw_os_error(why)))
             }
             Happening::Connected { .. } => {
                 self.connections += 1;
