@@ -337,7 +337,7 @@ pub(crate) struct Output {
     #[arg(long)]
     pub(crate) export_http_trace: bool,
 
-    /// Seconds of a slice: results over time in files of their own
+    /// Seconds of a slice: results over time in files of their own, 20000 slices at most
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) slice_duration: Option<Nanos>,
 
@@ -395,8 +395,8 @@ pub(crate) struct Tokenizer {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Load Generator")]
 pub(crate) struct Load {
-    /// Conversations under way at most; where each has one turn, that is requests in flight [default: 1 without a rate
-    /// or schedule, else no limit]
+    /// Conversations under way at most, up to 1000000; where each has one turn, that is requests in flight [default: 1
+    /// without a rate or schedule, else no limit]
     #[arg(long, value_name = "N", value_parser = single(count32))]
     pub(crate) concurrency: Option<u32>,
 

@@ -147,6 +147,7 @@ impl Load {
         let (load, truth) = (&asked.load, &asked.truth);
         check_pace(load)?;
         check_bounds(load)?;
+        check_concurrency(asked)?;
         check_prefill(asked)?;
         let warmup = warmup_phase(asked, notes)?;
         let mut profiling = profiling_phase(asked, fixed, notes)?;
@@ -232,6 +233,23 @@ fn check_bounds(load: &args::Load) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Requests in flight at most: each takes about a kilobyte, and the kernel has as many connections in a few machines only.
+const MOST_AT_ONCE: u32 = 1_000_000;
+
+fn check_concurrency(asked: &Asked) -> Result<(), Refusal> {
+    let given = [
+        ("--concurrency", asked.load.concurrency),
+        ("--prefill-concurrency", asked.load.prefill_concurrency),
+        ("--warmup-concurrency", asked.warmup.warmup_concurrency),
+        ("--warmup-prefill-concurrency", asked.warmup.warmup_prefill_concurrency),
+        ("--num-users", asked.load.num_users),
+    ];
+    match given.into_iter().find_map(|(flag, n)| Some((flag, n.filter(|n| *n > MOST_AT_ONCE)?))) {
+        Some((flag, n)) => Err(Refusal::new(format!("{flag} {n}: expected at most {MOST_AT_ONCE}"))),
+        None => Ok(()),
+    }
 }
 
 fn check_prefill(asked: &Asked) -> Result<(), Refusal> {

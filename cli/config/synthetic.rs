@@ -74,6 +74,9 @@ fn checked(lengths: &Lengths, flag: &str) -> Result<(), Refusal> {
     lengths.check(flag).map_err(|e| Refusal::new(e.0))
 }
 
+/// Prompts that are generated at most: with the usual lengths they fill some 250 GB.
+const MOST_ENTRIES: u64 = 100_000_000;
+
 impl Synthetic {
     /// Resolves what the options say of generated data.
     pub(super) fn resolve(args: &args::Profile, endpoint: &Endpoint, notes: &mut Vec<String>) -> Result<Self, Refusal> {
@@ -83,6 +86,19 @@ impl Synthetic {
         let isl = Length::of("--isl", isl, typed.isl_stddev)?;
         let osl = osl(typed, notes)?;
         let media = media::resolve(&args.media, endpoint.kind)?;
+        let given = [
+            ("--num-dataset-entries", typed.entries),
+            ("--num-conversations", args.load.num_conversations),
+            ("--request-count", args.load.request_count),
+        ];
+        if let Some((flag, n)) =
+            given.into_iter().find_map(|(flag, n)| Some((flag, n?))).filter(|(_, n)| *n > MOST_ENTRIES)
+        {
+            return Err(Refusal::new(format!(
+                "{flag} {n}: at most {MOST_ENTRIES} prompts are generated; --num-dataset-entries sets how many, which are \
+                 then sent in turn"
+            )));
+        }
         let entries = typed.entries.or(args.load.num_conversations).or(args.load.request_count);
         if typed.batch == Some(0) {
             return Err(Refusal::new("--batch-size-text 0: only with random_pool may a request go without texts"));

@@ -179,6 +179,17 @@ fn options_that_do_not_go_together_are_refused_by_name() {
             "-m x --input-file FILE --fixed-schedule --open-loop-strict --no-open-loop-replay",
             "--open-loop-strict sends every row at its timestamp",
         ),
+        ("-m x --concurrency 100000000", "--concurrency 100000000: expected at most 1000000"),
+        ("-m x --streaming --prefill-concurrency 2000000", "--prefill-concurrency 2000000: expected at most 1000000"),
+        (
+            "-m x --request-count 1000000000000",
+            "--request-count 1000000000000: at most 100000000 prompts are generated",
+        ),
+        (
+            "-m x --num-prompts 1000000000000 --request-count 5",
+            "--num-dataset-entries 1000000000000: at most 100000000",
+        ),
+        ("-m x --isl 1000000000", "--isl must be between 1 and 16777216"),
         ("-m x --tokenizer org/no-such-model", "--tokenizer org/no-such-model: not found here"),
         ("-m x --profile-export-prefix a/b", "--profile-export-prefix a/b: expected the beginning"),
         ("-m x --profile-export-prefix .json", "--profile-export-prefix .json: expected the beginning"),

@@ -155,6 +155,9 @@ impl Names {
 /// Columns of the console text that is kept as a file.
 const CONSOLE_FILE_WIDTH: usize = 140;
 
+/// Slices that are written at most: about half a gigabyte of metrics.
+pub const MOST_SLICES: u64 = 20_000;
+
 /// Writes every file of the run into `dir`, in the order in which the run lists them. `how` is what the report was built
 /// with.
 pub fn write_all(
@@ -187,12 +190,23 @@ pub fn write_all(
             .push(private_file("Outputs JSON", dir.join(outputs::FILE_NAME), |out| outputs::write(report, log, out)));
     }
     if let Some(duration) = options.slices {
-        let slices: Vec<Slice> = report.slices(log, duration, how).collect();
-        results
-            .push(file("Timeslice CSV Export", dir.join(&names.slices_csv), |out| timeslices::write_csv(&slices, out)));
-        results.push(file("Timeslice JSON Export", dir.join(&names.slices_json), |out| {
-            timeslices::write_json(report, &slices, out)
-        }));
+        let slices = report.slices(log, duration, how);
+        match slices.left() {
+            0..=MOST_SLICES => {
+                let slices: Vec<Slice> = slices.collect();
+                results.push(file("Timeslice CSV Export", dir.join(&names.slices_csv), |out| {
+                    timeslices::write_csv(&slices, out)
+                }));
+                results.push(file("Timeslice JSON Export", dir.join(&names.slices_json), |out| {
+                    timeslices::write_json(report, &slices, out)
+                }));
+            }
+            n => results.push(Err(format!(
+                "--slice-duration {}: {n} slices, of which each has every metric; at most {MOST_SLICES} are written. \
+                 maser report DIR --slice-duration SECONDS writes longer ones.",
+                duration as f64 / SECOND as f64
+            ))),
+        }
     }
     if header.phases.len() > 1 && report.window.is_none() {
         results.extend(phases::write_all(report, &report.phases(log, how), dir, options));

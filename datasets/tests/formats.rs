@@ -546,6 +546,30 @@ fn compressed_files_are_read_as_they_are() {
 }
 
 #[test]
+fn rows_without_bounds_are_a_sentence_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows");
+    // 30 KB of file, and a line that would fill the memory.
+    let mut bomb = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    std::io::Write::write_all(&mut bomb, b"{\"text\":\"a\"}\n{\"text\":\"").unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..260 {
+        std::io::Write::write_all(&mut bomb, &piece).unwrap();
+    }
+    std::fs::write(&path, bomb.finish().unwrap()).unwrap();
+    let options = || Options { path: path.clone(), format: Some(Format::SingleTurn), ..Options::default() };
+    let said = build(&options()).unwrap_err().0;
+    assert_eq!(said, format!("{}:2: the line is longer than 256 MiB", path.display()));
+    let deep = 200_000;
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let row = format!("{{\"text\":\"a\",\"extra\":{}1{}}}", open.repeat(deep), close.repeat(deep));
+        std::fs::write(&path, format!("{{\"text\":\"a\"}}\n{row}\n")).unwrap();
+        let said = build(&options()).map(|_| ()).unwrap_err().0;
+        assert!(said.starts_with(&format!("{}:2: ", path.display())) && said.len() < 300, "{said}");
+    }
+}
+
+#[test]
 fn a_trace_is_sped_up_from_its_window_and_its_outputs_stretched() {
     let file = concat!(
         "{\"timestamp\":1000,\"input_length\":20,\"output_length\":10}\n",

@@ -72,11 +72,9 @@ impl<'p> Lines<'p> {
     pub(crate) fn next_at(&mut self) -> Result<Option<(usize, u64, &str)>, Error> {
         loop {
             self.buffer.clear();
-            let read = self.reader.read_until(b'\n', &mut self.buffer).map_err(|e| source::failed(self.path, &e))?;
-            if read == 0 {
-                return Ok(None);
-            }
             self.number += 1;
+            let place = (self.path, self.number);
+            let Some(read) = source::line(&mut self.reader, &mut self.buffer, place)? else { return Ok(None) };
             self.passed += read as u64;
             if !self.buffer.trim_ascii().is_empty() {
                 break;
@@ -107,14 +105,15 @@ pub(crate) fn each(path: &Path, f: &mut dyn FnMut(&Row<'_>) -> Result<(), Error>
 pub(crate) fn mentions(path: &Path, needle: &str) -> Result<bool, Error> {
     let finder = memchr::memmem::Finder::new(needle.as_bytes());
     let (mut reader, mut line) = (source::open(path)?, Vec::new());
-    loop {
+    for number in 1.. {
         line.clear();
-        match reader.read_until(b'\n', &mut line).map_err(|e| source::failed(path, &e))? {
-            0 => return Ok(false),
-            _ if finder.find(&line).is_some() => return Ok(true),
-            _ => {}
+        match source::line(&mut reader, &mut line, (path, number))? {
+            None => break,
+            Some(_) if finder.find(&line).is_some() => return Ok(true),
+            Some(_) => {}
         }
     }
+    Ok(false)
 }
 
 /// One row: a JSON object whose values are still text.

@@ -27,6 +27,76 @@ pub(crate) fn failed(path: &Path, e: &io::Error) -> Error {
     Error(format!("--input-file {}: {e}", path.display()))
 }
 
+/// A compressed file may always be this long, bytes of its content ...
+const PACKED: u64 = 1 << 30;
+
+/// ... and longer only up to so many times its own length: beyond that it was made to fill a machine.
+const EXPANSION: u64 = 500;
+
+/// The content of a compressed file up to a bound.
+struct Bounded<R> {
+    inner: R,
+    /// Bytes passed, and how many may.
+    passed: u64,
+    most: u64,
+}
+
+impl<R: BufRead> Bounded<R> {
+    fn check(&self) -> io::Result<()> {
+        match self.passed > self.most {
+            true => Err(io::Error::other(format!(
+                "its content is more than 1 GiB and more than {EXPANSION} times the compressed file; decompress it \
+                 first if it is to be read"
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<R: BufRead> io::Read for Bounded<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.check()?;
+        let read = self.inner.read(out)?;
+        self.passed += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Bounded<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.check()?;
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.passed += amount as u64;
+        self.inner.consume(amount);
+    }
+}
+
+/// The longest line, bytes: a video of 190 MB in base64.
+pub(crate) const LINE: usize = 256 << 20;
+
+/// Reads up to the next line feed, that included, into an empty buffer; `Ok(None)` at the end.
+///
+/// # Errors
+/// A sentence naming the file, and line `number` where that is too long.
+pub(crate) fn line(
+    reader: &mut Reader,
+    buffer: &mut Vec<u8>,
+    (path, number): (&Path, usize),
+) -> Result<Option<usize>, Error> {
+    let most = LINE as u64 + 1;
+    let read = io::Read::take(reader, most).read_until(b'\n', buffer).map_err(|e| failed(path, &e))?;
+    match read {
+        0 => Ok(None),
+        read if read > LINE && buffer.last() != Some(&b'\n') => {
+            Err(Error::row(path, number, format_args!("the line is longer than {} MiB", LINE >> 20)))
+        }
+        read => Ok(Some(read)),
+    }
+}
+
 /// Opens a file at its first byte after a byte order mark, decompressed.
 pub(crate) fn open(path: &Path) -> Result<Reader, Error> {
     Ok(open_as_stored(path)?.0)
@@ -52,11 +122,15 @@ pub(crate) fn open_as_stored(path: &Path) -> Result<(Reader, Stored), Error> {
     let mut raw = BufReader::with_capacity(1 << 16, file);
     let head = raw.fill_buf().map_err(|e| failed(path, &e))?;
     let mut stored = Stored::Packed;
+    let most = PACKED.max(metadata.len().saturating_mul(EXPANSION));
+    let bounded = |inner| Bounded { inner, passed: 0, most };
     let mut reader: Reader = if head.starts_with(GZIP) {
-        Box::new(BufReader::with_capacity(1 << 16, flate2::bufread::MultiGzDecoder::new(raw)))
+        let decoder: Box<dyn io::Read + Send> = Box::new(flate2::bufread::MultiGzDecoder::new(raw));
+        Box::new(bounded(BufReader::with_capacity(1 << 16, decoder)))
     } else if head.starts_with(ZSTD) {
         let decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(|e| failed(path, &e))?;
-        Box::new(BufReader::with_capacity(1 << 16, decoder))
+        let decoder: Box<dyn io::Read + Send> = Box::new(decoder);
+        Box::new(bounded(BufReader::with_capacity(1 << 16, decoder)))
     } else {
         stored = Stored::Plain(0);
         Box::new(raw)
@@ -103,4 +177,20 @@ pub(crate) fn jsonl(files: Vec<PathBuf>) -> Vec<PathBuf> {
 /// A file without a row.
 pub(crate) fn empty(path: &Path) -> Error {
     Error(format!("--input-file {}: the file has no rows", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn content_beyond_the_bound_is_an_error_however_it_is_read() {
+        let bounded = || Bounded { inner: &b"0123456789"[..], passed: 0, most: 4 };
+        assert!(bounded().read_to_end(&mut Vec::new()).is_err());
+        assert!(bounded().read_until(b'\n', &mut Vec::new()).is_err());
+        let mut all = Vec::new();
+        Bounded { most: 10, ..bounded() }.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"0123456789");
+    }
 }

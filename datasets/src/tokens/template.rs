@@ -17,6 +17,9 @@ use serde::Serialize;
 
 use crate::Error;
 
+/// Steps that a rendering may take: a second or two. Templates of models take some tens a message.
+const FUEL: u64 = 10_000_000;
+
 /// One message as templates see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Message<'a> {
@@ -71,6 +74,7 @@ impl Template {
 
     fn new(source: &str, bos: String, eos: String) -> Result<Self, minijinja::Error> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -113,7 +117,10 @@ impl Template {
             eos_token => &self.eos,
         };
         let template = self.environment.get_template("chat").map_err(|e| e.to_string())?;
-        template.render(context).map_err(|e| e.to_string())
+        template.render(context).map_err(|e| match e.kind() {
+            ErrorKind::OutOfFuel => format!("it does not come to an end within {FUEL} steps"),
+            _ => e.to_string(),
+        })
     }
 }
 
@@ -223,6 +230,14 @@ mod tests {
     fn a_template_that_refuses_says_why() {
         let why = render("{{ raise_exception('roles must alternate') }}", &TWO).unwrap_err();
         assert!(why.contains("roles must alternate"), "{why}");
+    }
+
+    #[test]
+    fn a_template_without_end_is_told() {
+        let loops = "{% for a in range(100000) %}{% for b in range(100000) %}{{ b }}{% endfor %}{% endfor %}";
+        assert_eq!(render(loops, &TWO).unwrap_err(), "it does not come to an end within 10000000 steps");
+        let circle = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
+        assert!(render(circle, &TWO).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::images::Images;
 use super::{Facts, Options, Splice, Unfit, put_json};
 use maser_datasets::{Conversation, Media, Turn};
-use minijinja::{Environment, Value as Shown};
+use minijinja::{Environment, ErrorKind, Value as Shown};
 use serde_json::{Map, Value, json};
 
 pub(super) const FACTS: Facts = Facts {
@@ -28,9 +28,10 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
     let Some(source) = &options.template else {
         return Err(unfit("no template is given".into()));
     };
-    let text = environment()
-        .render_str(source, variables(options, conversation, k))
-        .map_err(|e| unfit(format!("the template cannot be rendered: {e}")))?;
+    let text = environment().render_str(source, variables(options, conversation, k)).map_err(|e| match e.kind() {
+        ErrorKind::OutOfFuel => unfit(format!("the template does not come to an end within {FUEL} steps")),
+        _ => unfit(format!("the template cannot be rendered: {e}")),
+    })?;
     let mut body: Value = serde_json::from_str(&text)
         .map_err(|e| unfit(format!("the template rendered for session {} is no JSON: {e}", conversation.session_id)))?;
     if let Value::Object(fields) = &mut body {
@@ -42,8 +43,12 @@ fn body(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<
     Ok(Splice::NONE)
 }
 
+/// Steps that the rendering of one body may take: a second or two.
+const FUEL: u64 = 10_000_000;
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
     environment.set_formatter(|out, _, value| {
         let text = match value.as_str() {
             Some(text) if !value.is_safe() => escaped(text),

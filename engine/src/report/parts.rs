@@ -157,6 +157,14 @@ impl<'a> Slices<'a> {
         }
     }
 
+    /// How many slices there are from here on, those without a request left out.
+    pub fn left(&self) -> u64 {
+        let index = |p: &Place| p.start.since(self.zero) / self.duration;
+        let places = &self.places[self.next..];
+        let begins = places.windows(2).filter(|pair| index(&pair[0]) != index(&pair[1])).count() as u64;
+        begins + u64::from(!places.is_empty())
+    }
+
     /// The flights of the slice: records that reach into it, and its own. Keeps those that reach beyond it.
     fn flights(&mut self, own: &[Place], window: &Window) -> Flights<'a> {
         let log = self.reader.log;
