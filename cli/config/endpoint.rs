@@ -253,6 +253,13 @@ impl Endpoint {
                 kind.name()
             ));
         }
+        if kind == EndpointKind::KserveInfer && args.prompts.osl.is_some() && !extra.contains_key("max_tokens") {
+            notes.push(
+                "--osl is not sent: a model may have no input for it; where it declares max_tokens, --extra-inputs \
+                 '{\"max_tokens\": null}' sends each request's limit in it"
+                    .into(),
+            );
+        }
         stored(kind, &extra, typed.use_server_token_count)?;
         let urls = urls(&typed.urls, mock)?;
         check_shares(typed, urls.len(), notes)?;

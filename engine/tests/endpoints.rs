@@ -744,7 +744,7 @@ fn bodies_of_every_type_are_written_byte_for_byte() {
             Kind::KserveInfer,
             false,
             &text,
-            r#"{"inputs":[{"name":"text_input","shape":[1],"datatype":"BYTES","data":["hi"]},{"name":"max_tokens","shape":[1],"datatype":"INT32","data":[8]},{"name":"x","shape":[1],"datatype":"INT32","data":[1]}]}"#,
+            r#"{"inputs":[{"name":"text_input","shape":[1],"datatype":"BYTES","data":["hi"]},{"name":"x","shape":[1],"datatype":"INT32","data":[1]}]}"#,
         ),
         (Kind::KserveGenerate, true, &text, r#"{"text_input":"hi","max_tokens":8,"stream":true,"x":1}"#),
         (Kind::KserveGenerate, false, &text, r#"{"text_input":"hi","max_tokens":8,"x":1}"#),

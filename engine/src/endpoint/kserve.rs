@@ -27,21 +27,22 @@ pub(super) const GENERATE: Facts = Facts {
     ..Facts::PLAIN
 };
 
-/// `{"inputs":[{"name":"text_input","shape":[n],"datatype":"BYTES","data":[…]},…]}`. The limit and the run's extras are
-/// tensors of one element each, as an LLM ensemble of Triton takes them; an extra called `inputs`, `outputs`, `id` or
-/// `parameters`, and the turn's extras, are fields of the body.
+/// `{"inputs":[{"name":"text_input","shape":[n],"datatype":"BYTES","data":[…]},…]}`. The run's extras are tensors of one
+/// element each, as an LLM ensemble of Triton takes them; an extra called `inputs`, `outputs`, `id` or `parameters`, and
+/// the turn's extras, are fields of the body. Servers refuse inputs that the model does not declare, so the turn's limit is
+/// one only where the extra `max_tokens` is there and `null`.
 fn infer(options: &Options, conversation: &Conversation, k: usize, out: &mut Vec<u8>) -> Result<Splice, Unfit> {
     let turn = &conversation.turns[k];
     let texts: Vec<&str> = content::contents(&turn.texts).collect();
     let mut inputs = vec![json!({"name": "text_input", "shape": [texts.len()], "datatype": "BYTES", "data": texts})];
-    if let Some(limit) = turn.max_tokens {
-        inputs.push(tensor("max_tokens", &limit.into()));
-    }
     let mut fields = Map::new();
     for (name, value) in &options.extra {
         match name.as_str() {
             "inputs" | "outputs" | "id" | "parameters" => {
                 fields.insert(name.clone(), value.clone());
+            }
+            "max_tokens" if value.is_null() => {
+                inputs.extend(turn.max_tokens.map(|limit| tensor(name, &limit.into())));
             }
             _ => {
                 inputs.retain(|input| input.get("name").is_none_or(|known| known != name));
@@ -153,4 +154,29 @@ fn read_generate<'a>(json: &'a [u8], reading: &mut Reading<'a>) -> Result<(), Un
         }
     }
     scanner.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maser_datasets::Turn;
+
+    #[test]
+    fn the_limit_is_an_input_only_where_it_is_declared() {
+        for (extra, wanted) in [
+            (json!({}), None),
+            (json!({"max_tokens": null}), Some(8)),
+            (json!({"max_tokens": 5}), Some(5)),
+            (json!({"temperature": 5}), None),
+        ] {
+            let extra = extra.as_object().unwrap().clone();
+            let turn = Turn { max_tokens: Some(8), ..Turn::of_text("hi".into()) };
+            let conversation = Conversation { turns: vec![turn], ..Conversation::default() };
+            let mut body = Vec::new();
+            infer(&Options { extra, ..Options::default() }, &conversation, 0, &mut body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let found = body["inputs"].as_array().unwrap().iter().find(|input| input["name"] == "max_tokens");
+            assert_eq!(found.map(|input| input["data"][0].as_i64().unwrap()), wanted, "{body}");
+        }
+    }
 }

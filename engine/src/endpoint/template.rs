@@ -193,6 +193,8 @@ mod tests {
     fn what_is_no_template_or_no_json_is_refused() {
         let refused = |template: &str| rendered(template, Turn::of_text("t".into()), json!({})).unwrap_err();
         assert!(refused("{{ text").contains("cannot be rendered"));
+        let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+        assert!(refused(endless).contains("does not come to an end within 10000000 steps"));
         assert!(refused("{\"a\": {{ text }}}").contains("session s is no JSON"));
         let mut out = Vec::new();
         let conversation = Conversation { turns: vec![Turn::default()], ..Conversation::default() };
