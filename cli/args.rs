@@ -154,9 +154,23 @@ pub(crate) struct Endpoint {
     #[arg(long = "custom-endpoint", visible_alias = "endpoint", value_name = "PATH")]
     pub(crate) path: Option<String>,
 
-    /// Sent as `Authorization: Bearer KEY`, to Anthropic's API as `x-api-key`; replaces such a header given with --header
+    /// Sent as `Authorization: Bearer KEY`, to Anthropic's API as `x-api-key`; replaces such a header given with --header.
+    /// Whoever lists this machine's processes sees it: --api-key-file hides it [default: OPENAI_API_KEY of the environment,
+    /// where --url is given, the API takes a bearer token and --header has no Authorization]
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
+
+    /// File that has the key of --api-key and nothing else; `-` reads standard input
+    #[arg(help_heading = "Only in maser", long, value_name = "FILE", conflicts_with = "api_key")]
+    pub(crate) api_key_file: Option<PathBuf>,
+
+    /// What it has.
+    #[arg(skip)]
+    pub(crate) api_key_of_file: Option<String>,
+
+    /// OPENAI_API_KEY of the environment.
+    #[arg(skip)]
+    pub(crate) api_key_of_environment: Option<String>,
 
     /// Seconds a request may take, from its start to its last byte [default: 21600]
     #[arg(long = "request-timeout-seconds", value_name = "SECONDS", value_parser = seconds)]

@@ -17,7 +17,7 @@ mod synthetic;
 mod tokenizer;
 
 pub(crate) use control::{Control, Profiler, Wait};
-pub(crate) use endpoint::{Endpoint, Url};
+pub(crate) use endpoint::{Endpoint, Url, read_keys};
 pub(crate) use environment::{Environment, IpVersion, read as environment};
 pub(crate) use input::{Input, Trace};
 pub(crate) use load::{Arrival, Load, PhaseConfig, PhaseKind};
@@ -28,10 +28,12 @@ pub(crate) use synthetic::Length;
 pub(crate) use tokenizer::{NO_CHAT_TEMPLATE, Tokenizer};
 
 use crate::args;
+use crate::redact;
 use crate::refusal::Refusal;
 use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Reuse, Spin, Ui};
 use maser_engine::clock::Nanos;
 use maser_engine::metric::Applies;
+use maser_engine::plan::Hidden;
 use maser_engine::schedule::Tied;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -256,6 +258,29 @@ impl ProfileConfig {
             notes,
             typed,
         })
+    }
+
+    /// The texts that are secrets, wherever they came from.
+    pub(crate) fn secrets(&self) -> redact::Secrets {
+        let mut secrets = redact::Secrets::default();
+        let endpoint = &self.endpoint;
+        if let Some(key) = &endpoint.api_key {
+            secrets.add(key.expose());
+        }
+        endpoint.headers.iter().for_each(|header| secrets.add_header(&header.name, &header.value));
+        endpoint.urls.iter().for_each(|url| secrets.add_url(url.as_str()));
+        endpoint.custom_path.iter().for_each(|path| secrets.add_url(path));
+        secrets.add_fields(&endpoint.extra);
+        if let Some(template) = &endpoint.template {
+            secrets.add_loose(template, redact::is_sensitive_field);
+        }
+        secrets
+    }
+
+    /// What no file may show of bodies and answers.
+    pub(crate) fn hidden(&self) -> Hidden {
+        let template = self.endpoint.template.as_deref();
+        redact::in_bodies(&self.endpoint.extra, template, &self.secrets())
     }
 
     /// Takes over what the environment says.

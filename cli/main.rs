@@ -22,6 +22,8 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
+    // Before anything is said of them.
+    redact::learn(redact::secrets_of(&argv));
     let command = match args::parse(&argv) {
         Ok(command) => command,
         Err(Stop::Text(text)) => {
@@ -40,9 +42,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes a line. That a reader has gone is no reason to fail.
+/// Writes a line, without the secrets that are known. That a reader has gone is no reason to fail.
 fn say(mut to: impl Write, line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(to, "{line}");
+    let _ = writeln!(to, "{}", redact::hidden(&line.to_string()));
 }
 
 fn refuse(refusal: &Refusal) -> ExitCode {
@@ -52,12 +54,14 @@ fn refuse(refusal: &Refusal) -> ExitCode {
 
 fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {
     match command {
-        Command::Profile(args) => {
+        Command::Profile(mut args) => {
+            redact::learn(config::read_keys(&mut args.endpoint)?);
             // A variable that is no text is none of the reference's.
             let text =
                 |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
             let environment = config::environment(std::env::vars_os().filter_map(text))?;
             let config = commands::profile::configure(*args, &environment, std::io::stderr().is_terminal())?;
+            redact::learn(config.secrets());
             commands::profile::run(config, argv)
         }
         Command::Dataset(args) => commands::dataset::run(&args),

@@ -1,19 +1,26 @@
 //! What files and messages may show of a command line: everything but secrets.
+//!
+//! A secret is known by where it stands (`--api-key`, a header's or a field's name, a URL's query, `Bearer` before it), and
+//! once known it is hidden wherever else it shows: [`learn`] collects, [`hidden`] is asked by everything that prints.
 
+mod known;
+mod words;
+
+pub(crate) use known::{Secrets, hidden, hidden_in, learn};
+pub(crate) use words::{cli_command, secrets_of};
+
+use maser_engine::plan::Hidden;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
-use std::ffi::OsString;
 
 /// What stands in a secret's place.
 pub(crate) const REDACTED: &str = "<redacted>";
 
 /// Parts of names whose values are secrets. Hiding too much costs a reader little, hiding too little costs a key.
-const SENSITIVE: [&str; 15] = [
+const SENSITIVE: [&str; 18] = [
     "auth",
     "token",
     "secret",
-    "password",
-    "passwd",
+    "pass",
     "credential",
     "cookie",
     "apikey",
@@ -24,64 +31,126 @@ const SENSITIVE: [&str; 15] = [
     "-key",
     "_key",
     "xsrf",
+    "csrf",
+    "jwt",
+    "saml",
+    "bearer",
 ];
 
 /// Whether a header of this name may carry a secret.
 pub(crate) fn is_sensitive(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SENSITIVE.iter().any(|part| name.contains(part))
+    name == "key" || SENSITIVE.iter().any(|part| name.contains(part))
+}
+
+/// What stands before a credential in a value, whatever the header or field is called.
+const SCHEMES: [&str; 3] = ["bearer ", "basic ", "apikey "];
+
+/// The credential in a value that names its scheme.
+fn credential(value: &str) -> Option<&str> {
+    let value = value.trim_start();
+    let scheme = SCHEMES.iter().find(|s| value.get(..s.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(s)))?;
+    Some(value[scheme.len()..].trim())
 }
 
 /// A header's value as it may be shown.
 pub(crate) fn header_value<'a>(name: &str, value: &'a str) -> &'a str {
-    if is_sensitive(name) { REDACTED } else { value }
+    if is_sensitive(name) || credential(value).is_some() { REDACTED } else { value }
 }
 
 /// Body fields and query parameters: `max_tokens` and its like are no secrets, so only whole names count.
-fn is_sensitive_field(name: &str) -> bool {
+pub(crate) fn is_sensitive_field(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('-', "_");
-    let secret = ["api_key", "apikey", "key", "secret", "password", "passwd"];
+    let secret = ["api_key", "apikey", "key", "secret", "password", "passwd", "pwd", "jwt"];
     let token = ["token", "access_token", "auth_token", "id_token", "refresh_token"];
     secret.contains(&name.as_str())
         || token.contains(&name.as_str())
         || ["authorization", "credential", "signature"].iter().any(|p| name.contains(p))
-        || ["_api_key", "_secret", "_password"].iter().any(|p| name.ends_with(p))
+        || ["_api_key", "_apikey", "_secret", "_password", "_access_key", "_auth_token"]
+            .iter()
+            .any(|p| name.ends_with(p))
+}
+
+/// Query parameters: like headers, and what stores of objects and functions call theirs.
+fn is_sensitive_parameter(name: &str) -> bool {
+    let short = ["sig", "code", "pwd"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    short || is_sensitive(name) || is_sensitive_field(name)
+}
+
+/// Whether a member of a body is a secret; `within` is the name of the object it is in.
+fn is_secret(within: &str, name: &str, value: &Value) -> bool {
+    let in_headers = within.to_ascii_lowercase().ends_with("headers");
+    (in_headers && is_sensitive(name)) || is_sensitive_field(name) || value.as_str().and_then(credential).is_some()
 }
 
 /// Body fields as they may be shown, at any depth.
 pub(crate) fn fields(fields: &Map<String, Value>) -> Map<String, Value> {
-    let shown = |(name, value): (&String, &Value)| {
-        let value = match value {
-            _ if is_sensitive_field(name) => REDACTED.into(),
-            Value::Object(inner) => Value::Object(self::fields(inner)),
-            other => other.clone(),
-        };
-        (name.clone(), value)
-    };
-    fields.iter().map(shown).collect()
+    shown_members("", fields)
 }
 
-/// The texts among body fields that are secrets, at any depth: as they stand in JSON, and where that differs as they are.
-pub(crate) fn secrets(fields: &Map<String, Value>) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    for (name, value) in fields {
-        match value {
-            Value::Object(inner) => found.extend(secrets(inner)),
-            Value::String(text) if is_sensitive_field(name) => {
-                let quoted = value.to_string();
-                let escaped = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-                found.push(escaped.as_bytes().to_vec());
-                if escaped != text {
-                    found.push(text.as_bytes().to_vec());
-                }
-            }
-            _ => {}
-        }
+fn shown_members(within: &str, members: &Map<String, Value>) -> Map<String, Value> {
+    members.iter().map(|(name, value)| (name.clone(), shown(within, name, value))).collect()
+}
+
+fn shown(within: &str, name: &str, value: &Value) -> Value {
+    match value {
+        _ if is_secret(within, name, value) => REDACTED.into(),
+        Value::Object(members) => Value::Object(shown_members(name, members)),
+        Value::Array(items) => items.iter().map(|item| shown(within, name, item)).collect(),
+        other => other.clone(),
     }
-    found
 }
 
-/// A URL without the credentials in it: what stands before an `@`, and query parameters that look like keys.
+/// The members of body fields that are secrets, at any depth.
+fn secret_members<'a>(within: &str, members: &'a Map<String, Value>, found: &mut dyn FnMut(&'a str, &'a Value)) {
+    for (name, value) in members {
+        secret_member(within, name, value, found);
+    }
+}
+
+fn secret_member<'a>(within: &str, name: &'a str, value: &'a Value, found: &mut dyn FnMut(&'a str, &'a Value)) {
+    match value {
+        _ if is_secret(within, name, value) => found(name, value),
+        Value::Object(members) => secret_members(name, members, found),
+        Value::Array(items) => items.iter().for_each(|item| secret_member(within, name, item, found)),
+        _ => {}
+    }
+}
+
+/// What no file may show of bodies that `extra` and `template` show in, and of the answers to them.
+///
+/// A field is hidden by its name and its value together, in the forms that the endpoints write it in (JSON, a form, a
+/// tensor): its value alone may be a word that a prompt has too.
+pub(crate) fn in_bodies(extra: &Map<String, Value>, template: Option<&str>, known: &Secrets) -> Hidden {
+    let mut fields = Vec::new();
+    secret_members("", extra, &mut |name, value| in_body(name, value, &mut fields));
+    let mut of_template = Secrets::default();
+    template.iter().for_each(|text| of_template.add_loose(text, is_sensitive_field));
+    for text in of_template.texts() {
+        fields.push((Value::from(text).to_string().into_bytes(), Value::from(REDACTED).to_string().into_bytes()));
+    }
+    Hidden { fields, texts: known.texts().map(|text| text.as_bytes().to_vec()).collect() }
+}
+
+fn in_body(name: &str, value: &Value, fields: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    let (key, json, shown) = (Value::from(name), value.to_string(), Value::from(REDACTED));
+    let mut put = |before: &str, value: &str, shown: &str, after: &str| {
+        fields.push((format!("{before}{value}{after}").into_bytes(), format!("{before}{shown}{after}").into_bytes()));
+    };
+    let shown_json = shown.to_string();
+    // What follows tells where a number ends.
+    for after in [",", "}"] {
+        put(&format!("{key}:"), &json, &shown_json, after);
+    }
+    for kind in ["BYTES", "BOOL", "FP32", "INT32"] {
+        put(&format!("\"name\":{key},\"shape\":[1],\"datatype\":\"{kind}\",\"data\":["), &json, &shown_json, "]");
+    }
+    let text = value.as_str().map_or(json.clone(), str::to_owned);
+    put(&format!("name=\"{name}\"\r\n\r\n"), &text, REDACTED, "\r\n--");
+}
+
+/// A URL, or a path with its query, without the credentials in it: what stands before an `@`, and query parameters that
+/// look like keys.
 pub(crate) fn url(text: &str) -> String {
     let (head, query) = match text.split_once('?') {
         Some((head, query)) => (head, Some(query)),
@@ -97,130 +166,24 @@ pub(crate) fn url(text: &str) -> String {
         None => authority.into(),
     };
     let mut shown = format!("{scheme}{authority}{path}");
-    for (n, part) in query.iter().flat_map(|q| q.split('&')).enumerate() {
-        shown.push(if n == 0 { '?' } else { '&' });
-        match part.split_once('=') {
-            Some((name, _)) if is_sensitive(name) || is_sensitive_field(name) => {
-                shown.push_str(&format!("{name}={REDACTED}"));
-            }
-            _ => shown.push_str(part),
+    let mut query = query.map_or("", |_| &text[head.len()..]);
+    while !query.is_empty() {
+        // The separator, then a parameter up to the next one.
+        shown.push_str(&query[..1]);
+        let end = query[1..].find(['&', ';']).map_or(query.len(), |at| at + 1);
+        match query[1..end].split_once('=') {
+            Some((name, _)) if is_sensitive_parameter(name) => shown.push_str(&format!("{name}={REDACTED}")),
+            _ => shown.push_str(&query[1..end]),
         }
+        query = &query[end..];
     }
     shown
-}
-
-/// What the values after a flag are, as far as secrets go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Values {
-    Plain,
-    Key,
-    Headers,
-    Fields,
-    Urls,
-}
-
-impl Values {
-    fn of(flag: &str) -> Self {
-        match flag {
-            "--api-key" => Self::Key,
-            "--header" | "-H" => Self::Headers,
-            "--extra-inputs" => Self::Fields,
-            "--url" | "-u" => Self::Urls,
-            _ => Self::Plain,
-        }
-    }
-
-    fn shown(self, value: &str) -> String {
-        match self {
-            Self::Plain => value.into(),
-            Self::Key => REDACTED.into(),
-            Self::Urls => url(value),
-            Self::Headers => pairs(value, is_sensitive),
-            Self::Fields => pairs(value, is_sensitive_field),
-        }
-    }
-}
-
-/// A `key:value` list or a JSON object with the values of sensitive names taken out.
-fn pairs(item: &str, sensitive: fn(&str) -> bool) -> String {
-    if item.trim_start().starts_with('{') {
-        return match serde_json::from_str::<Map<String, Value>>(item) {
-            Ok(mut object) => {
-                for (name, value) in &mut object {
-                    if sensitive(name) {
-                        *value = REDACTED.into();
-                    }
-                }
-                Value::Object(fields(&object)).to_string()
-            }
-            Err(_) => REDACTED.into(),
-        };
-    }
-    let mut shown: Vec<Cow<'_, str>> = Vec::new();
-    let mut hiding = false;
-    for part in item.split(',') {
-        match part.split_once(':') {
-            Some((name, _)) => {
-                hiding = sensitive(name.trim());
-                shown.push(if hiding { format!("{name}: {REDACTED}").into() } else { part.into() });
-            }
-            // Still the value before it.
-            None if hiding => {}
-            None => shown.push(part.into()),
-        }
-    }
-    shown.join(",")
-}
-
-/// The command line for the files: text in single quotes, numbers and flags bare, secrets redacted. `argv[0]` is shown
-/// as `maser`.
-pub(crate) fn cli_command(argv: &[OsString]) -> String {
-    let mut words = vec!["maser".to_string()];
-    let mut values = Values::Plain;
-    for (n, arg) in argv.iter().enumerate().skip(1) {
-        let arg = arg.to_string_lossy();
-        if n == 1 {
-            words.push(arg.into_owned());
-        } else if is_number(&arg) {
-            words.push(values.shown(&arg));
-        } else if !arg.starts_with('-') || arg == "-" {
-            words.push(quoted(&values.shown(&arg)));
-        } else if let Some((flag, value)) = arg.split_once('=').filter(|(f, _)| f.starts_with("--")) {
-            words.push(format!("{flag}={}", quoted(&Values::of(flag).shown(value))));
-            values = Values::of(flag);
-        } else if let Some((flag, value)) = attached(&arg) {
-            words.push(format!("{flag} {}", quoted(&Values::of(flag).shown(value))));
-            values = Values::of(flag);
-        } else {
-            values = Values::of(&arg);
-            words.push(arg.into_owned());
-        }
-    }
-    words.join(" ")
-}
-
-/// A short option with its value in the same word, `-HName:Value`.
-fn attached(arg: &str) -> Option<(&str, &str)> {
-    let (flag, value) = arg.split_at_checked(2)?;
-    let value = value.strip_prefix('=').unwrap_or(value);
-    (matches!(flag, "-H" | "-u" | "-m") && !value.is_empty()).then_some((flag, value))
-}
-
-fn is_number(arg: &str) -> bool {
-    let digits = arg.strip_prefix('-').unwrap_or(arg);
-    digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-        && digits.bytes().any(|b| b.is_ascii_digit())
-        && digits.matches('.').count() <= 1
-        && (digits == "0" || digits.starts_with("0.") || !digits.starts_with('0'))
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsString;
 
     fn shown(words: &[&str]) -> String {
         let argv: Vec<OsString> = words.iter().map(OsString::from).collect();

@@ -16,6 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
+#[path = "end_to_end/secrets.rs"]
+mod secrets;
+
 /// A server that answers at once.
 const AT_ONCE: &str = "--mock=ttft=0,itl=0,osl=8";
 
@@ -45,7 +48,12 @@ impl Bench {
 
     fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut maser = Command::new(env!("CARGO_BIN_EXE_maser"));
-        maser.current_dir(self.0.path()).arg(command).args(arguments).env_remove("NO_COLOR");
+        maser
+            .current_dir(self.0.path())
+            .arg(command)
+            .args(arguments)
+            .env_remove("NO_COLOR")
+            .env_remove("OPENAI_API_KEY");
         maser.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         maser
     }
@@ -306,7 +314,7 @@ fn every_file_that_was_asked_for_is_there_and_whole() {
     bench.run("report", &["run"]).ends_with(0);
     assert_eq!(std::fs::read(bench.path("run/profile_export_raw.jsonl")).unwrap(), raw_before, "rebuilt from the log");
     // What the next run does not ask for does not stay.
-    bench.profile(&[AT_ONCE, "--request-count", "4"]).ends_with(0);
+    bench.profile(&[AT_ONCE, "--request-count", "4", "--overwrite"]).ends_with(0);
     let few = ["inputs.json", "profile_export.jsonl", "profile_export_aiperf.csv", "profile_export_aiperf.json"];
     assert_eq!(bench.files()[..4], few);
     assert_eq!(bench.files()[4..], ["profile_export_console.txt", FILE_NAME]);

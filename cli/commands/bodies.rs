@@ -5,7 +5,6 @@ use super::body_cache::{Cache, Unchecked};
 use super::cache_bust::{self, Marker};
 use super::pictures::Pictures;
 use crate::config::{FixedSchedule, Input, Loop, ProfileConfig, Replay};
-use crate::redact;
 use crate::refusal::Refusal;
 use maser_datasets::file::Format;
 use maser_datasets::tokens::Tokenizer;
@@ -42,7 +41,7 @@ impl Bodies {
 pub(super) fn bodies(config: &mut ProfileConfig, seed: u64, dir: &Path) -> Result<Bodies, Failure> {
     let mut bodies = found_or_built(config, seed, dir)?;
     if let Some(requests) = Arc::get_mut(&mut bodies.requests) {
-        requests.set_secrets(redact::secrets(&config.endpoint.extra));
+        requests.set_hidden(config.hidden());
     }
     Ok(bodies)
 }

@@ -9,6 +9,7 @@ use maser_datasets::tokens::Found;
 use maser_datasets::{Error, Spec, identity};
 use maser_engine::clock;
 use maser_engine::plan::{Marks, Requests};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -63,8 +64,17 @@ impl Cache {
         let Some(dir) = trace.cache.clone().or_else(|| Some(beside(path)).filter(|dir| dir.is_dir())) else {
             return Ok(None);
         };
-        let most = trace.cache_size;
-        let input = path.clone();
+        let (most, input, asked) = (trace.cache_size, path.clone(), trace.cache.is_some());
+        if config.hidden().is_in_bodies() {
+            if asked {
+                config.notes.push(
+                    "--dataset-cache has no effect: --extra-inputs puts a secret into the request bodies, which no file may \
+                     show"
+                        .into(),
+                );
+            }
+            return Ok(None);
+        }
         let of = match spec {
             Spec::WithSystem { of, .. } => of,
             other => other,
@@ -189,7 +199,11 @@ impl Cache {
     /// Where this cannot be written, the next run reads the input again, no more.
     fn remember(&self, seen: Option<PathBuf>, key: &str) {
         if let Some(seen) = seen {
-            let _ = std::fs::write(seen, key);
+            let written = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.dir).and_then(|mut file| {
+                file.write_all(key.as_bytes())?;
+                Ok(file.persist(seen)?)
+            });
+            drop(written);
         }
     }
 }

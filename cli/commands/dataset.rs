@@ -268,6 +268,13 @@ fn bodies_for(mut config: ProfileConfig, out: &Path) -> Result<u8, Failure> {
     if let Input::File { path, trace, .. } = &mut config.input {
         (*path, trace.cache) = (out.to_owned(), Some(dir.clone()));
     }
+    if config.hidden().is_in_bodies() {
+        return Err(Refusal::new(
+            "--for: its --extra-inputs puts a secret into the request bodies, which no file may show; such bodies are made \
+             when they are sent",
+        )
+        .into());
+    }
     prepare::settle_file(&mut config)?;
     std::fs::create_dir_all(&dir).map_err(bodies::full(&dir))?;
     let seed = config.random_seed.unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::bodies::Bodies;
 use crate::config::{Arrival, FixedSchedule, Input, IpVersion, PhaseConfig, PhaseKind, ProfileConfig, Url};
+use crate::redact;
 use crate::refusal::Refusal;
 use crate::values::ExportLevel;
 use maser_datasets::file::Format;
@@ -237,7 +238,8 @@ pub(super) fn target(config: &ProfileConfig, url: &Url) -> Result<Target, Failur
 
 /// The server's addresses: IPv4 where there is one, as the reference does, else IPv6; AIPERF_HTTP_IP_VERSION narrows it.
 fn addresses(config: &ProfileConfig, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
-    let failed = |why: String| Failure::Failed(format!("--url {}: the host name {} {why}", url.as_str(), url.host));
+    let failed =
+        |why: String| Failure::Failed(format!("--url {}: the host name {} {why}", redact::url(url.as_str()), url.host));
     let all = (url.host.as_str(), url.port).to_socket_addrs();
     let all: Vec<SocketAddr> = all.map_err(|e| failed(format!("cannot be resolved: {e}")))?.collect();
     let (v4, v6): (Vec<SocketAddr>, Vec<SocketAddr>) = all.into_iter().partition(SocketAddr::is_ipv4);
@@ -266,7 +268,7 @@ fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
         }
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
-    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", url.as_str())))
+    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", redact::url(url.as_str()))))
 }
 
 #[cfg(test)]

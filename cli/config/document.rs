@@ -54,7 +54,7 @@ impl ProfileConfig {
     pub(crate) fn input_config(&self) -> Value {
         let phases: Vec<Value> = self.load.phases.iter().map(|p| self.phase(p)).collect();
         let level = self.typed.log_level.map(name_of);
-        Object::default()
+        let mut document: Value = Object::default()
             .put("models", self.models.document())
             .put("endpoint", self.endpoint_object())
             .put("datasets", vec![self.dataset()])
@@ -71,7 +71,9 @@ impl ProfileConfig {
             .put("wandb", json!({}))
             .put("runtime", self.runtime())
             .put_some("logging", level.map(|l| json!({"level": l.to_uppercase()})))
-            .into()
+            .into();
+        redact::hidden_in(&mut document);
+        document
     }
 
     fn endpoint_object(&self) -> Object {
@@ -90,7 +92,7 @@ impl ProfileConfig {
             .put_some("url_strategy", at.url_strategy.map(name_of))
             .put_if(!at.weights.is_empty(), "url_weights", at.weights.clone())
             .put_if(self.typed.endpoint_type, "type", at.kind.name())
-            .put_some("path", at.custom_path.clone())
+            .put_some("path", at.custom_path.as_deref().map(redact::url))
             .put_some("api_key", key)
             .put_if(at.timeout_given, "timeout", seconds(at.timeout))
             .put_if(at.streaming, "streaming", true)

@@ -10,6 +10,7 @@ use maser_engine::endpoint::{Auth, BOUNDARY, Encoding, FollowUps, ResponseField}
 use maser_engine::plan::Balance;
 use serde_json::{Map, Value};
 use std::fmt;
+use std::io::Read;
 
 /// Six hours, the reference's default.
 const TIMEOUT: Nanos = 21_600 * SECOND;
@@ -222,8 +223,8 @@ impl Endpoint {
         notes: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
         let typed = &args.endpoint;
-        let api_key = typed.api_key.as_deref().map(key).transpose()?;
         let kind = typed.kind.unwrap_or(EndpointKind::Chat);
+        let api_key = api_key(args, kind.auth(), notes)?;
         let streaming = typed.streaming && kind.can_stream();
         if typed.streaming && !streaming {
             notes.push(format!("--streaming: {} answers in one piece, so no stream is asked for", kind.name()));
@@ -498,7 +499,7 @@ fn bracketed(host: &str) -> String {
 }
 
 fn custom_path(path: &str) -> Result<String, Refusal> {
-    let wrong = |why: &str| Err(Refusal::new(format!("--custom-endpoint {path}: {why}")));
+    let wrong = |why: &str| Err(Refusal::new(format!("--custom-endpoint {}: {why}", redact::url(path))));
     if !path.starts_with('/') {
         return wrong("expected a path that begins with /");
     }
@@ -508,14 +509,61 @@ fn custom_path(path: &str) -> Result<String, Refusal> {
     Ok(path.into())
 }
 
-fn key(typed: &str) -> Result<Secret, Refusal> {
-    // Never echoed, however wrong it is.
-    if typed.is_empty() || !typed.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Refusal::new(
-            "--api-key: expected a key without spaces or other characters that a header cannot carry",
-        ));
+/// The most bytes of a file with a key.
+const KEY_FILE: u64 = 64 << 10;
+
+/// The key as given, of the file that has it, or of the environment: that one only goes to a server that the user named, in
+/// the header that it is meant for, and with a note.
+fn api_key(args: &args::Profile, auth: Auth, notes: &mut Vec<String>) -> Result<Option<Secret>, Refusal> {
+    let typed = &args.endpoint;
+    if let Some(given) = &typed.api_key {
+        return key(given, "--api-key").map(Some);
     }
-    Ok(Secret(typed.into()))
+    if let (Some(path), Some(text)) = (&typed.api_key_file, &typed.api_key_of_file) {
+        return key(text.trim(), &format!("--api-key-file {}", path.display())).map(Some);
+    }
+    let variable = typed.api_key_of_environment.as_deref().map(str::trim).filter(|key| !key.is_empty());
+    let authorized = |item: &String| {
+        let headers = grammar::headers(item).unwrap_or_default();
+        headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+    };
+    match variable {
+        Some(given) if auth == Auth::Bearer && !typed.urls.is_empty() && !args.input.headers.iter().any(authorized) => {
+            notes.push("using OPENAI_API_KEY of the environment as the API key".into());
+            key(given, "OPENAI_API_KEY of the environment").map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads the keys that were not typed, once: standard input can be read no second time. Returns them as secrets.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn read_keys(typed: &mut args::Endpoint) -> Result<redact::Secrets, Refusal> {
+    typed.api_key_of_environment = std::env::var("OPENAI_API_KEY").ok();
+    if let Some(path) = &typed.api_key_file {
+        let mut text = String::new();
+        let read = match path.to_str() {
+            Some("-") => std::io::stdin().lock().take(KEY_FILE).read_to_string(&mut text),
+            _ => std::fs::File::open(path).and_then(|file| file.take(KEY_FILE).read_to_string(&mut text)),
+        };
+        read.map_err(|e| Refusal::new(format!("--api-key-file {}: the key cannot be read: {e}", path.display())))?;
+        typed.api_key_of_file = Some(text);
+    }
+    let mut secrets = redact::Secrets::default();
+    [&typed.api_key_of_file, &typed.api_key_of_environment].into_iter().flatten().for_each(|key| secrets.add(key));
+    Ok(secrets)
+}
+
+fn key(text: &str, from: &str) -> Result<Secret, Refusal> {
+    // Never echoed, however wrong it is.
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Refusal::new(format!(
+            "{from}: expected a key without spaces or other characters that a header cannot carry"
+        )));
+    }
+    Ok(Secret(text.into()))
 }
 
 fn session_header(name: String) -> Result<String, Refusal> {

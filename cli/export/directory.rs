@@ -95,10 +95,8 @@ fn holder(path: &Path) -> String {
 /// The names, below `dir`, of what an earlier run left there that a run with this prefix would write: what has another
 /// prefix is in nobody's way and stays, and so does what is not a run's.
 fn own(dir: &Path, prefix: Option<&str>) -> Vec<PathBuf> {
-    let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = &Names::new(prefix);
-    let own = [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console].map(String::as_str);
     let common = [inputs::FILE_NAME, inputs::BODIES_NAME, outputs::FILE_NAME, log::FILE_NAME];
-    let named = own.into_iter().chain(common).map(PathBuf::from);
+    let named = Names::new(prefix).into_all().into_iter().map(PathBuf::from).chain(common.map(PathBuf::from));
     let all = named.chain(phases::own(dir));
     all.filter(|name| std::fs::symlink_metadata(dir.join(name)).is_ok()).collect()
 }
@@ -148,13 +146,16 @@ pub fn set_aside(dir: &Path, prefix: Option<&str>) -> io::Result<Option<PathBuf>
 /// cannot be removed is in nobody's way.
 fn tidy(dir: &Path, prefix: Option<&str>) {
     phases::remove_empty(dir);
-    let Names { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = Names::new(prefix);
-    let all = [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console, inputs::FILE_NAME.into()];
+    let all = Names::new(prefix).into_all();
+    let common = [inputs::FILE_NAME, outputs::FILE_NAME, phases::MANIFEST];
+    let is_own = |begun: &str| {
+        let mut all = all.iter().map(String::as_str).chain(common);
+        all.any(|own| begun.strip_prefix(own).is_some_and(|rest| rest.starts_with('.')))
+    };
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let begun = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".part"));
-        if begun.is_some_and(|begun| all.iter().any(|own| begun.strip_prefix(own).is_some_and(|r| r.starts_with('.'))))
-        {
+        if begun.is_some_and(&is_own) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

@@ -18,7 +18,7 @@ pub const BODIES_NAME: &str = "bodies.maser";
 /// it until it is sent.
 pub fn sessions(requests: &Requests, marked: bool) -> impl Iterator<Item = (&str, Vec<Cow<'_, [u8]>>)> {
     let body = move |k: u32| {
-        let mut body = requests.shown(requests.body(k));
+        let mut body = requests.hidden().shown(requests.body(k));
         if marked {
             take_markers(body.to_mut());
         }

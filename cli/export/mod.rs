@@ -122,6 +122,12 @@ pub fn prefix_of(typed: &str) -> Option<&str> {
 }
 
 impl Names {
+    /// All of them.
+    fn into_all(self) -> [String; 9] {
+        let Self { csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console } = self;
+        [csv, json, jsonl, raw, slices_csv, slices_json, parquet, hdr, console]
+    }
+
     /// The default names, or those of `--profile-export-prefix`; an ending of the family is taken off the prefix first.
     pub fn new(prefix: Option<&str>) -> Self {
         let bare = prefix.map(|p| Some(strip_ending(p)).filter(|bare| !bare.is_empty()).unwrap_or(p));

@@ -1,5 +1,6 @@
 //! What a run will do, complete before the first byte: immutable, shared by all threads.
 
+mod hidden;
 mod marker;
 mod requests;
 
@@ -10,6 +11,7 @@ use maser_datasets::seed::child;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use hidden::Hidden;
 pub use marker::{MARKER, Marks, put_marker, put_warmup, take_markers};
 pub use requests::{History, Requests, RequestsBuilder, Turn};
 

@@ -1,5 +1,6 @@
 //! One HTTP request at a time, on a connection of its own, waited for: for what is asked of a server beside the load.
 
+use maser::export::printable;
 use maser_engine::clock::{self, Instant, MILLI, Nanos, SECOND};
 use maser_engine::plan::Target;
 use maser_engine::wire::http1::{ResponseReader, Step};
@@ -39,9 +40,9 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// The status in words.
+    /// The status in words, as a terminal may show them.
     pub(super) fn said(&self) -> String {
-        format!("{} {}", self.status, self.reason).trim_end().to_owned()
+        printable(format!("{} {}", self.status, self.reason).trim_end())
     }
 }
 

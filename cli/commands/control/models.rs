@@ -5,6 +5,7 @@ use crate::commands::prepare;
 use crate::config::{Endpoint, ProfileConfig};
 use crate::redact;
 use crate::refusal::Refusal;
+use maser::export::printable;
 use maser_engine::clock::SECOND;
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ const NAMED: usize = 10;
 pub(super) fn listed(body: &[u8]) -> Option<Vec<String>> {
     let list: Value = serde_json::from_slice(body).ok()?;
     let ids = list["data"].as_array()?.iter().filter_map(|entry| entry["id"].as_str());
-    Some(ids.map(|id| id.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()).collect())
+    Some(ids.map(printable).collect())
 }
 
 /// The one model that the first server lists, and a remark on it, for a run that names none. `config` is that run's, under a

@@ -8,6 +8,7 @@ use crate::config::{ProfileConfig, Url, Wait};
 use crate::redact;
 use crate::refusal::Refusal;
 use crate::values::WaitMode;
+use maser::export::printable;
 use maser_datasets::{Conversation, Turn};
 use maser_engine::clock::{self, Nanos, SECOND};
 use maser_engine::plan::{Plan, Target};
@@ -140,7 +141,7 @@ impl Look<'_> {
 /// A request that nobody may make is not let in tomorrow either.
 fn locked_out(answer: &Answer, method: &str, path: &str) -> Option<State> {
     let status = answer.status;
-    let why = || format!("{method} {path} was answered with {}; is the key right?", answer.said());
+    let why = || format!("{method} {} was answered with {}; is the key right?", redact::url(path), answer.said());
     (status == 401 || status == 403).then(|| State::Never(why()))
 }
 
@@ -159,10 +160,10 @@ fn models(config: &ProfileConfig, (url, target): (&Url, &Target), model: &str, t
         // There are servers without a list.
         404 => match get(if url.path.is_empty() { "/" } else { &url.path }) {
             Ok(answer) if answer.is_success() => State::Ready,
-            Ok(_) => State::NotYet(format!("GET {path} was answered with {}", answer.said())),
+            Ok(_) => State::NotYet(format!("GET {} was answered with {}", redact::url(&path), answer.said())),
             Err(why) => State::NotYet(why),
         },
-        _ => State::NotYet(format!("GET {path} was answered with {}", answer.said())),
+        _ => State::NotYet(format!("GET {} was answered with {}", redact::url(&path), answer.said())),
     }
 }
 
@@ -171,7 +172,7 @@ fn lists(body: &[u8], model: &str) -> State {
     match listed(body) {
         None => State::NotYet("its answer is not a list of models".to_owned()),
         Some(ids) if ids.iter().any(|id| id == model) => State::Ready,
-        Some(ids) => State::NotYet(format!("it has no model {model}, it lists: {}", ids.join(", "))),
+        Some(ids) => State::NotYet(format!("it has no model {model}, it lists: {}", printable(&ids.join(", ")))),
     }
 }
 
@@ -187,8 +188,22 @@ fn inference(config: &ProfileConfig, target: &Target, body: &[u8], timeout: Nano
     }
     match answer.status {
         404 | 408 | 409 | 425 | 429 | 500.. => {
-            State::NotYet(format!("POST {} was answered with {}", target.path, answer.said()))
+            State::NotYet(format!("POST {} was answered with {}", redact::url(&target.path), answer.said()))
         }
         _ => State::Ready,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_lists_moves_no_cursor() {
+        let list = "{\"data\": [{\"id\": \"a\\u001b[2J\\r\\u009b31m\\u202eb\"}]}";
+        match lists(list.as_bytes(), "m") {
+            State::NotYet(why) => assert_eq!(why, "it has no model m, it lists: a [2J  31m b"),
+            _ => panic!("it has no such model"),
+        }
     }
 }

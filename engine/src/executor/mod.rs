@@ -430,11 +430,14 @@ impl<W: Wire> Executor<W> {
         if let Some(answer) = &flight.answer {
             answer.payload(outcome, flight.record.chunks, &mut self.payload);
         }
+        if outcome != Outcome::Ok || self.plan.capture.raw {
+            self.plan.requests.hidden().mask(&mut self.payload);
+        }
         if self.plan.capture.raw {
             let request = flight.record.request;
             // What the session says so far is what it said when this turn went: the answer joins it below.
             let body = if self.compose(slot) { &self.body } else { self.plan.requests.body(request) };
-            put_part(&mut self.payload, part::SENT, &self.plan.requests.shown(body));
+            put_part(&mut self.payload, part::SENT, &self.plan.requests.hidden().shown(body));
         }
         let flight = &mut self.flights[slot as usize];
         flight.record.payload_len = self.payload.len() as u32;

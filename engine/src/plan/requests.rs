@@ -15,22 +15,18 @@
 //! Numbers are in the machine's own byte order: such a file stays where it was made. What lies after the bodies is checked
 //! when the file is opened, the bodies when somebody asks.
 
-use super::Marks;
+use super::{Hidden, Marks};
 use crate::clock::Nanos;
 use crate::endpoint::Splice;
 use crate::log::{self, RequestInfo};
 use bytemuck::{Pod, Zeroable};
 use memmap2::Mmap;
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// The first bytes of a kept file's foot; the last is the format's version.
 const MAGIC: u64 = u64::from_ne_bytes(*b"MASERRQ\x02");
-
-/// What stands in a secret's place.
-const REDACTED: &[u8] = b"<redacted>";
 
 /// Rows of the request table in one block of the log.
 const TABLE_BLOCK: u32 = 4096;
@@ -176,7 +172,7 @@ pub struct Requests {
     /// They come from a kept file.
     is_kept: bool,
     marks: Marks,
-    secrets: Vec<Vec<u8>>,
+    hidden: Hidden,
 }
 
 impl Requests {
@@ -190,24 +186,14 @@ impl Requests {
         self.marks
     }
 
-    /// Says which bytes the bodies hold that no file may show. An empty one is none.
-    pub fn set_secrets(&mut self, mut secrets: Vec<Vec<u8>>) {
-        secrets.retain(|secret| !secret.is_empty());
-        self.secrets = secrets;
+    /// Says what no file may show.
+    pub fn set_hidden(&mut self, hidden: Hidden) {
+        self.hidden = hidden;
     }
 
-    /// A body as it may be written to a file: secrets have `<redacted>` in their place.
-    pub fn shown<'a>(&self, body: &'a [u8]) -> Cow<'a, [u8]> {
-        let mut shown = Cow::Borrowed(body);
-        for secret in &self.secrets {
-            let mut from = 0;
-            while let Some(at) = shown.get(from..).and_then(|rest| memchr::memmem::find(rest, secret)) {
-                let start = from + at;
-                shown.to_mut().splice(start..start + secret.len(), REDACTED.iter().copied());
-                from = start + REDACTED.len();
-            }
-        }
-        shown
+    /// What no file may show.
+    pub fn hidden(&self) -> &Hidden {
+        &self.hidden
     }
 
     fn map(&self) -> &[u8] {
@@ -266,7 +252,7 @@ impl Requests {
             bodies_sum: foot.bodies_sum,
             is_kept: true,
             marks: Marks::None,
-            secrets: Vec::new(),
+            hidden: Hidden::default(),
         })
     }
 
@@ -283,7 +269,7 @@ impl Requests {
     /// The bodies hold what no file may show, the file system gives no name to a file that has none, `path` is taken or on
     /// another one, or the disk is full.
     pub fn keep_as(&self, path: &Path) -> io::Result<()> {
-        if !self.secrets.is_empty() {
+        if self.hidden.is_in_bodies() {
             return Err(io::Error::other("the bodies hold what no file may show"));
         }
         if !self.is_kept {
@@ -547,7 +533,7 @@ impl RequestsBuilder {
             bodies_sum: self.sum.finalize().into(),
             is_kept: false,
             marks: Marks::None,
-            secrets: Vec::new(),
+            hidden: Hidden::default(),
         })
     }
 
@@ -660,7 +646,10 @@ mod tests {
         std::fs::remove_file(dir.path().join("named")).unwrap();
         std::fs::remove_file(dir.path().join("again")).unwrap();
         let mut secret = requests;
-        secret.set_secrets(vec![b"alone".to_vec()]);
+        secret.set_hidden(Hidden { texts: vec![b"alone".to_vec()], ..Hidden::default() });
+        secret.keep_as(&dir.path().join("named")).unwrap();
+        std::fs::remove_file(dir.path().join("named")).unwrap();
+        secret.set_hidden(Hidden { fields: vec![(b"alone".to_vec(), Vec::new())], ..Hidden::default() });
         assert!(secret.keep_as(&dir.path().join("named")).is_err());
 
         let mut builder = RequestsBuilder::kept_in(dir.path()).unwrap();
