@@ -445,7 +445,7 @@ fn a_constant_rate_is_a_grid_and_lateness_is_measured_against_it() {
     assert_eq!((results.of_phase("warmup"), results.of_phase("profiling")), (5, 100));
     assert_eq!(results.metric("request_count", "avg"), Some(100.0));
     assert_eq!(results.metric("send_slip", "count"), Some(100.0));
-    let slips: f64 = log.records().filter(|(r, _)| r.phase == 1).map(|(r, _)| r.slip() as f64 / 1e6).sum();
+    let slips: f64 = log.records().filter(|(r, _)| r.phase == 1).map(|(r, _)| r.send_delay() as f64 / 1e6).sum();
     let mean = results.metric("send_slip", "avg").unwrap();
     assert!((mean - slips / 100.0).abs() < 1e-6, "{mean}");
     assert_eq!(results.summary["warmup_metrics"]["request_count"]["avg"], 5.0);

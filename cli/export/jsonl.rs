@@ -62,6 +62,8 @@ pub(super) struct Metadata<'a> {
     pub(super) phase_name: &'a str,
     phase_kind: &'static str,
     pub(super) was_cancelled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancellation_time_ns: Option<u64>,
     context_overflow_skip: bool,
     agent_depth: u32,
     root_correlation_id: String,
@@ -132,6 +134,8 @@ impl<'a> Lines<'a> {
         let kind = if warmup { "warmup" } else { "profiling" };
         let before = header.phases.iter().take(usize::from(record.phase));
         let wall = |at| header.anchor.wall_ns(at);
+        // By the end of the run or on purpose.
+        let was_cancelled = matches!(record.outcome(), Outcome::Cancelled | Outcome::Abandoned);
         let correlation = correlation_id(header.run_key, record.phase, record.session).to_string();
         Metadata {
             // In spite of its name the reference counts requests here; sessions are told by their correlation id.
@@ -151,7 +155,8 @@ impl<'a> Lines<'a> {
             profiling_index: (!warmup).then(|| before.filter(|p| !p.warmup).count()),
             phase_name: phase.map_or(kind, |p| p.name.as_str()),
             phase_kind: kind,
-            was_cancelled: record.outcome() == Outcome::Cancelled,
+            was_cancelled,
+            cancellation_time_ns: was_cancelled.then(|| wall(record.done)),
             context_overflow_skip: false,
             agent_depth: 0,
             root_correlation_id: correlation,

@@ -1,6 +1,7 @@
 //! The verdict above the tables: what was asked for, what came of it, and whether this client was the limit.
 
 use maser_engine::clock::SECOND;
+use maser_engine::record::Outcome;
 use maser_engine::report::{Grade, Report};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -110,19 +111,31 @@ fn got(report: &Report) -> String {
     }
     if mostly_failed(report) {
         // That is the result; the rest is of a server that hardly served.
-        parts.insert(0, failures(report, &format!("{} of {}{cut} failed", report.failed, count(n, "request"))));
+        parts.insert(0, failures(report, &format!("{} of {}{cut} failed", report.failures(), count(n, "request"))));
+        parts.extend(cuts(report));
         return parts.join("; ");
     }
-    parts.push(match report.failed {
+    parts.push(match report.failures() {
         0 => "none failed".to_owned(),
         failed => failures(report, &super::unbroken(&format!("{failed} failed"))),
     });
+    parts.extend(cuts(report));
     parts.join(", ")
 }
 
 /// Whether more requests failed than were answered.
 fn mostly_failed(report: &Report) -> bool {
-    report.failed > report.valid
+    report.failures() > report.valid
+}
+
+/// Requests that were cut and did not fail.
+fn cuts(report: &Report) -> Vec<String> {
+    let n = report.valid + report.failed;
+    let (purpose, end) = (report.abandoned, report.censored);
+    let be = |n: u64| if n == 1 { "was" } else { "were" };
+    let on_purpose = (purpose > 0).then(|| format!("{purpose} of {n} {} cut on purpose, as asked", be(purpose)));
+    let at_end = (end > 0).then(|| format!("{end} {} cut by the end of the run", be(end)));
+    on_purpose.into_iter().chain(at_end).collect()
 }
 
 /// The options that a wait for a slot can come from.
@@ -138,7 +151,8 @@ fn limits(phase: Option<&Value>) -> &'static str {
 /// After `what`: the share that it is, and of what; the most frequent kinds first, each with its number on one line.
 fn failures(report: &Report, what: &str) -> String {
     let mut kinds: HashMap<&str, u64> = HashMap::new();
-    for group in &report.errors {
+    let cut = [Outcome::Cancelled, Outcome::Abandoned].map(Outcome::name);
+    for group in report.errors.iter().filter(|group| !cut.contains(&group.details.kind.as_str())) {
         *kinds.entry(group.details.kind.as_str()).or_default() += group.count;
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();
@@ -146,7 +160,7 @@ fn failures(report: &Report, what: &str) -> String {
     let named = |(kind, n): &(&str, u64)| super::unbroken(&format!("{n} × {}", super::printable(kind)));
     let named: Vec<_> = kinds.iter().take(KINDS).map(named).collect();
     let more = if kinds.len() > KINDS { ", and others" } else { "" };
-    let share = 100.0 * report.failed as f64 / (report.valid + report.failed) as f64;
+    let share = 100.0 * report.failures() as f64 / (report.valid + report.failed) as f64;
     format!("{what}{}({share:.1}%): {}{more}", super::GLUE, named.join(", "))
 }
 

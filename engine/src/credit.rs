@@ -107,7 +107,7 @@ pub struct PhaseCounters {
     pub own: AtomicU64,
     /// Requests finished, well or not; a record was made for each.
     pub finished: AtomicU64,
-    /// Requests among `finished` that failed.
+    /// Requests among `finished` that failed; those that were cut are not among them.
     pub failed: AtomicU64,
     /// Credits handed back unstarted.
     pub unused: AtomicU64,
@@ -126,6 +126,16 @@ pub struct PhaseCounters {
     pub paused: AtomicU64,
     /// For how long, nanoseconds, the sum over slots.
     pub paused_ns: AtomicU64,
+    /// Pauses of the executor's thread of [`LATE`](crate::record::LATE) or more while something was in flight or due.
+    pub stalls: AtomicU64,
+    /// Their lengths together, nanoseconds.
+    pub stalled_ns: AtomicU64,
+    /// The longest, nanoseconds.
+    pub stall_longest_ns: AtomicU64,
+    /// When that began, nanoseconds of the monotonic axis.
+    pub stall_longest_at: AtomicU64,
+    /// Time in which the executor's thread waited for something to do, nanoseconds; 0 where that is not known.
+    pub idle_ns: AtomicU64,
     /// Sessions of several turns that were started.
     pub sessions: AtomicU64,
     /// Of `sessions`: their last turn was sent, or they ended before.

@@ -155,6 +155,21 @@ pub struct PhaseMark {
     /// For how long, nanoseconds, the sum over slots.
     #[serde(default)]
     pub paused_ns: u64,
+    /// Pauses of the client's threads of a millisecond or more while something was in flight or due.
+    #[serde(default)]
+    pub stalls: u64,
+    /// Their lengths together, nanoseconds.
+    #[serde(default)]
+    pub stalled_ns: u64,
+    /// The longest, nanoseconds.
+    #[serde(default)]
+    pub stall_longest_ns: u64,
+    /// When that began.
+    #[serde(default)]
+    pub stall_longest_at: Instant,
+    /// The least time that an executor's thread spent waiting for something to do, nanoseconds; 0 where that is not known.
+    #[serde(default)]
+    pub idle_ns: u64,
     /// Sessions of which a turn was sent.
     #[serde(default)]
     pub sessions: u64,

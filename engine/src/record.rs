@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 /// "The server did not say" in a token count.
 pub const UNKNOWN: u32 = u32::MAX;
 
-/// What became of a request. Everything but [`Outcome::Ok`] is a failure with a class.
+/// What became of a request. Everything but [`Outcome::Ok`] has a class of errors in the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Outcome {
@@ -60,6 +60,12 @@ impl Outcome {
     /// The outcome with this number, if there is one.
     pub fn from_u8(n: u8) -> Option<Self> {
         Self::ALL.get(n as usize).copied()
+    }
+
+    /// Whether it says something of the server: what was cut, on purpose or by the end of the run, neither succeeded nor
+    /// failed.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Ok | Self::Cancelled | Self::Abandoned)
     }
 
     /// The error type as the files name it.

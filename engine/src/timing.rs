@@ -222,6 +222,10 @@ pub struct Timing {
     /// By phase: the arrivals whose time has passed, where that is judged.
     overdue: Vec<Option<Overdue>>,
     poll: Nanos,
+    /// No executor is on its thread.
+    is_alone: bool,
+    /// When it asked for the turn under way.
+    wanted: Instant,
     digest: u64,
 }
 
@@ -272,6 +276,7 @@ impl Timing {
         claims: Arc<Claims>,
     ) -> Self {
         let poll = if lanes.iter().any(|l| l.bell.is_some()) { POLL_OTHERS } else { POLL_STOP };
+        let is_alone = !lanes.is_empty() && lanes.iter().all(|l| l.bell.is_some());
         lanes.iter_mut().for_each(|lane| lane.issued = vec![0; plan.phases.len()]);
         let judged = |p: &Phase| p.least_adherence.map(|_| Overdue::new(p.schedule.arrivals(plan.seed)));
         let plan_overdue = plan.phases.iter().map(judged).collect();
@@ -299,6 +304,8 @@ impl Timing {
             finishing: false,
             overdue: plan_overdue,
             poll,
+            is_alone,
+            wanted: Instant::UNSET,
             digest: DIGEST_START,
         }
     }
@@ -681,6 +688,12 @@ impl Timing {
         let stranded = if broken { self.lanes.iter().map(|l| l.stock(n)).sum() } else { 0 };
         let unused = self.sum(n, |c| &c.unused) + stranded;
         let (dropped, idle) = (self.sum(n, |c| &c.dropped), self.sum(n, |c| &c.idle));
+        let pause = |l: &Lane| {
+            let counters = l.progress.phase(n);
+            (Progress::get(&counters.stall_longest_ns), Progress::get(&counters.stall_longest_at))
+        };
+        let own = (mark.stall_longest_ns, mark.stall_longest_at.0);
+        let longest = self.lanes.iter().map(pause).fold(own, std::cmp::max);
         let nobody_s = !broken && (self.is_open_ended(n) || self.is_of_ticks(n) && self.is_served(n));
         let spare = if nobody_s { unused.saturating_sub(dropped + idle) } else { 0 };
         PhaseMark {
@@ -695,6 +708,11 @@ impl Timing {
             over_limit: self.sum(n, |c| &c.over_limit),
             paused: self.sum(n, |c| &c.paused),
             paused_ns: self.sum(n, |c| &c.paused_ns),
+            stalls: self.sum(n, |c| &c.stalls) + mark.stalls,
+            stalled_ns: self.sum(n, |c| &c.stalled_ns) + mark.stalled_ns,
+            stall_longest_ns: longest.0,
+            stall_longest_at: Instant(longest.1),
+            idle_ns: self.lanes.iter().map(|l| Progress::get(&l.progress.phase(n).idle_ns)).min().unwrap_or(0),
             sessions: if single { sent } else { self.sum(n, |c| &c.sessions) },
             sessions_cut: self.sum(n, |c| &c.sessions_cut),
             ..mark
@@ -727,6 +745,19 @@ impl Timing {
         }
         self.issued.ended.store(true, Ordering::Release);
         Next::ENDED
+    }
+
+    /// On a thread of its own it sees its own pauses; elsewhere the executor beside it does.
+    fn note_stall(&mut self, now: Instant) {
+        let late = now.since(self.wanted);
+        if late < LATE || !self.is_alone || !self.wanted.is_set() || !matches!(self.state, State::Issuing(_)) {
+            return;
+        }
+        self.mark.stalls += 1;
+        self.mark.stalled_ns += late;
+        if late > self.mark.stall_longest_ns {
+            (self.mark.stall_longest_ns, self.mark.stall_longest_at) = (late, self.wanted);
+        }
     }
 
     /// The user wants the run stopped, or stopped harder.
@@ -858,7 +889,9 @@ impl Part for Timing {
         if self.finishing {
             return self.finish(now);
         }
+        self.note_stall(now);
         let next = self.advance(now);
+        self.wanted = next.at;
         // Nobody tells when a full ring has room again.
         let full = self.lanes.iter().any(|lane| !lane.kept.is_empty());
         if full && !next.ended { Next::at(next.at.min(now.after(RETRY_FULL))) } else { next }

@@ -187,6 +187,7 @@ impl<'a> Run<'a> {
         let attempts = self.attempts.get(id.as_str()).map_or(&[][..], Vec::as_slice);
         times_are_in_order(record)?;
         self.due_is_the_schedules(record)?;
+        self.pauses_are_noticed(record)?;
         self.outcome_is_the_scripts(record, attempts)?;
         self.it_ends_in_time(record)?;
         self.what_was_sent_is_recorded(record, attempts)?;
@@ -253,7 +254,7 @@ impl<'a> Run<'a> {
         ensure!(end.schedule_digest == self.account.issued.digest.load(Ordering::Relaxed), "{end:?}");
         ensure!(end.connections == self.account.connections, "{} connections, {end:?}", self.account.connections);
         ensure!(self.account.progress.iter().all(|p| p.ended.load(Ordering::Relaxed)), "an executor has not ended");
-        let failed = self.account.records.iter().filter(|(r, _)| r.outcome() != Outcome::Ok).count() as u64;
+        let failed = self.account.records.iter().filter(|(r, _)| r.outcome().is_failure()).count() as u64;
         let counted = self.total(|c| &c.failed);
         ensure!((failed..=failed + lost).contains(&counted), "{failed} failed, {counted} counted");
         let mut seen = HashSet::new();
@@ -461,6 +462,21 @@ impl<'a> Run<'a> {
         ensure!(!record.has(flag::QUEUED) || (limited && phase.late == LatePolicy::Queue), "queued without reason");
         let over = record.has(flag::OVER_LIMIT);
         ensure!(!over || (limited && phase.late == LatePolicy::Send), "over the limit without reason");
+        Ok(())
+    }
+
+    /// What was in flight, or due, while its thread stood still says so, and nothing else does. What may have lain unread is
+    /// known where a pause kept it.
+    fn pauses_are_noticed(&self, record: &Record) -> Checked {
+        let own = self.account.stalls.iter().filter(|(k, ..)| *k == usize::from(record.executor));
+        let stalls: Vec<_> = own.map(|&(_, from, to)| (from, to)).collect();
+        let during = stalls.iter().any(|&(from, to)| record.start <= from && record.done > to);
+        let touched = stalls.iter().any(|&(from, to)| record.due < to && record.done >= from);
+        let said = record.has(flag::STALLED);
+        ensure!(said || !during, "in flight during {stalls:?}, and does not say so");
+        ensure!(!said || touched, "nothing stood still while it was due or in flight: {stalls:?}");
+        ensure!(record.read_wait <= record.read_wait_most, "its first read waited longest of all");
+        ensure!(record.read_wait_most == 0 || self.setup.late > 0, "{} ns unread", record.read_wait_most);
         Ok(())
     }
 
@@ -747,7 +763,7 @@ fn the_seeds_reach_every_outcome_and_every_end() {
     for outcome in Outcome::ALL {
         assert!(outcomes.contains_key(&outcome), "no {outcome:?} in {outcomes:?}");
     }
-    let seen = flag::ALL & !(flag::STALLED | flag::TEXT_CUT | flag::REDIRECTED);
+    let seen = flag::ALL & !(flag::TEXT_CUT | flag::REDIRECTED);
     assert_eq!(flags & seen, seen, "a flag is never set");
     assert!(lost > 0 && payloads_lost > 0 && cut > 0 && unused > 0, "{lost} {payloads_lost} {cut} {unused}");
     assert!(made_up > 0, "no number of requests was reached although some arrivals were dropped");

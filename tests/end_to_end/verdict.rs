@@ -1,6 +1,8 @@
 //! What a run says of itself: whose the numbers are.
 
-use super::{Bench, Ran, Results, Server, json, ran};
+use super::{Bench, Ran, Results, Server, json, ran, stop_for};
+use maser_engine::clock::MILLI;
+use maser_engine::record::{Outcome, flag};
 use serde_json::Value;
 use std::process::Command;
 
@@ -135,4 +137,75 @@ fn without_evidence_there_is_no_verdict() {
         assert!(run.verdict["sentence"].as_str().unwrap().contains(doubt), "{}", run.verdict);
         assert!(run.ran.stdout.contains("Client: not judged; "), "{}", run.ran.stdout);
     }
+}
+
+#[test]
+fn a_client_that_stood_still_in_a_closed_loop_says_so() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, &["--ttft", "20", "--itl", "5", "--osl", "8"]);
+    let load = ["-m", "mock", "-u", &server.1, "--isl", "10", "--concurrency", "8", "--streaming", "--cores", "1"];
+    for io in ["auto", "epoll"] {
+        let more = ["--benchmark-duration", "3600", "--io", io];
+        let _ = std::fs::remove_dir_all(bench.path("run"));
+        let mut running = bench.start(&[&load[..], &more].concat());
+        running.wait_for_records();
+        let (from, to) = stop_for(&running, 350 * MILLI);
+        while !bench.log().records().any(|(record, _)| record.start > to) {
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+        running.signal("INT");
+        let ran = running.end().ends_with(0);
+        let log = bench.log();
+        let touched = log.records().filter(|(r, _)| r.start < from && r.done > to);
+        let (mut said, mut unread) = (0, 0);
+        for (record, _) in touched {
+            assert!(record.has(flag::STALLED), "--io {io}: {record:?}");
+            said += 1;
+            unread = unread.max(record.read_wait_most);
+        }
+        assert!(said > 0 && u64::from(unread) > 300 * MILLI, "--io {io}: {said} requests, {unread} ns");
+        let mark = &log.phases[0];
+        assert!(mark.stalls > 0 && mark.stall_longest_ns >= 300 * MILLI, "--io {io}: {mark:?}");
+        let run = Judged::of(&bench, ran);
+        assert!(run.verdict["grade"] == "degraded" || run.verdict["grade"] == "limit", "--io {io}: {:#}", run.verdict);
+        let evidence = run.finding("stall")["evidence"].as_str().unwrap();
+        assert!(evidence.starts_with("the client stood still "), "{evidence}");
+        assert!(run.ran.stdout.contains("the client stood still"), "{}", run.ran.stdout);
+    }
+}
+
+#[test]
+fn what_is_cut_on_purpose_did_not_fail() {
+    let bench = Bench::new();
+    let cut = ["--request-cancellation-rate", "50", "--request-cancellation-delay", "0.01"];
+    // A threshold that any failure passes: what was cut as asked is none.
+    let gate = ["--failed-request-threshold", "0.01", "--concurrency", "4", "--request-count", "40"];
+    let mock = ["--mock=ttft=100,itl=0,osl=1", "--random-seed", "3"];
+    let ran = bench.profile(&[&mock[..], &cut, &gate].concat()).ends_with(0);
+    let (log, results) = (bench.log(), bench.results());
+    assert_eq!(results.lines.len(), 40);
+    let abandoned = log.records().filter(|(r, _)| r.outcome() == Outcome::Abandoned).count();
+    assert!((8..=32).contains(&abandoned), "{abandoned}");
+    for line in &results.lines {
+        let (metadata, was_cut) = (&line["metadata"], line["error"]["code"] == 499);
+        assert_eq!(metadata["was_cancelled"], was_cut, "{line}");
+        let end = &metadata["request_end_ns"];
+        assert_eq!(metadata["cancellation_time_ns"], if was_cut { end.clone() } else { Value::Null }, "{line}");
+    }
+    // The keys are the reference's: there it is an error.
+    assert_eq!(results.metric("error_request_count", "avg"), Some(abandoned as f64));
+    let said = format!("none failed, {abandoned} of 40 were cut on purpose, as asked");
+    assert!(ran.stdout.replace('\n', " ").contains(&said), "{}", ran.stdout);
+}
+
+#[test]
+fn what_the_end_cuts_did_not_fail() {
+    let bench = Bench::new();
+    let end = ["--benchmark-duration", "0.3", "--benchmark-grace-period", "0.1", "--failed-request-threshold", "0.01"];
+    let load = ["--mock=ttft=20,itl=0,osl=1,fault=hang:0.1", "--request-rate", "200", "--random-seed", "3"];
+    let ran = bench.profile(&[&load[..], &end].concat()).ends_with(0);
+    let cut = bench.log().records().filter(|(r, _)| r.outcome() == Outcome::Cancelled).count();
+    assert!(cut > 0);
+    assert!(ran.stdout.replace('\n', " ").contains("none failed, "), "{}", ran.stdout);
+    assert!(ran.stdout.contains("cut by the end of the run"), "{}", ran.stdout);
 }

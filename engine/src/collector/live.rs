@@ -46,7 +46,7 @@ impl Live {
             self.ok += 1;
             self.latency.saturating_record(record.last_token.since(record.start));
             self.first_token.saturating_record(record.first_token.since(record.start));
-        } else {
+        } else if record.outcome().is_failure() {
             self.failed += 1;
         }
     }

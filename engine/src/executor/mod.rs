@@ -16,6 +16,7 @@ mod timers;
 
 use crate::clock::{Instant, Nanos};
 use crate::credit::{Claims, Order, PhaseCounters, Progress};
+use crate::net::pulse::{Pulse, Stalls};
 use crate::net::{ConnId, Events, Next, Part, Sent, Wire};
 use crate::plan::{Marks, Plan, Reuse, Sampler, put_marker, put_warmup, take_markers};
 use crate::record::{self, LATE, Outcome, Record, flag, part, put_part};
@@ -79,6 +80,9 @@ pub struct Executor<W> {
     newest: u32,
     /// Of those that wait for a connection, so many of the first have been looked at for being late.
     overdue: usize,
+    /// The pauses of its thread that it has looked at, and the time without work.
+    stalls: Stalls,
+    idle: Nanos,
     /// A body put together from a turn and its session's history.
     body: Vec<u8>,
     payload: Vec<u8>,
@@ -110,6 +114,8 @@ impl<W: Wire> Executor<W> {
             oldest: NONE,
             newest: NONE,
             overdue: 0,
+            stalls: Stalls::default(),
+            idle: 0,
             body: Vec::new(),
             payload: Vec::new(),
             finishing: false,
@@ -363,6 +369,53 @@ impl<W: Wire> Executor<W> {
         Some((slot, if waits { record.due.after(record.connecting + record.lost + LATE) } else { Instant::UNSET }))
     }
 
+    /// How long what is read now may have lain unread, nanoseconds.
+    #[inline]
+    fn note_read(&mut self) -> u32 {
+        self.note_stalls();
+        self.wire.pulse().map_or(0, |pulse| u32::try_from(pulse.wait()).unwrap_or(u32::MAX))
+    }
+
+    /// Looks for a pause of the thread since the last look: whatever was in flight was touched by it.
+    #[inline]
+    fn note_stalls(&mut self) {
+        let Some(stalls) = self.wire.pulse().map(Pulse::stalls) else { return };
+        if stalls.count != self.stalls.count {
+            self.note_stall(stalls);
+        }
+    }
+
+    #[cold]
+    fn note_stall(&mut self, stalls: Stalls) {
+        let before = std::mem::replace(&mut self.stalls, stalls);
+        let (from, to) = stalls.last;
+        if self.in_flight() == 0 && self.shards[self.current].front_due() >= to {
+            return;
+        }
+        let counters = self.counters();
+        Progress::add(&counters.stalls, stalls.count - before.count);
+        Progress::add(&counters.stalled_ns, stalls.sum - before.sum);
+        if to.since(from) > Progress::get(&counters.stall_longest_ns) {
+            counters.stall_longest_ns.store(to.since(from), Ordering::Release);
+            counters.stall_longest_at.store(from.0, Ordering::Release);
+        }
+        let mut next = self.oldest;
+        while next != NONE {
+            let flight = &mut self.flights[next as usize];
+            flight.record.flags |= flag::STALLED;
+            next = flight.later;
+        }
+    }
+
+    /// Tells the loop whether anything is in flight, and counts the time without work.
+    fn note_idle(&mut self) {
+        let Some(pulse) = self.wire.pulse() else { return };
+        pulse.watch(self.in_flight() > 0);
+        let idle = pulse.idle();
+        Progress::add(&self.counters().idle_ns, idle - self.idle);
+        self.idle = idle;
+    }
+
     /// The request is sent whole: from here on it is counted when it is cut, if it is to be.
     fn arm_cut(&mut self, slot: u32, at: Instant) {
         let flight = &self.flights[slot as usize];
@@ -423,7 +476,7 @@ impl<W: Wire> Executor<W> {
         }
         let flight = &self.flights[slot as usize];
         let counters = self.ends.progress.phase(phase);
-        if outcome != Outcome::Ok {
+        if outcome.is_failure() {
             Progress::add(&counters.failed, 1);
         }
         self.payload.clear();
@@ -691,6 +744,7 @@ fn is_local(error: &io::Error) -> bool {
 
 impl<W: Wire> Part for Executor<W> {
     fn turn(&mut self, now: Instant) -> Next {
+        self.note_stalls();
         self.obey(now);
         if self.ends.claims.is_broken() {
             self.break_off(now);
@@ -703,6 +757,7 @@ impl<W: Wire> Part for Executor<W> {
         self.seat_waiting(now);
         self.note_overdue(now);
         self.release(now);
+        self.note_idle();
         // More orders than one turn obeys: nobody rings for what is already in the ring.
         Next::at(if self.ends.orders.is_empty() { self.next() } else { now })
     }
@@ -710,6 +765,7 @@ impl<W: Wire> Part for Executor<W> {
 
 impl<W: Wire> Events for Executor<W> {
     fn connected(&mut self, conn: ConnId, result: io::Result<u16>, at: Instant) -> Instant {
+        self.note_stalls();
         let Some(entry) = self.pool.get(conn) else { return self.next() };
         let State::Opening(flight) = entry.state else { return self.next() };
         let began = entry.began;
@@ -755,8 +811,13 @@ impl<W: Wire> Events for Executor<W> {
             self.drop_conn(conn);
             return self.settle(at);
         };
+        let wait = self.note_read();
         let flight = &mut self.flights[slot as usize];
         let (answer, record) = flight.answer(&mut self.answers);
+        if !record.first_token.is_set() {
+            record.read_wait = wait;
+        }
+        record.read_wait_most = record.read_wait_most.max(wait);
         match answer.read(bytes, at, record, &mut self.reader) {
             Advance::More => {
                 if flight.prefilling && flight.record.first_token.is_set() {
@@ -805,6 +866,7 @@ impl<W: Wire> Events for Executor<W> {
     }
 
     fn closed(&mut self, conn: ConnId, how: io::Result<()>, at: Instant) -> Instant {
+        self.note_stalls();
         let Some(entry) = self.pool.get(conn) else { return self.next() };
         let (state, idled) = (entry.state, entry.idled);
         if let State::Opening(_) = state {

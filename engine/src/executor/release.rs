@@ -346,6 +346,8 @@ impl<W: Wire> Executor<W> {
             self.flights.len() as u32 - 1
         });
         let phase = self.current as u8;
+        // Due before a pause of the thread ended: it waited for that.
+        let stalled = if permit.due.is_set() && permit.due < self.stalls.last.1 { flag::STALLED } else { 0 };
         let shard = &self.shards[self.current];
         let flight = &mut self.flights[slot as usize];
         flight.generation = flight.generation.wrapping_add(1);
@@ -364,7 +366,7 @@ impl<W: Wire> Executor<W> {
             start,
             request,
             phase,
-            flags: permit.flags,
+            flags: permit.flags | stalled,
             executor: self.id,
             target: of.target,
             session: of.number,

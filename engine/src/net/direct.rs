@@ -18,6 +18,7 @@ mod door;
 pub(crate) mod kernel;
 
 use super::gather::{Gathered, Gathering};
+use super::pulse::Pulse;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
 use super::{ConnId, Events, Sent, Tells, Wire};
 use crate::clock::{self, Instant};
@@ -72,6 +73,7 @@ pub struct Ring<K: Kernel = Uring> {
     untold: RefCell<VecDeque<Completion>>,
     /// When the pass under way began; unset between passes.
     passing: Cell<Instant>,
+    pulse: Pulse,
     /// How often a receive was armed.
     #[cfg(test)]
     armed: Cell<u32>,
@@ -175,6 +177,7 @@ impl<K: Kernel> Ring<K> {
             short: RefCell::default(),
             untold: RefCell::default(),
             passing: Cell::new(Instant::UNSET),
+            pulse: Pulse::default(),
             #[cfg(test)]
             armed: Cell::new(0),
         }
@@ -690,6 +693,10 @@ impl<K: Kernel> Wire for DirectWire<K> {
         self.ring.now()
     }
 
+    fn pulse(&self) -> Option<&Pulse> {
+        Some(&self.ring.pulse)
+    }
+
     fn connect(&mut self, conn: ConnId, to: SocketAddr) {
         let ring = &self.ring;
         let (socket, operation, tag) = {
@@ -820,16 +827,18 @@ impl<K: Kernel> Ring<K> {
             if next.ended {
                 return Ok(());
             }
-            if spin || is_near(next.at, self.now()) {
-                self.pass(None)?;
+            let now = self.now();
+            if spin || is_near(next.at, now) {
+                self.pass(None, now)?;
                 continue;
             }
             if let Some(bell) = &self.bell {
                 bell.settle();
                 next = turn_all(parts, || self.now());
             }
-            if !next.ended && !is_near(next.at, self.now()) {
-                self.sleep(next.at)?;
+            let now = self.now();
+            if !next.ended && !is_near(next.at, now) {
+                self.sleep(next.at, now)?;
             }
             if let Some(bell) = &self.bell {
                 bell.clear();
@@ -845,12 +854,13 @@ impl<K: Kernel> Ring<K> {
     }
 
     /// Passes over the completions as they come until shortly before `until`, or until somebody wants a turn.
-    fn sleep(&self, mut until: Instant) -> io::Result<()> {
+    fn sleep(&self, mut until: Instant, mut now: Instant) -> io::Result<()> {
         self.wanted.set(Instant::NEVER);
         loop {
-            let rang = self.pass(Some(until.before(LEAD)))?;
+            let rang = self.pass(Some(until.before(LEAD)), now)?;
             until = until.min(self.wanted.get());
-            if rang || until <= self.now().after(LEAD) {
+            now = self.now();
+            if rang || until <= now.after(LEAD) {
                 return Ok(());
             }
         }
@@ -858,19 +868,23 @@ impl<K: Kernel> Ring<K> {
 
     /// Hands over submissions, waits until the time given or not at all, and tells of every completion there is by then; says
     /// whether the bell was among them. What comes while it tells is left for the next pass, so that each ends.
-    fn pass(&self, until: Option<Instant>) -> io::Result<bool> {
+    fn pass(&self, until: Option<Instant>, now: Instant) -> io::Result<bool> {
         // What the kernel refused at the end of the last pass.
         self.hand_over()?;
         // A receive armed while no buffer was left starved whether anything had come or not: those that were armed since may
         // have nothing to tell, and others something.
         let nothing_to_do = self.sockets.borrow().starved.is_empty() && self.untold.borrow().is_empty();
         let waits = nothing_to_do && self.gathered.borrow().sends.is_empty();
-        self.enter(until.filter(|_| waits))?;
+        let until = until.filter(|_| waits).map(|until| self.pulse.limit(until, now));
+        self.pulse.enter(now, until);
+        self.enter(until)?;
         self.reap();
         let mut rang = false;
         let n = self.untold.borrow().len();
+        let found_at = self.now();
+        self.pulse.found(found_at, n, self.sockets.borrow().all.len());
         if n > 0 {
-            self.passing.set(self.now());
+            self.passing.set(found_at);
             self.hand_over()?;
             for _ in 0..n {
                 if self.gathered.borrow().is_full() {

@@ -8,10 +8,12 @@ pub mod direct;
 mod gather;
 mod ports;
 pub mod probe;
+pub mod pulse;
 pub mod reactor;
 pub mod socket;
 
 use crate::clock::Instant;
+use pulse::Pulse;
 use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -50,6 +52,10 @@ pub trait Wire {
     }
     /// Ends a connection, or the attempt at one. No event of it follows.
     fn close(&mut self, conn: ConnId);
+    /// What the wire's loop knows of its own pauses; nothing where it has none.
+    fn pulse(&self) -> Option<&Pulse> {
+        None
+    }
 }
 
 /// What a server may ask besides.

@@ -5,6 +5,7 @@
 //! coarse). Where the thread has a core of its own it may spin all the time.
 
 use super::probe::{Driver, RING_ENTRIES, ring_builder};
+use super::pulse::Pulse;
 use super::{Next, Part};
 use crate::clock::{self, Instant, MICRO, Nanos};
 use monoio::net::TcpStream;
@@ -81,12 +82,18 @@ pub struct Kick(Rc<KickState>);
 
 #[derive(Debug, Default)]
 struct KickState {
+    pulse: Pulse,
     until: Cell<Instant>,
     kicked: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Kick {
+    /// What the loop knows of its own pauses.
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
+    }
+
     /// A turn is wanted at `at`.
     pub fn want(&self, at: Instant) {
         if at < self.0.until.get()
@@ -158,7 +165,10 @@ async fn drive(parts: Vec<SharedPart>, kick: Kick, spin: bool, bell: Option<Arc<
                 next = turn_all(&parts, clock::now);
             }
             if !next.ended && !is_near(next.at, clock::now()) {
-                alarm.set(next.at.before(LEAD))?;
+                let now = clock::now();
+                let until = kick.pulse().limit(next.at.before(LEAD), now);
+                kick.pulse().enter(now, Some(until));
+                alarm.set(until)?;
                 kick.sleep_until(next.at);
                 poll_fn(|cx| {
                     let mut woken = kick.taken(cx.waker());
@@ -173,12 +183,14 @@ async fn drive(parts: Vec<SharedPart>, kick: Kick, spin: bool, bell: Option<Arc<
                     if woken { Poll::Ready(()) } else { Poll::Pending }
                 })
                 .await;
+                kick.pulse().woke(clock::now());
             }
             if let Some(bell) = &bell {
                 bell.clear();
             }
             continue;
         }
+        kick.pulse().enter(clock::now(), None);
         echo.yield_now().await;
     }
 }

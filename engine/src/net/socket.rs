@@ -4,6 +4,7 @@
 //! request leaves the moment it is released and not with the next batch of submissions (1.8 µs after its stamp instead
 //! of about 100 µs). What the kernel has no room for goes on through the runtime.
 
+use super::pulse::Pulse;
 use super::reactor::Kick;
 use super::{Admit, ConnId, Events, Listens, Sent, ServerWire, Tells, Wire};
 use crate::clock::{self, Instant};
@@ -131,6 +132,10 @@ impl Inner {
 impl Wire for SocketWire {
     fn now(&self) -> Instant {
         clock::now()
+    }
+
+    fn pulse(&self) -> Option<&Pulse> {
+        Some(self.0.kick.pulse())
     }
 
     fn connect(&mut self, conn: ConnId, to: SocketAddr) {
@@ -307,6 +312,7 @@ async fn read_all(inner: &Inner, conn: ConnId, reader: &mut OwnedReadHalf<TcpStr
         if n == 0 || !inner.is_current(conn) {
             return Ok(());
         }
+        inner.kick.pulse().brought(at);
         inner.tell(|owner| owner.received(conn, &buffer[..n], at));
         if !inner.is_current(conn) {
             return Ok(());

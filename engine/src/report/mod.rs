@@ -55,6 +55,9 @@ pub struct Report {
     /// Of these, requests that were in flight when the run ended and were cut. Their latencies are not known, only that
     /// they are longer than these requests had run: no distribution but the error-adjusted ones has them.
     pub censored: u64,
+    /// Of the failed ones, requests that were cut on purpose, as asked. With those that the end cut they stand among the
+    /// failed in the files, as in the reference's, and are no failures of the server's.
+    pub abandoned: u64,
     /// The part of the run that the results cover, see [`Options::window`]; `None` for all of it.
     pub window: Option<(Nanos, Nanos)>,
     /// An interrupt ended the run early.
@@ -187,6 +190,7 @@ impl Report {
             valid: main.valid,
             failed: main.failed,
             censored: main.cut,
+            abandoned: main.abandoned,
             window: options.window,
             metrics: main.entries,
             warmup: warmup.map_or_else(Vec::new, |w| w.entries),
@@ -277,6 +281,11 @@ impl Report {
     /// and the program's exit code says it.
     pub fn all_failed(&self) -> bool {
         self.valid == 0 && self.failed > 0
+    }
+
+    /// Profiling requests that failed and were not cut, by the end of the run or on purpose.
+    pub fn failures(&self) -> u64 {
+        self.failed.saturating_sub(self.censored + self.abandoned)
     }
 
     /// Whether there was no profiling request at all.

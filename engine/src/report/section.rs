@@ -78,6 +78,7 @@ pub(super) struct Section {
     pub(super) valid: u64,
     pub(super) failed: u64,
     pub(super) cut: u64,
+    pub(super) abandoned: u64,
     pub(super) window: Window,
     pub(super) starts: Option<(Instant, Instant)>,
     pub(super) acceptance: BTreeMap<u64, u64>,
@@ -90,6 +91,7 @@ pub(super) struct Survey {
     pub(super) valid: u64,
     pub(super) failed: u64,
     cut: u64,
+    abandoned: u64,
     overflowed: u64,
     gaps: u64,
     /// First start and last end.
@@ -111,6 +113,7 @@ impl Survey {
             survey.last_start = survey.last_start.max(record.start);
             survey.odd.add(reader, record, &payload);
             survey.cut += u64::from(record.outcome() == Outcome::Cancelled);
+            survey.abandoned += u64::from(record.outcome() == Outcome::Abandoned);
             if survey.gaps <= GAPS_MAX {
                 survey.gaps += u64::from(sweep::count(payload.gaps));
             }
@@ -194,6 +197,7 @@ impl Method<'_> {
             entries,
             valid: survey.valid,
             failed: survey.failed,
+            abandoned: survey.abandoned,
             cut: survey.cut,
             window,
             starts: survey.span.map(|(first, _)| (first, survey.last_start)),

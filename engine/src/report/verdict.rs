@@ -187,6 +187,7 @@ impl Evidence {
         let mut evidence = tally.evidence();
         for mark in log.phases.iter().filter(|mark| is_profiling(mark.phase)) {
             evidence.stalls.add(mark);
+            evidence.busy = busy(mark).or(evidence.busy);
         }
         let connections = &log.header.topology["connections"];
         evidence.connections =
@@ -236,7 +237,19 @@ impl Evidence {
 }
 
 impl Stalls {
-    fn add(&mut self, _mark: &PhaseMark) {}
+    fn add(&mut self, mark: &PhaseMark) {
+        self.count += mark.stalls;
+        self.sum += mark.stalled_ns;
+        if mark.stall_longest_ns > self.longest {
+            (self.longest, self.longest_at) = (mark.stall_longest_ns, mark.stall_longest_at.since(mark.start));
+        }
+    }
+}
+
+/// Share of a phase in which its busiest executor did not wait for something to do.
+fn busy(mark: &PhaseMark) -> Option<f64> {
+    let span = mark.end.since(mark.start);
+    (mark.idle_ns > 0 && span > 0).then(|| (1.0 - mark.idle_ns as f64 / span as f64).max(0.0))
 }
 
 /// The concurrency limits of the last profiling phase as they are typed.

@@ -16,6 +16,7 @@ use crate::collector::{Collector, DRAIN_EVERY, Source, Step};
 use crate::credit::{Claims, Issued, Order, Progress, StopSignal};
 use crate::executor::{Ends, Executor};
 use crate::log::{self, Header, Kind, PhaseInfo};
+use crate::net::pulse::Pulse;
 use crate::net::{ConnId, Events, Next, Part};
 use crate::plan::Plan;
 use crate::record::Record;
@@ -72,6 +73,8 @@ pub struct Account {
     pub span: (Instant, Instant),
     /// When the run was first asked to stop.
     pub stopped: Option<Instant>,
+    /// Pauses of a millisecond or more of the executors' threads: whose, from when, until when.
+    pub stalls: Vec<(usize, Instant, Instant)>,
     /// Turns taken.
     pub turns: u64,
 }
@@ -116,6 +119,8 @@ struct Simulation {
     world: Rc<RefCell<World>>,
     timing: Timing,
     executors: Vec<Executor<SimWire>>,
+    /// What each executor's thread knows of its own pauses.
+    pulses: Vec<Rc<Pulse>>,
     /// Between timing core and executors, so that bells ring when they should and at no other time.
     relays: Vec<(Consumer<Order>, Producer<Order>)>,
     /// Between executors and collector, so that what passes is seen.
@@ -133,6 +138,8 @@ struct Thread {
     wants: Instant,
     /// It does nothing before this.
     stalled: Instant,
+    /// When that began, until it is noticed.
+    stood: Option<Instant>,
     /// What has come for its sockets meanwhile.
     held: VecDeque<Happening>,
     ended: bool,
@@ -154,7 +161,7 @@ impl Simulation {
         let world = Rc::new(RefCell::new(world));
         let (issued, stop) = (Arc::<Issued>::default(), Arc::<StopSignal>::default());
         let (mut lanes, mut sources, mut executors, mut progress) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut relays, mut taps) = (Vec::new(), Vec::new());
+        let (mut relays, mut taps, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
         let phases = setup.plan.phases.len();
         let claims = Arc::new(Claims::new(setup.executors, phases));
         for k in 0..setup.executors {
@@ -170,7 +177,9 @@ impl Simulation {
             taps.push((records.1, onward.0));
             let (orders, progress_of) = (relayed.1, counters.clone());
             let ends = Ends { orders, records: records.0, progress: progress_of, claims: claims.clone() };
-            let wire = SimWire { world: world.clone(), executor: k };
+            let pulse = Rc::<Pulse>::default();
+            let wire = SimWire { world: world.clone(), executor: k, pulse: pulse.clone() };
+            pulses.push(pulse);
             executors.push(Executor::new(setup.plan.clone(), k as u16, wire, ends, setup.connections));
             progress.push(counters);
         }
@@ -180,11 +189,13 @@ impl Simulation {
         all.extend((0..setup.executors).map(PartId::Executor));
         all.push(PartId::Collector);
         let threads = if setup.one_thread { vec![all] } else { all.into_iter().map(|part| vec![part]).collect() };
-        let thread = |parts| Thread { parts, wants: BEGIN, stalled: BEGIN, held: VecDeque::new(), ended: false };
+        let thread =
+            |parts| Thread { parts, wants: BEGIN, stalled: BEGIN, stood: None, held: VecDeque::new(), ended: false };
         Self {
             world,
             timing: Timing::new(setup.plan.clone(), lanes, marks_in, issued.clone(), stop.clone(), claims),
             executors,
+            pulses,
             relays,
             taps,
             collector: Collector::new(sources, marks_out, issued.clone(), warmup, Arc::default()),
@@ -200,6 +211,7 @@ impl Simulation {
                 issued,
                 span: (BEGIN, BEGIN),
                 stopped: None,
+                stalls: Vec::new(),
                 turns: 0,
             },
         }
@@ -262,11 +274,31 @@ impl Simulation {
         let mut world = self.world.borrow_mut();
         if world.dice.chance(self.late) {
             let most = world.dice.pick(&[50 * MICRO, MILLI, 5 * MILLI]);
-            self.threads[thread].stalled = world.now.after(world.dice.below(most));
+            let span = world.dice.below(most);
+            self.threads[thread].stood.get_or_insert(world.now);
+            self.threads[thread].stalled = world.now.after(span).max(self.threads[thread].stalled);
+        }
+    }
+
+    /// The thread does something: a pause before that is over, and it says how long it was. What is told until all that came
+    /// meanwhile is told may have waited for as long.
+    fn notice(&mut self, thread: usize) {
+        let (stood, to) = (self.threads[thread].stood.take(), self.threads[thread].stalled);
+        for part in &self.threads[thread].parts {
+            let PartId::Executor(k) = *part else { continue };
+            let wait = stood.map_or(0, |from| to.since(from));
+            if wait > 0 || self.threads[thread].held.is_empty() {
+                self.pulses[k].set_wait(wait);
+            }
+            if let Some(from) = stood.filter(|_| wait >= MILLI) {
+                self.pulses[k].stalled(from, to);
+                self.account.stalls.push((k, from, to));
+            }
         }
     }
 
     fn take_turn(&mut self, thread: usize) {
+        self.notice(thread);
         self.maybe_stall(thread);
         let mut all = Next::ENDED;
         for n in 0..self.threads[thread].parts.len() {
@@ -359,6 +391,7 @@ impl Simulation {
         let now = self.world.borrow().now;
         let Some(executor) = what.link().map(|link| self.world.borrow().executor_of(link)) else { return };
         let thread = self.thread_of(PartId::Executor(executor));
+        self.notice(thread);
         let told = self.world.borrow_mut().happen(what);
         if let Some((conn, tell)) = told {
             let wants = self.tell(executor, conn, tell, now);

@@ -3,6 +3,7 @@
 use super::dice::Dice;
 use super::script::{After, Answer, Content, Manners};
 use crate::clock::{Instant, MICRO, MILLI, Nanos};
+use crate::net::pulse::Pulse;
 use crate::net::{ConnId, Sent, Wire};
 use crate::wire::http1::{RequestReader, RequestStep};
 use std::cell::RefCell;
@@ -474,6 +475,7 @@ struct Request {
 pub(super) struct SimWire {
     pub(super) world: Rc<RefCell<World>>,
     pub(super) executor: usize,
+    pub(super) pulse: Rc<Pulse>,
 }
 
 impl Wire for SimWire {
@@ -501,5 +503,9 @@ impl Wire for SimWire {
 
     fn close(&mut self, conn: ConnId) {
         self.world.borrow_mut().close(self.executor, conn);
+    }
+
+    fn pulse(&self) -> Option<&Pulse> {
+        Some(&self.pulse)
     }
 }
