@@ -241,7 +241,8 @@ impl Gate {
 pub struct Claims {
     executors: usize,
     phases: Box<[CachePadded<PhaseClaims>]>,
-    broken: AtomicBool,
+    /// 1: it has; 2: and nobody takes records any more.
+    broken: AtomicU8,
 }
 
 /// What executors have claimed in one phase.
@@ -259,18 +260,29 @@ impl Claims {
     /// Of a run of so many executors and phases.
     pub fn new(executors: usize, phases: usize) -> Self {
         let phases = (0..phases).map(|_| CachePadded::default()).collect();
-        Self { executors, phases, broken: AtomicBool::new(false) }
+        Self { executors, phases, broken: AtomicU8::new(0) }
     }
 
     /// A thread of the run has died: the others start nothing more, cut what is in flight and wait for nobody.
     pub fn break_off(&self) {
-        self.broken.store(true, Ordering::Release);
+        self.broken.fetch_max(1, Ordering::AcqRel);
+    }
+
+    /// The collector has died for good: no record waits for room.
+    pub fn give_up_records(&self) {
+        self.broken.store(2, Ordering::Release);
+    }
+
+    /// Whether nobody takes records any more.
+    #[inline]
+    pub fn is_uncollected(&self) -> bool {
+        self.broken.load(Ordering::Acquire) > 1
     }
 
     /// Whether the run has broken off.
     #[inline]
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+        self.broken.load(Ordering::Acquire) > 0
     }
 
     /// Number of executors that share them, and with them every limit.

@@ -108,6 +108,12 @@ pub fn frames_and_more<T: Copy>(capacity: usize, bytes: usize, beside: usize) ->
 }
 
 impl<T: Copy> FrameProducer<T> {
+    /// Whether there is room for a head now.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        !self.heads.is_full()
+    }
+
     /// Appends a frame whole, or nothing of it.
     pub fn push(&mut self, head: T, payload: &[u8]) -> Result<(), Full> {
         if self.heads.is_full() {

@@ -15,7 +15,7 @@ use maser_engine::plan::{
     Balance, Cancellation, Capture, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target,
 };
 use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
-use maser_engine::ring;
+use maser_engine::ring::{self, FrameConsumer, Producer};
 use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Spec};
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
 use maser_engine::timing::{Lane, ORDERS, Timing};
@@ -513,7 +513,8 @@ impl<'a> Run<'a> {
 
     /// What is to be cut is cut when it is to be.
     fn it_ends_in_time(&self, record: &Record) -> Checked {
-        if !self.is_punctual() {
+        // Nothing is cut before there is room for its record.
+        if !self.is_punctual() || self.setup.ring.0 < 100 {
             return Ok(());
         }
         let phase = self.phase(record.phase);
@@ -851,6 +852,82 @@ fn an_executor_asks_for_turns_until_it_has_obeyed_all_orders() {
         assert!(turns < 100, "turns without end");
     }
     assert_eq!(executor.in_flight(), 3000);
+}
+
+/// An executor with so many requests in flight that will never be answered, its orders and its records.
+fn in_flight(
+    n: u64,
+    timeout: Option<Nanos>,
+) -> (Executor<Ticking>, Producer<Order>, FrameConsumer<Record>, Arc<Progress>) {
+    let mut plan = closed_loop(n as u32, n, None).plan;
+    Arc::get_mut(&mut plan).unwrap().request_timeout = timeout;
+    let (mut tell, orders) = ring::ring(ORDERS);
+    let (put, records) = ring::frames(16 * 1024, 8 << 20);
+    let (progress, claims) = (Arc::new(Progress::new(1)), Arc::new(Claims::new(1, 1)));
+    let ends = Ends { orders, records: put, progress: progress.clone(), claims };
+    let mut executor = Executor::new(plan, 0, Ticking::default(), ends, 1000);
+    tell.push(Order::Phase { phase: 0, start: Instant(1), stop_at: Instant::NEVER }).unwrap();
+    let mut seq = 0;
+    while u64::from(executor.in_flight()) < n {
+        while seq < n
+            && tell.push(Order::Credit(Credit { seq, due: Instant::UNSET, request: 0, turns: 1, phase: 0 })).is_ok()
+        {
+            seq += 1;
+        }
+        executor.turn(Instant(1));
+    }
+    (executor, tell, records, progress)
+}
+
+/// A network on which nothing ever happens but time.
+#[derive(Clone, Default)]
+struct Ticking(std::rc::Rc<std::cell::Cell<u64>>);
+
+impl Wire for Ticking {
+    fn now(&self) -> Instant {
+        self.0.set(self.0.get() + 1);
+        Instant(SECOND + self.0.get())
+    }
+
+    fn connect(&mut self, _: ConnId, _: SocketAddr) {}
+
+    fn send(&mut self, _: ConnId, _: &[u8], _: &[u8]) -> io::Result<Sent> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+#[test]
+fn a_hundred_thousand_that_end_at_once_lose_no_record() {
+    const N: u64 = 100_000;
+    // With a collector on the same thread, and with one that is away for a while.
+    for (timeout, outcome, away) in
+        [(None, Outcome::Cancelled, 0), (Some(SECOND), Outcome::Timeout, 0), (None, Outcome::Cancelled, 1000)]
+    {
+        let (mut executor, mut tell, mut records, progress) = in_flight(N, timeout);
+        if timeout.is_none() {
+            tell.push(Order::StopStarting).unwrap();
+            tell.push(Order::CancelInFlight(0)).unwrap();
+        }
+        let (mut seen, mut last, mut turns, mut payload) = (0, Instant::UNSET, 0, Vec::new());
+        while seen < N {
+            let before = progress.total(|c| &c.finished);
+            executor.turn(Instant(3 * SECOND + turns));
+            let ended = progress.total(|c| &c.finished) - before;
+            assert!(ended <= 256, "{ended} requests ended in one turn");
+            turns += 1;
+            assert!(turns < 10_000, "turns without end");
+            if turns <= away {
+                continue;
+            }
+            while let Some(record) = records.pop(&mut payload) {
+                assert!((record.outcome(), record.done > last) == (outcome, true), "{record:?} after {last:?}");
+                (seen, last) = (seen + 1, record.done);
+            }
+        }
+        assert_eq!((Progress::get(&progress.lost), executor.in_flight()), (0, 0), "{outcome:?}");
+    }
 }
 
 #[test]

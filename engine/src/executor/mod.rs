@@ -14,7 +14,7 @@ mod slots;
 mod targets;
 mod timers;
 
-use crate::clock::{Instant, Nanos};
+use crate::clock::{Instant, MICRO, Nanos};
 use crate::credit::{Claims, Order, PhaseCounters, Progress};
 use crate::net::pulse::{Pulse, Stalls};
 use crate::net::{ConnId, Events, Next, Part, Sent, Wire};
@@ -36,8 +36,17 @@ use timers::{Timer, Timers};
 /// Orders obeyed in one turn, so that a turn stays short.
 const ORDERS_A_TURN: usize = 1024;
 
-/// Pauses after refused connections that end in one turn, each with what starts then.
-const PAUSES_A_TURN: usize = 64;
+/// Timers that fire in one turn: most bring about a request, or end one.
+const TIMERS_A_TURN: usize = 64;
+
+/// Requests that one turn ends by itself, because they are to be cut or have had their time.
+const ENDS_A_TURN: usize = 256;
+
+/// Connections opened ahead in one turn, at 30 µs each.
+const OPENED_A_TURN: u32 = 64;
+
+/// When a ring of records without room is looked at again: what a turn ends by itself can wait for its record's place.
+const RETRY_FULL: Nanos = 100 * MICRO;
 
 /// Credits that wait on an executor at most: the timing core keeps the others back.
 pub const CREDITS: usize = 4 * ORDERS_A_TURN;
@@ -87,6 +96,12 @@ pub struct Executor<W> {
     body: Vec<u8>,
     payload: Vec<u8>,
     finishing: bool,
+    /// Connections to be opened ahead: from this number on, up to that one.
+    ahead: (u32, u32),
+    /// Phases of which what is in flight is to be cut.
+    cut: Vec<u8>,
+    /// Sessions that wait for a turn are to be ended: those of phases up to this one, in slots from this one on.
+    ending: Option<(u8, u32)>,
     /// Whether a request may take several exchanges.
     follows_up: bool,
 }
@@ -119,6 +134,9 @@ impl<W: Wire> Executor<W> {
             body: Vec::new(),
             payload: Vec::new(),
             finishing: false,
+            ahead: (0, 0),
+            cut: Vec::with_capacity(plan.phases.len()),
+            ending: None,
             follows_up: plan.endpoint.follows_up(),
             plan,
         }
@@ -133,7 +151,7 @@ impl<W: Wire> Executor<W> {
         for _ in 0..ORDERS_A_TURN {
             let Some(order) = self.ends.orders.pop() else { break };
             match order {
-                Order::Open(n) => self.open_ahead(n, now),
+                Order::Open(n) => self.ahead = (0, n),
                 Order::Phase { phase, start, stop_at } => self.begin_phase(phase as usize, (start, stop_at), now),
                 Order::Credit(credit) => self.shards[self.current].push(credit),
                 Order::StopStarting => {
@@ -142,7 +160,7 @@ impl<W: Wire> Executor<W> {
                     self.end_waiting(now);
                     self.counters().stopped.store(true, Ordering::Release);
                 }
-                Order::CancelInFlight(phase) => self.cancel_all(phase, now),
+                Order::CancelInFlight(phase) => self.cut.push(phase),
                 Order::Finish => self.finishing = true,
             }
         }
@@ -153,9 +171,12 @@ impl<W: Wire> Executor<W> {
     fn break_off(&mut self, now: Instant) {
         self.shards[self.current].stop();
         self.hand_back(now);
-        self.end_waiting(now);
-        (0..self.plan.phases.len()).for_each(|phase| self.cancel_all(phase as u8, now));
-        self.finishing = true;
+        if self.ending.is_none() {
+            self.end_waiting(now);
+        }
+        if !std::mem::replace(&mut self.finishing, true) {
+            self.cut = (0..self.plan.phases.len() as u8).collect();
+        }
     }
 
     fn begin_phase(&mut self, n: usize, (start, stop_at): (Instant, Instant), now: Instant) {
@@ -175,8 +196,10 @@ impl<W: Wire> Executor<W> {
         self.ends.progress.phase(self.current)
     }
 
-    fn open_ahead(&mut self, n: u32, now: Instant) {
-        for k in 0..n {
+    fn open_ahead(&mut self, now: Instant) {
+        let (from, to) = self.ahead;
+        self.ahead.0 = to.min(from + OPENED_A_TURN);
+        for k in from..self.ahead.0 {
             let target = (k as usize % self.plan.targets.len()) as u16;
             match self.pool.reserve(None, target, now) {
                 Some(conn) => self.connect(conn, target),
@@ -420,6 +443,13 @@ impl<W: Wire> Executor<W> {
     fn arm_cut(&mut self, slot: u32, at: Instant) {
         let flight = &self.flights[slot as usize];
         if let Some(delay) = flight.cut_after {
+            let flights = &self.flights;
+            self.timers.sweep(|timer| match *timer {
+                Timer::Cut { flight, generation } => {
+                    flights.get(flight as usize).is_some_and(|f| f.live && f.generation == generation)
+                }
+                _ => true,
+            });
             self.timers.set(at.after(delay), Timer::Cut { flight: slot, generation: flight.generation });
         }
     }
@@ -552,15 +582,27 @@ impl<W: Wire> Executor<W> {
         }
     }
 
-    fn cancel_all(&mut self, phase: u8, now: Instant) {
-        let mut next = self.oldest;
+    /// Whether a turn may end a request by itself: there is room for its record, or will never be.
+    fn has_room(&self) -> bool {
+        self.ends.records.has_room() || self.ends.claims.is_uncollected()
+    }
+
+    /// Cuts requests of the phases that are to be cut, as many as a turn may.
+    fn cut_some(&mut self) {
+        let (mut left, mut next) = (ENDS_A_TURN, self.oldest);
         while next != NONE {
             let slot = next;
             next = self.flights[slot as usize].later;
-            if self.flights[slot as usize].record.phase == phase {
+            if self.cut.contains(&self.flights[slot as usize].record.phase) {
+                if left == 0 || !self.has_room() {
+                    return;
+                }
+                let now = self.wire.now();
                 self.abandon(slot, Outcome::Cancelled, "cut by the end of the run", now);
+                left -= 1;
             }
         }
+        self.cut.clear();
     }
 
     /// Ends a request and the connection it holds.
@@ -580,14 +622,14 @@ impl<W: Wire> Executor<W> {
     }
 
     fn expire(&mut self, now: Instant) {
-        let Some(timeout) = self.plan.request_timeout else { return };
-        while self.oldest != NONE {
-            let slot = self.oldest;
-            if self.flights[slot as usize].record.start.after(timeout) > now {
+        let Some(timeout) = self.plan.request_timeout.filter(|_| self.next_timeout() <= now) else { return };
+        let text = format!("no complete response within {} s", timeout as f64 / 1e9);
+        for _ in 0..ENDS_A_TURN {
+            if self.next_timeout() > now || !self.has_room() {
                 return;
             }
-            let text = format!("no complete response within {} s", timeout as f64 / 1e9);
-            self.abandon(slot, Outcome::Timeout, &text, now);
+            let now = self.wire.now();
+            self.abandon(self.oldest, Outcome::Timeout, &text, now);
         }
     }
 
@@ -648,11 +690,12 @@ impl<W: Wire> Executor<W> {
 
     /// Does what is due at times of its own.
     fn fire(&mut self, now: Instant) {
-        // Pauses that began together end together: what follows each takes its time.
-        let mut pauses = PAUSES_A_TURN;
-        while pauses > 0
+        // Those that were set together are due together: what follows each takes its time.
+        let mut left = TIMERS_A_TURN;
+        while left > 0
             && let Some((at, timer)) = self.timers.take(now)
         {
+            left -= 1;
             match timer {
                 Timer::Turn { session, generation } => {
                     let (phase, held) = match self.sessions.get(session) {
@@ -663,7 +706,6 @@ impl<W: Wire> Executor<W> {
                     };
                     if held {
                         self.sessions.get(session).due = self.end_pause(phase, at);
-                        pauses -= 1;
                     }
                     self.make_ready(session);
                     if held {
@@ -685,7 +727,6 @@ impl<W: Wire> Executor<W> {
                 Timer::Slot { phase } => {
                     let ended = self.end_pause(phase, at);
                     self.shards[usize::from(phase)].free_session(ended);
-                    pauses -= 1;
                     self.release(now);
                 }
             }
@@ -752,14 +793,28 @@ impl<W: Wire> Part for Executor<W> {
         if self.finishing && self.in_flight() == 0 {
             return self.end();
         }
+        if self.ahead.0 < self.ahead.1 {
+            self.open_ahead(now);
+        }
+        if self.ending.is_some() {
+            self.end_some(now);
+        }
+        if !self.cut.is_empty() {
+            self.cut_some();
+        }
         self.fire(now);
         self.expire(now);
         self.seat_waiting(now);
         self.note_overdue(now);
         self.release(now);
         self.note_idle();
-        // More orders than one turn obeys: nobody rings for what is already in the ring.
-        Next::at(if self.ends.orders.is_empty() { self.next() } else { now })
+        if !self.has_room() {
+            // What has had its time waits for room; nobody tells when there is.
+            return Next::at(self.next_start().min(now.after(RETRY_FULL)));
+        }
+        // More than one turn does: nobody rings for what is already here.
+        let is_done = self.ends.orders.is_empty() && self.cut.is_empty() && self.ending.is_none();
+        Next::at(if is_done && self.ahead.0 == self.ahead.1 { self.next() } else { now })
     }
 }
 

@@ -13,6 +13,9 @@ use crate::record::{Outcome, Record, UNKNOWN, flag};
 /// first of them free connections for the next, which would each open one of their own.
 const STARTS_A_TURN: usize = 64;
 
+/// Sessions that one turn looks at to end those that wait.
+const SESSIONS_A_TURN: u32 = 256;
+
 /// What lets a turn go.
 #[derive(Debug, Clone, Copy)]
 struct Permit {
@@ -73,7 +76,7 @@ impl<W: Wire> Executor<W> {
     /// Starts requests whose time has come and for which a slot is free: all, or as many as a turn may.
     pub(super) fn release(&mut self, now: Instant) {
         let mut left = STARTS_A_TURN;
-        while left > 0 && self.next_start() <= now {
+        while left > 0 && self.ending.is_none_or(|(phase, _)| phase != self.current as u8) && self.next_start() <= now {
             // What is decided by the clock bears the time at which it was: nothing starts after its phase's end.
             let start = self.wire.now();
             if !self.start_next(start) {
@@ -84,7 +87,7 @@ impl<W: Wire> Executor<W> {
         if left == STARTS_A_TURN {
             self.hand_back(now);
         }
-        if self.sessions.any_waits() && self.shards[self.current].is_over(now) {
+        if self.sessions.any_waits() && self.ending.is_none() && self.shards[self.current].is_over(now) {
             self.end_waiting(now);
         }
     }
@@ -421,17 +424,33 @@ impl<W: Wire> Executor<W> {
         self.counters().ready.store(n, std::sync::atomic::Ordering::Release);
     }
 
-    /// Ends the sessions that wait for a turn, for none will come.
+    /// Ends the sessions that wait for a turn, for none will come: some now, the others in the turns that follow.
     pub(super) fn end_waiting(&mut self, now: Instant) {
-        if self.sessions.any_waits() {
-            for slot in 0..self.sessions.slots() {
-                if self.sessions.get(slot).waiting {
-                    self.end_session(slot, now, now);
-                }
-            }
-        }
         self.sessions.ready.clear();
         self.count_ready();
+        if self.sessions.any_waits() {
+            self.ending = Some((self.current as u8, 0));
+            self.end_some(now);
+        }
+    }
+
+    /// Goes on with that.
+    pub(super) fn end_some(&mut self, now: Instant) {
+        let Some((phase, from)) = self.ending else { return };
+        let slots = self.sessions.slots();
+        let to = slots.min(from + SESSIONS_A_TURN);
+        for slot in from..to {
+            let session = self.sessions.get(slot);
+            if session.waiting && session.phase <= phase {
+                self.end_session(slot, now, now);
+            }
+        }
+        self.ending = (to < slots).then_some((phase, to));
+        if phase == self.current as u8 && !self.sessions.ready.is_empty() {
+            // Their time came meanwhile; whether they have ended yet or not, they go no more.
+            self.sessions.ready.clear();
+            self.count_ready();
+        }
     }
 
     /// Ends a session, whose slot is free at `free_at`.

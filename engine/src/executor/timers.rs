@@ -17,19 +17,35 @@ pub(super) enum Timer {
     Slot { phase: u8 },
 }
 
-/// Timers by their times. Bounded by the live sessions, the requests in flight and the limits of closed loops.
+/// Timers by their times. Bounded by the live sessions, twice the requests in flight and the limits of closed loops.
 #[derive(Debug, Default)]
-pub(super) struct Timers(BinaryHeap<Reverse<(Instant, Timer)>>);
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, Timer)>>,
+    /// How many were left by the last sweep.
+    swept: usize,
+}
+
+/// Timers that may be there without a sweep.
+const FEW: usize = 1024;
 
 impl Timers {
     pub(super) fn set(&mut self, at: Instant, timer: Timer) {
-        self.0.push(Reverse((at, timer)));
+        self.heap.push(Reverse((at, timer)));
+    }
+
+    /// Takes out those that mean nothing any more, once half of all may be such: of requests that ended long before the time
+    /// at which they were to be cut.
+    pub(super) fn sweep(&mut self, means: impl Fn(&Timer) -> bool) {
+        if self.heap.len() >= FEW.max(2 * self.swept) {
+            self.heap.retain(|Reverse((_, timer))| means(timer));
+            self.swept = self.heap.len();
+        }
     }
 
     /// When the next is due; [`Instant::NEVER`] if there is none.
     #[inline]
     pub(super) fn next(&self) -> Instant {
-        self.0.peek().map_or(Instant::NEVER, |Reverse((at, _))| *at)
+        self.heap.peek().map_or(Instant::NEVER, |Reverse((at, _))| *at)
     }
 
     /// Takes one that is due at `now`, and when it was.
@@ -37,6 +53,6 @@ impl Timers {
         if self.next() > now {
             return None;
         }
-        self.0.pop().map(|Reverse(due)| due)
+        self.heap.pop().map(|Reverse(due)| due)
     }
 }

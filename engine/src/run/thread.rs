@@ -268,7 +268,10 @@ impl<'a> Seats<'a> {
                 self.timing = None;
                 self.shared.issued.ended.store(true, Ordering::Release);
             }
-            Some(Role::Collector) if std::mem::replace(rescued, true) => self.collector = None,
+            Some(Role::Collector) if std::mem::replace(rescued, true) => {
+                self.collector = None;
+                self.shared.claims.give_up_records();
+            }
             Some(Role::Collector) => {
                 if let Some(collector) = &self.collector {
                     collector.borrow_mut().rescue();
