@@ -704,7 +704,7 @@ pub(crate) struct Machine {
 /// `maser report`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Report {
-    /// Artefact directory of the run
+    /// Artefact directory of the run, or its records.maser
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
 

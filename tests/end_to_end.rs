@@ -1183,7 +1183,7 @@ fn a_thread_that_dies_ends_the_run_and_leaves_its_files() {
         assert!(error.contains("; the run was stopped, and the files have what was recorded before"), "{error}");
         let log = bench.log();
         let end = log.end.as_ref().unwrap();
-        assert!(error.contains(end.broken.as_ref().unwrap()) && log.damage.is_none(), "{end:?}");
+        assert!(error.contains(end.broken.as_ref().unwrap()) && log.damage.is_empty(), "{end:?}");
         assert!(bench.path("run/profile_export_aiperf.json").exists(), "{:?}", bench.files());
         let report = bench.run("report", &["run", "--verify"]).ends_with(0);
         assert!(report.stdout.contains("The log is sound"), "{}", report.stdout);
@@ -1199,7 +1199,7 @@ fn a_killed_run_can_be_reported() {
     assert_eq!(running.end().code, None);
     assert_eq!(bench.files(), [".maser.lock", "inputs.json", FILE_NAME], "a lock without an owner");
     let ran = bench.run("report", &["run"]).ends_with(0);
-    for part in ["─ INCOMPLETE RESULTS ─", "│ The run was killed before it came to its end. │"] {
+    for part in ["─ INCOMPLETE RESULTS ─", "│ The run was killed after "] {
         assert!(ran.stdout.contains(part), "{}", ran.stdout);
     }
     let (log, results) = (bench.log(), bench.results());
@@ -1225,6 +1225,40 @@ fn a_log_cut_anywhere_is_reported_up_to_the_cut() {
     let ran = bench.run("report", &["run"]).ends_with(2);
     assert_eq!(ran.errors().len(), 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("the log ends before its run header"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_damaged_log_loses_the_damaged_block_and_the_report_says_so() {
+    let bench = Bench::new();
+    let load = [AT_ONCE, "--concurrency", "1", "--request-rate", "100", "--request-count", "100"];
+    bench.profile(&load).ends_with(0);
+    let (path, whole) = (bench.path("run").join(FILE_NAME), bench.log());
+    let records: Vec<_> = whole.blocks().filter(|b| b.kind == maser_engine::log::Kind::Records).collect();
+    assert!(records.len() >= 3, "a second of records has a block every 200 ms: {records:?}");
+    let hit = records[1];
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(hit.offset + 20 + hit.body / 2) as usize] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let sentence = format!("The record log is damaged at byte {}: {} requests are missing", hit.offset, hit.count);
+    for (file, quiet) in [("run", false), ("run/records.maser", true)] {
+        let ran = bench.run("report", &[&[file][..], if quiet { &["-q"] } else { &[] }].concat()).ends_with(1);
+        assert_eq!(ran.errors(), [format!("error: {sentence}; the files have the others")]);
+    }
+    let results = bench.results();
+    assert_eq!(results.lines.len() as u64, 100 - u64::from(hit.count));
+    let damage = &results.summary["maser"]["damage"];
+    assert_eq!((&damage["offset"], &damage["lost_requests"]), (&hit.offset.into(), &hit.count.into()));
+    assert_eq!(results.summary["incomplete_reason"], format!("{sentence}."));
+    let ran = bench.run("report", &["run", "--verify"]).ends_with(1);
+    let damaged = format!("error: From byte {} on {} bytes are damaged, not a whole block;", hit.offset, hit.body + 20);
+    assert!(ran.errors()[0].starts_with(&damaged), "{}", ran.stderr);
+    // That of a killed run is told from it.
+    let end = whole.blocks().last().unwrap().offset as usize;
+    bytes[(hit.offset + 20 + hit.body / 2) as usize] ^= 1;
+    std::fs::write(&path, &bytes[..end]).unwrap();
+    let ran = bench.run("report", &["run", "--verify"]).ends_with(1);
+    assert!(ran.errors()[0].starts_with("error: The log has no end: the run was killed after "), "{}", ran.stderr);
+    assert!(ran.errors()[1].starts_with("error: --verify: the run was killed; all "), "{}", ran.stderr);
 }
 
 // What cannot be used.
@@ -1286,9 +1320,10 @@ fn a_directory_that_cannot_be_one_is_a_sentence() {
     for dir in ["file", "file/in"] {
         refused(bench.run("profile", &["--mock", "--artifact-dir", dir]), 1, &format!("--artifact-dir {dir}: "));
     }
-    refused(bench.run("report", &["nowhere"]), 2, "nowhere/records.maser: cannot be read as a run's record log: ");
+    refused(bench.run("report", &["nowhere"]), 2, "no maser run in nowhere (no records.maser)");
     std::fs::create_dir(bench.path("empty")).unwrap();
-    refused(bench.run("report", &["empty"]), 2, "empty/records.maser: cannot be read as a run's record log: ");
+    refused(bench.run("report", &["empty"]), 2, "no maser run in empty (no records.maser)");
+    refused(bench.run("report", &["file"]), 2, "file: cannot be read as a run's record log: ");
 }
 
 #[test]

@@ -466,6 +466,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         maser_version: env!("CARGO_PKG_VERSION").to_owned(),
         benchmark_id: format!("{:012x}", plan.run_key >> 16),
         run_key: plan.run_key,
+        requests: Some(log::request_count(plan.requests.table())),
         anchor: Anchor::take(),
         cli_command: redact::cli_command(argv),
         input_config: config.input_config(),

@@ -15,14 +15,17 @@ use maser_engine::log::{FILE_NAME, Header, Log};
 use maser_engine::metric::Applies;
 use maser_engine::report::{Options, Report, verify};
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Columns of the tables where standard output is not a terminal, and at most where it is: the reference's.
 const WIDTH: usize = 140;
 
 /// Rebuilds the files and prints the tables.
 pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
-    let path = args.dir.join(FILE_NAME);
+    let (dir, path) = log_of(&args.dir);
+    if !path.exists() {
+        return Err(Refusal::new(format!("no maser run in {} (no {FILE_NAME})", dir.display())).into());
+    }
     let mut log = Log::open(&path).map_err(|e| {
         Failure::Refused(Refusal::new(format!("{}: cannot be read as a run's record log: {e}", path.display())))
     })?;
@@ -32,21 +35,29 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     check_prefix(&log.header, &path)?;
     let options = ask(args, &mut log.header)?;
     let view = View { window: window(args)?, percentiles: &args.percentiles };
-    if let Some(damage) = &log.damage {
+    if let Some(torn) = &log.torn {
         say(
             std::io::stderr(),
             format_args!(
                 "note: {}: the last {} bytes are not a whole block and were left out",
                 path.display(),
-                damage.bytes
+                torn.bytes
             ),
         );
     }
-    let out = args.output.as_ref().unwrap_or(&args.dir);
+    let out = args.output.as_deref().unwrap_or(dir);
     // Held until the files are written.
     let _claim = place(args, &log, out)?;
     say_tokenizer(&log, &path);
-    publish(&log, out, &options, &view, args.quiet, || inputs(&log, &args.dir, out))
+    publish(&log, out, &options, &view, args.quiet, || inputs(&log, dir, out))
+}
+
+/// The directory of a run and its log, of which either may be named.
+fn log_of(named: &Path) -> (&Path, PathBuf) {
+    match named.parent() {
+        Some(dir) if named.is_file() => (if dir == Path::new("") { Path::new(".") } else { dir }, named.to_owned()),
+        _ => (named, named.join(FILE_NAME)),
+    }
 }
 
 /// A log may come from anywhere; the names that it asks for are not those of files elsewhere.
@@ -111,7 +122,11 @@ fn check(log: &Log, quiet: bool) -> Result<u8, Failure> {
         for finding in &checked.findings {
             say(std::io::stderr(), format_args!("error: {finding}"));
         }
-        return Err(Failure::Failed("--verify: the log cannot be believed, for the reasons above".into()));
+        let sentence = match checked.only_killed {
+            true => format!("--verify: the run was killed; all {} blocks that it wrote are sound", checked.blocks),
+            false => "--verify: the log cannot be believed, for the reasons above".to_owned(),
+        };
+        return Err(Failure::Failed(sentence));
     }
     if !quiet {
         let (blocks, records) = (checked.blocks, checked.records);
@@ -229,9 +244,17 @@ pub(super) fn publish(
             report.failed
         )));
     }
-    match results.iter().filter(|r| r.is_err()).count() {
-        0 => Ok(0),
-        n => Err(Failure::Failed(format!("{n} of {} files could not be written, as listed above", results.len()))),
+    match (results.iter().filter(|r| r.is_err()).count(), &report.run.damage) {
+        (0, Some(damage)) if damage.lost_requests != Some(0) => {
+            Err(Failure::Failed(format!("{}; the files have the others", damage.sentence())))
+        }
+        (0, damage) => {
+            if let Some(damage) = damage {
+                say(std::io::stderr(), format_args!("note: {}", damage.sentence()));
+            }
+            Ok(0)
+        }
+        (n, _) => Err(Failure::Failed(format!("{n} of {} files could not be written, as listed above", results.len()))),
     }
 }
 

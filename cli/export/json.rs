@@ -211,6 +211,7 @@ fn own(report: &Report) -> Value {
         "phases": phases,
         "window": window,
         "censored": report.censored,
+        "damage": report.run.damage,
         "notes": report.notes(),
         "odd_answers": report.odd,
         "quantiles": quantiles,

@@ -1,15 +1,19 @@
 //! The record log: the run as it happened, append-only, in checksummed blocks.
 //!
 //! The file is [`MAGIC`], then blocks. A block is a head of 20 bytes (little endian: mark `u32`, kind `u16`, zero `u16`,
-//! count `u32`, body length `u32`, CRC-32 of everything before and of the body `u32`) and its body. A reader takes blocks
-//! until the end or until one that is not whole: whatever a killed run had written before that is good.
+//! count `u32`, body length `u32`, CRC-32 of everything before and of the body `u32`) and its body. A reader takes every whole
+//! block: damage costs the blocks that it is in, and a killed run the one that it was writing. Blocks of kinds that a reader does
+//! not know are passed over.
 //!
 //! The first block is the [`Header`] (JSON), then the request table, then records and phase marks as they came, last the
 //! [`End`] (JSON). A log without an end belongs to a run that was killed.
 
-use crate::clock::{Anchor, Instant};
+mod scan;
+
+use crate::clock::{Anchor, Instant, Nanos};
 use crate::record::{Payload, RECORD_SIZE, Record, UNKNOWN};
 use memmap2::{Mmap, UncheckedAdvice};
+use scan::{Block, block_at, scan};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -40,8 +44,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 5] = [Self::Header, Self::Requests, Self::Records, Self::Phase, Self::End];
+
     fn from_u16(n: u16) -> Option<Self> {
-        [Self::Header, Self::Requests, Self::Records, Self::Phase, Self::End].into_iter().find(|k| *k as u16 == n)
+        Self::ALL.into_iter().find(|k| *k as u16 == n)
     }
 }
 
@@ -92,6 +98,9 @@ pub struct Header {
     /// Whether the run has an `inputs.json`: its data are no trace.
     #[serde(default)]
     pub has_inputs: bool,
+    /// Rows of the request table; not known of older logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
     /// What the user was told of the settings before the load, a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -319,14 +328,6 @@ pub fn put_json(out: &mut Vec<u8>, kind: Kind, value: &impl Serialize) {
     put_block(out, kind, 1, &body);
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Block {
-    kind: Kind,
-    count: u32,
-    from: usize,
-    to: usize,
-}
-
 /// One block, described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockInfo {
@@ -340,13 +341,15 @@ pub struct BlockInfo {
     pub body: u64,
 }
 
-/// Where a log stops being readable before its end.
+/// A part of a log that is not whole blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// Offset of the first byte that belongs to no whole block.
+    /// Offset of its first byte.
     pub offset: u64,
-    /// Bytes from there to the end of the file.
+    /// Bytes from there to the next whole block, or the end of the file.
     pub bytes: u64,
+    /// Records that were in it, where that can be told.
+    pub records: Option<u64>,
 }
 
 /// A log, opened for reading.
@@ -360,8 +363,12 @@ pub struct Log {
     pub phases: Vec<PhaseMark>,
     /// The run's account; `None` if it was killed.
     pub end: Option<End>,
-    /// Set where the file goes on after its last whole block.
-    pub damage: Option<Damage>,
+    /// What is not whole blocks, in order.
+    pub damage: Vec<Damage>,
+    /// The last block, where the file ends within it and it was begun well: a killed run was writing it, or the file was cut.
+    pub torn: Option<Damage>,
+    /// Whole blocks of kinds that this version does not know; they were passed over.
+    pub unknown: u64,
     /// Offsets of the request table's rows.
     requests: Vec<usize>,
 }
@@ -375,12 +382,19 @@ impl Log {
         if map.len() < MAGIC.len() || map[..MAGIC.len()] != MAGIC {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a maser record log of this version"));
         }
-        let (blocks, damage) = scan(&map);
+        let mut passed = 0;
+        let scan::Scan { blocks, damage, torn, unknown } = scan(&map, |at| {
+            if at - passed >= WINDOW {
+                release(&map, passed, at);
+                passed = at;
+            }
+        });
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let header = match blocks.first() {
+        let header: Header = match blocks.first() {
             Some(b) if b.kind == Kind::Header => serde_json::from_slice(&map[b.from..b.to])
                 .map_err(|e| invalid(format!("unreadable run header: {e}")))?,
-            _ => return Err(invalid("the log ends before its run header".into())),
+            _ if damage.is_empty() => return Err(invalid("the log ends before its run header".into())),
+            _ => return Err(invalid("its run header is damaged, and nothing in it can be told without that".into())),
         };
         let (mut phases, mut end, mut requests) = (Vec::new(), None, Vec::new());
         for b in &blocks {
@@ -392,7 +406,43 @@ impl Log {
                 Kind::Header | Kind::Records => {}
             }
         }
-        Ok(Self { map, blocks, header, phases, end, damage, requests })
+        let log = Self { map, blocks, header, phases, end, damage, torn, unknown, requests };
+        match log.table_damage() {
+            Some(at) => Err(invalid(format!(
+                "its request table is damaged (byte {at}), so what its records were sent for cannot be told"
+            ))),
+            None => Ok(log),
+        }
+    }
+
+    /// Where the request table lacks rows that records may name.
+    fn table_damage(&self) -> Option<u64> {
+        let first = self.record_blocks().next().map_or(u64::MAX, |b| b.from as u64);
+        let before = self.damage.iter().find(|damage| damage.offset < first);
+        let complete = match self.header.requests {
+            Some(rows) => rows == self.requests.len() as u64,
+            // What older logs have before their records is the table.
+            None => before.is_none_or(|damage| damage.records.is_some_and(|n| n > 0)),
+        };
+        let at = before.or(self.torn.as_ref()).map_or(0, |damage| damage.offset);
+        (!complete && (before.is_some() || !self.is_empty())).then_some(at)
+    }
+
+    /// How many records were lost to damage of the file; `None` if that cannot be told.
+    pub fn lost_to_damage(&self) -> Option<u64> {
+        match &self.end {
+            _ if self.damage.is_empty() => Some(0),
+            Some(end) => Some(end.records.saturating_sub(self.len() as u64)),
+            None => self.damage.iter().map(|damage| damage.records).sum(),
+        }
+    }
+
+    /// For how long a run went that left no end, nanoseconds from the making of its header to its last record; `None` if it has
+    /// none.
+    pub fn killed_after(&self) -> Option<Nanos> {
+        let last = self.blocks().filter(|b| b.kind == Kind::Records).last()?;
+        let done = self.rows_of(&last).0.map(|(record, _)| record.done).max()?;
+        Some(done.since(self.header.anchor.mono))
     }
 
     /// Number of records.
@@ -554,33 +604,9 @@ impl<'a> Iterator for Rows<'a> {
     }
 }
 
-fn scan(map: &Mmap) -> (Vec<Block>, Option<Damage>) {
-    let mut blocks = Vec::new();
-    let (mut at, mut passed) = (MAGIC.len(), 0);
-    while let Some(block) = block_at(map, at) {
-        at = block.to;
-        blocks.push(block);
-        if at - passed >= WINDOW {
-            release(map, passed, at);
-            passed = at;
-        }
-    }
-    let damage = (at < map.len()).then(|| Damage { offset: at as u64, bytes: (map.len() - at) as u64 });
-    (blocks, damage)
-}
-
-fn block_at(map: &[u8], at: usize) -> Option<Block> {
-    let head = map.get(at..at + HEAD)?;
-    let word = |k: usize| u32::from_le_bytes([head[k], head[k + 1], head[k + 2], head[k + 3]]);
-    if word(0) != MARK {
-        return None;
-    }
-    let kind = Kind::from_u16(u16::from_le_bytes([head[4], head[5]]))?;
-    let body = map.get(at + HEAD..at.checked_add(HEAD)?.checked_add(word(12) as usize)?)?;
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&head[..16]);
-    crc.update(body);
-    (crc.finalize() == word(16)).then_some(Block { kind, count: word(8), from: at + HEAD, to: at + HEAD + body.len() })
+/// How many rows [`requests_in`] gives of blocks that are whole, without looking at them.
+pub fn request_count(blocks: &[u8]) -> u64 {
+    scan::rows_of_table(blocks)
 }
 
 /// The rows of the request table in `blocks`, as [`put_block`] made them; ends where a block is not whole.
@@ -667,6 +693,7 @@ mod tests {
             correlation_header: "X-Correlation-ID".into(),
             session_headers: affinity(),
             request_headers: vec![("Accept".into(), "text/event-stream".into())],
+            requests: Some(2),
             ..Header::default()
         }
     }
@@ -719,7 +746,7 @@ mod tests {
         let texts: Vec<_> = log.records().map(|(r, p)| (r.seq, p.text.to_vec())).collect();
         assert_eq!(texts[2], (2, b"text 2".to_vec()));
         assert_eq!(log.end.as_ref().unwrap().records, 3);
-        assert_eq!(log.damage, None);
+        assert_eq!((log.damage, log.torn, log.unknown), (vec![], None, 0));
     }
 
     #[test]
@@ -753,13 +780,133 @@ mod tests {
         assert_eq!(most, 3);
     }
 
+    /// Offsets of the blocks, and of the end.
+    fn borders(log: &Log) -> Vec<usize> {
+        let heads = log.blocks().map(|b| b.offset as usize);
+        heads.chain([log.map.len()]).collect()
+    }
+
+    fn numbers(log: &Log) -> Vec<u64> {
+        log.records().map(|(record, _)| record.seq).collect()
+    }
+
     #[test]
-    fn a_flipped_byte_ends_the_log_there() {
-        let mut bytes = sample();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
+    fn a_flipped_bit_costs_its_block_and_no_other() {
+        let bytes = sample();
+        let borders = borders(&open(&bytes).unwrap());
+        // Header, table, three blocks of records, end.
+        let in_head = |at: usize| at < MAGIC.len() || borders.iter().any(|from| (*from..from + HEAD).contains(&at));
+        // Every bit of a head, one of each byte of a body.
+        for bit in (0..8 * bytes.len()).filter(|bit| in_head(bit / 8) || bit % 8 == bit / 8 % 8) {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let block = borders.iter().rposition(|from| *from <= bit / 8);
+            let opened = open(&bytes);
+            let Some(hit @ 2..) = block else {
+                let said = opened.unwrap_err().to_string();
+                let place = match block {
+                    None => "not a maser record log",
+                    Some(0) => "its run header is damaged",
+                    Some(_) => "its request table is damaged",
+                };
+                assert!(said.starts_with(place), "bit {bit}: {said}");
+                continue;
+            };
+            let log = opened.unwrap_or_else(|e| panic!("bit {bit}: {e}"));
+            let left: Vec<u64> = (0..3).filter(|seq| *seq as usize + 2 != hit).collect();
+            assert_eq!(numbers(&log), left, "bit {bit}");
+            assert_eq!((log.damage.len(), log.torn.is_none()), (1, true), "bit {bit}: {:?}", log.torn);
+            assert_eq!(log.damage[0].offset as usize, borders[hit], "bit {bit}");
+            assert_eq!(log.damage[0].bytes as usize, borders[hit + 1] - borders[hit], "bit {bit}");
+            assert_eq!((log.lost_to_damage(), log.end.is_some()), (Some(3 - left.len() as u64), hit < 5), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn of_a_killed_run_too_a_damaged_block_is_counted() {
+        let whole = sample();
+        let borders = borders(&open(&whole).unwrap());
+        let killed = &whole[..borders[5]];
+        for bit in (8 * borders[2]..8 * borders[4]).step_by(3) {
+            let mut bytes = killed.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let log = open(&bytes).unwrap();
+            assert_eq!((log.len(), log.damage.len(), log.end.is_none()), (2, 1, true), "bit {bit}");
+            assert_eq!(log.lost_to_damage(), Some(1), "bit {bit}: {:?}", log.damage);
+        }
+    }
+
+    #[test]
+    fn two_damaged_blocks_and_garbage_between_blocks_cost_what_they_hit() {
+        let whole = sample();
+        let borders = borders(&open(&whole).unwrap());
+        let mut bytes = whole.clone();
+        bytes[borders[2] + HEAD + 3] ^= 1;
+        bytes[borders[4] + 1] ^= 1;
         let log = open(&bytes).unwrap();
-        assert!(log.end.is_none() && log.damage.is_some());
-        assert_eq!(log.len(), 3);
+        assert_eq!((numbers(&log), log.damage.len(), log.lost_to_damage()), (vec![1], 2, Some(2)));
+        // Marks, and the beginning of a head that announces more than there is.
+        let garbage = [&MARK.to_le_bytes()[..], &[3, 0, 0, 0, 9, 0, 0, 0, 0, 1], &MARK.to_le_bytes(), b"MBL"].concat();
+        for border in &borders[2..] {
+            let mut bytes = whole.clone();
+            bytes.splice(*border..*border, garbage.iter().copied());
+            let log = open(&bytes).unwrap();
+            assert_eq!(
+                (numbers(&log), log.lost_to_damage(), log.end.is_some()),
+                (vec![0, 1, 2], Some(0), true),
+                "{border}"
+            );
+            let at = log.damage.first().or(log.torn.as_ref()).unwrap();
+            assert_eq!((at.offset, at.bytes), (*border as u64, garbage.len() as u64));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_block_in_a_payload_is_none() {
+        let mut inner = Vec::new();
+        let record = Record { seq: 77, ..bytemuck::Zeroable::zeroed() };
+        put_block(&mut inner, Kind::Records, 1, bytemuck::bytes_of(&record));
+        let mut payload = Vec::new();
+        put_part(&mut payload, part::TEXT, &inner);
+        let record = Record { payload_len: payload.len() as u32, ..bytemuck::Zeroable::zeroed() };
+        let mut body = Vec::new();
+        put_record(&mut body, &record, &payload);
+        let mut bytes = MAGIC.to_vec();
+        put_json(&mut bytes, Kind::Header, &Header { requests: Some(0), ..header() });
+        let from = bytes.len();
+        put_block(&mut bytes, Kind::Records, 1, &body);
+        put_json(&mut bytes, Kind::End, &End { records: 1, ..End::default() });
+        assert_eq!(numbers(&open(&bytes).unwrap()), [0]);
+        bytes[from + HEAD] ^= 1;
+        let log = open(&bytes).unwrap();
+        assert_eq!((numbers(&log), log.lost_to_damage()), (vec![], Some(1)));
+    }
+
+    #[test]
+    fn a_block_of_another_kind_is_passed_over() {
+        let mut bytes = sample();
+        let end = *borders(&open(&bytes).unwrap()).iter().rev().nth(1).unwrap();
+        let mut other = Vec::new();
+        put_block(&mut other, Kind::Records, 4, b"readings");
+        other[4] = 9;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&other[..16]);
+        crc.update(b"readings");
+        other[16..20].copy_from_slice(&crc.finalize().to_le_bytes());
+        bytes.splice(end..end, other);
+        let log = open(&bytes).unwrap();
+        assert_eq!((log.len(), log.unknown, log.damage, log.end.is_some()), (3, 1, vec![], true));
+    }
+
+    #[test]
+    fn a_cut_is_no_damage_and_has_its_place() {
+        let whole = sample();
+        let borders = borders(&open(&whole).unwrap());
+        for cut in borders[2]..whole.len() {
+            let log = open(&whole[..cut]).unwrap();
+            let torn = log.torn.as_ref().map(|torn| torn.offset as usize);
+            let block = borders.iter().rev().find(|from| **from <= cut).copied();
+            assert_eq!((torn, log.damage.len()), (block.filter(|from| *from != cut), 0), "{cut}");
+        }
     }
 }

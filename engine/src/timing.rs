@@ -928,6 +928,21 @@ mod tests {
     }
 
     #[test]
+    fn an_order_that_finds_the_ring_full_is_kept_in_its_place() {
+        let (orders, mut taken) = crate::ring::ring(2);
+        let mut lane = Lane::new(orders, Arc::new(Progress::new(1)), None);
+        let given: Vec<Order> = (0..7).map(Order::CancelInFlight).chain([Order::Finish]).collect();
+        given.iter().for_each(|order| lane.tell(*order));
+        assert!(!lane.has_room());
+        let mut got = Vec::new();
+        while !lane.kept.is_empty() || !taken.is_empty() {
+            got.extend(taken.pop());
+            lane.flush();
+        }
+        assert_eq!(got, given);
+    }
+
+    #[test]
     fn free_slots_are_counted_while_the_executor_is_at_work() {
         let progress = Arc::new(Progress::new(1));
         let mut lane = Lane::new(crate::ring::ring(1).0, progress.clone(), None);

@@ -73,7 +73,7 @@ fn every_record_reaches_the_log_in_order() {
     collecting.join().unwrap();
     assert!(failure.lock().unwrap().is_none());
     let log = Log::open(file.path()).unwrap();
-    assert_eq!((log.len() as u64, log.damage.clone(), log.phases[0].issued), (RECORDS, None, RECORDS));
+    assert_eq!((log.len() as u64, log.damage.clone(), log.phases[0].issued), (RECORDS, vec![], RECORDS));
     assert_eq!(log.end.as_ref().unwrap().records, RECORDS);
     for (want, (record, got)) in log.records().enumerate() {
         assert_eq!((record.seq, got.text.len()), (want as u64, want % 50));

@@ -201,6 +201,18 @@ fn a_part_that_cannot_be_made_ends_the_run_and_its_log_is_whole() {
 }
 
 #[test]
+fn more_phases_than_a_record_can_name_are_refused() {
+    let plan = plan(Kind::Chat, sessions(Kind::Chat, &[1], 0), Phase::default());
+    let phases = |n| Plan { phases: vec![Phase::default(); n], ..copy(&plan) };
+    assert_eq!(phases(255).check(), Ok(()));
+    assert_eq!(phases(256).check(), Err("256 phases: a run has at most 255".to_owned()));
+    let topology = Topology { threads: layouts()[0].clone(), io: Io::Runtime(Driver::Epoll), fault: None };
+    let log_file = LogFile { file: tempfile::tempfile().unwrap(), at: 0 };
+    let refused = run::start(Arc::new(phases(256)), &topology, log_file, Arc::default(), 10).unwrap_err();
+    assert_eq!(refused.to_string(), "256 phases: a run has at most 255");
+}
+
+#[test]
 fn a_thread_that_cannot_be_pinned_is_a_note() {
     let mut threads = layouts()[0].clone();
     threads[0].core = 1000;

@@ -504,7 +504,7 @@ fn every_fault_is_found_and_named() {
             "10 credits were issued, but 9 records, 0 unused credits and 0 lost records make 9.",
         ),
         (|r| drop(r.records.pop()), "The end of the log counts 10 records, the log holds 9."),
-        (|r| r.end = None, "The log has no end: the run was killed, or the file was cut."),
+        (|r| r.end = None, "The log has no end: the run was killed after "),
         (
             |r| r.records[3].0.flags |= flag::RETRIED,
             "The end of the log counts 0 requests sent twice, the records show 1.",

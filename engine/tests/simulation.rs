@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
 
     /// (h) The log is what left the executors.
     fn the_log_reads_back(&self) -> Checked {
-        ensure!(self.log.damage.is_none(), "the log is damaged");
+        ensure!(self.log.damage.is_empty(), "the log is damaged");
         ensure!(self.log.len() == self.account.records.len(), "the log holds {} records", self.log.len());
         // By executor, since the collector takes from one ring after the other.
         let n = self.setup.executors;

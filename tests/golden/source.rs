@@ -249,6 +249,7 @@ fn log_due(run: &str, ended: bool, due: impl Fn(&Row) -> u64) -> Vec<u8> {
 pub(crate) fn header(run: &str, summary: &Value, axis: &Axis, phases: &[(&str, u64, u64)]) -> Header {
     let info = &summary["run_info"];
     Header {
+        requests: None,
         maser_version: "0.1.0".into(),
         benchmark_id: info["benchmark_id"].as_str().unwrap().into(),
         run_key: 7,

@@ -56,3 +56,19 @@ impl Timers {
         self.heap.pop().map(|Reverse(due)| due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_of_what_has_ended_do_not_stay() {
+        let mut timers = Timers::default();
+        for generation in 0..100_000 {
+            // Two are in flight at a time, and are to be cut in an hour.
+            timers.sweep(|timer| matches!(timer, Timer::Cut { generation: of, .. } if of + 2 > generation));
+            timers.set(Instant(u64::from(generation)), Timer::Cut { flight: generation % 2, generation });
+            assert!(timers.heap.len() <= FEW, "{} timers", timers.heap.len());
+        }
+    }
+}

@@ -240,7 +240,15 @@ impl Requests {
         fn mapped<T>((from, to): (usize, usize)) -> Column<T> {
             Column::Mapped { from, to }
         }
-        (at == tail && (foot.turns == 0 || foot.turns == foot.requests)).then(|| Self {
+        // A column that does not lie as its rows must would read as none.
+        fn lies<T: Pod>(map: &[u8], (from, to): (usize, usize)) -> bool {
+            map.get(from..to).is_some_and(|bytes| bytemuck::try_cast_slice::<u8, T>(bytes).is_ok())
+        }
+        let all_lie = lies::<u64>(&map, ends)
+            && lies::<u64>(&map, planned)
+            && lies::<Packed>(&map, turns)
+            && lies::<Session>(&map, sessions);
+        (all_lie && at == tail && (foot.turns == 0 || foot.turns == foot.requests)).then(|| Self {
             map: Some(map),
             ends: mapped(ends),
             planned: mapped(planned),

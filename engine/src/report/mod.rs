@@ -110,6 +110,52 @@ pub struct RunInfo {
     pub phases: Vec<PhaseMark>,
     /// Records in the log, all phases.
     pub records: u64,
+    /// What damage took from the log.
+    pub damage: Option<Damaged>,
+    /// Blocks of the log of kinds that this version does not know.
+    pub unknown_blocks: u64,
+}
+
+/// What damage of its file took from a log.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Damaged {
+    /// Offset of the first damaged byte.
+    pub offset: u64,
+    /// Damaged parts of the file.
+    pub places: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Requests whose record was in them; `None` if that cannot be told.
+    pub lost_requests: Option<u64>,
+}
+
+impl Damaged {
+    /// `None` of a sound log.
+    pub fn of(log: &Log) -> Option<Self> {
+        let first = log.damage.first()?;
+        Some(Self {
+            offset: first.offset,
+            places: log.damage.len() as u64,
+            bytes: log.damage.iter().map(|damage| damage.bytes).sum(),
+            lost_requests: log.lost_to_damage(),
+        })
+    }
+
+    /// What is wrong and what is missing, without a full stop.
+    pub fn sentence(&self) -> String {
+        let places = match self.places {
+            1 => String::new(),
+            2 => " and in one more place".to_owned(),
+            n => format!(" and in {} more places", n - 1),
+        };
+        let lost = match self.lost_requests {
+            Some(0) => "no request is missing".to_owned(),
+            Some(1) => "1 request is missing".to_owned(),
+            Some(n) => format!("{n} requests are missing"),
+            None => "an unknown number of requests is missing".to_owned(),
+        };
+        format!("The record log is damaged at byte {}{places}: {lost}", self.offset)
+    }
 }
 
 /// How to build a report.
@@ -210,6 +256,8 @@ impl Report {
                 end: log.end.clone(),
                 phases: log.phases.clone(),
                 records: log.len() as u64,
+                damage: Damaged::of(log),
+                unknown_blocks: log.unknown,
             },
         }
     }
@@ -245,6 +293,15 @@ impl Report {
         }
         if let Some(lost) = self.run.end.as_ref().map(|e| e.lost).filter(|n| *n > 0) {
             notes.push(format!("Records lost because the ring to the collector was full: {lost}."));
+        }
+        if let Some(damage) = &self.run.damage {
+            notes.push(format!("{}.", damage.sentence()));
+        }
+        if self.run.unknown_blocks > 0 {
+            notes.push(format!(
+                "{} blocks of the log are of kinds that this version does not know; they were passed over.",
+                self.run.unknown_blocks
+            ));
         }
         if self.run.end.is_none() {
             notes.push("Requests that were in flight when the run was killed left no record.".to_owned());
@@ -398,7 +455,7 @@ fn zero(reader: &Reader<'_>) -> Instant {
 /// killed run.
 fn lost(reader: &Reader<'_>, class: Class, records: u64) -> Option<u64> {
     let end = reader.log.end.as_ref()?;
-    if end.lost == 0 {
+    if end.lost == 0 && reader.log.damage.is_empty() {
         return Some(0);
     }
     let marks = reader.log.phases.iter().filter(|m| reader.holds(class, m.phase));
@@ -430,14 +487,14 @@ fn was_cancelled(log: &Log) -> bool {
 }
 
 fn incomplete_reason(log: &Log) -> Option<String> {
-    if let Some(damage) = &log.damage {
-        return Some(format!(
-            "The record log is damaged from byte {}: {} bytes after it could not be read.",
-            damage.offset, damage.bytes
-        ));
+    if let Some(damage) = Damaged::of(log) {
+        return Some(format!("{}.", damage.sentence()));
     }
     let Some(end) = &log.end else {
-        return Some("The run was killed before it came to its end.".to_owned());
+        return Some(match log.killed_after() {
+            Some(after) => format!("The run was killed after {:.1} s, before it came to its end.", after as f64 * 1e-9),
+            None => "The run was killed before its first record was written.".to_owned(),
+        });
     };
     if let Some(why) = &end.broken {
         return Some(format!("The run broke off: {why}."));

@@ -14,6 +14,8 @@ pub struct Verification {
     pub records: u64,
     /// What is wrong, one sentence each; empty if nothing is.
     pub findings: Vec<String>,
+    /// Nothing is but that the log has no end, as that of a run that was killed.
+    pub only_killed: bool,
 }
 
 impl Verification {
@@ -31,7 +33,18 @@ pub fn verify(log: &Log) -> Verification {
     let mut check = Check { log, ..Check::new(log) };
     check.blocks();
     check.ledger();
-    Verification { blocks: log.blocks().count() as u64, records: check.records, findings: check.findings() }
+    let (blocks, records, findings) = (log.blocks().count() as u64, check.records, check.findings());
+    let only_killed = findings.len() == 1 && findings[0] == killed(log);
+    Verification { blocks, records, findings, only_killed }
+}
+
+/// What there is to say of a log that just stops.
+fn killed(log: &Log) -> String {
+    let after = log.killed_after().map_or(String::new(), |after| format!(" after {:.1} s", after as f64 * 1e-9));
+    let torn = log.torn.as_ref().map_or(String::new(), |torn| {
+        format!("; {} bytes of its last block, at byte {}, were written", torn.bytes, torn.offset)
+    });
+    format!("The log has no end: the run was killed{after}, or the file was cut{torn}.")
 }
 
 /// Records that share a fault.
@@ -156,15 +169,20 @@ impl<'a> Check<'a> {
         if counts[Kind::Phase as usize] != log.phases.len() as u64 {
             self.say("The mark of a phase cannot be read.".to_owned());
         }
-        if let Some(damage) = &log.damage {
+        for damage in &log.damage {
+            let records = match damage.records {
+                Some(n) => format!("{n} records were in them"),
+                None => "how many records were in them cannot be told".to_owned(),
+            };
             self.say(format!(
-                "From byte {} on {} bytes are not a whole block: cut short, or their checksum is wrong.",
+                "From byte {} on {} bytes are damaged, not a whole block; {records}.",
                 damage.offset, damage.bytes
             ));
         }
         match (&log.end, ended) {
             (None, true) => self.say("The end of the log cannot be read.".to_owned()),
-            (None, false) => self.say("The log has no end: the run was killed, or the file was cut.".to_owned()),
+            // Its end may be what is damaged.
+            (None, false) if log.damage.is_empty() => self.say(killed(log)),
             _ => {}
         }
     }
