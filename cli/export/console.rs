@@ -120,7 +120,7 @@ impl Page<'_> {
         if rows.is_empty() {
             return;
         }
-        let heads = ["Metric", "percentile", "value", "at least", "at most"];
+        let heads = ["Metric", "percentile", "value", "at least", "at most", "n", "effective n"];
         let title = "maser | Percentiles, 95% Confidence".to_owned();
         let mut table = Table { title, columns: heads.into_iter().map(Column::right).collect(), rows };
         table.fit(self.width);
@@ -228,6 +228,8 @@ fn quantile_row(entry: &Entry, quantile: &Quantile) -> Vec<Cell> {
         vec![number(Some(quantile.value))],
         vec![number(bounds.map(|b| b.0))],
         vec![number(bounds.map(|b| b.1))],
+        vec![count(entry.summary.count)],
+        vec![count(quantile.effective.map(|n| n as u64))],
     ]
 }
 
@@ -250,6 +252,10 @@ fn label(entry: &Entry) -> Cell {
     } else {
         vec![format!("{header} ({unit})")]
     }
+}
+
+fn count(n: Option<u64>) -> String {
+    n.map_or_else(|| "N/A".to_owned(), |n| thousands(&n.to_string()))
 }
 
 fn number(value: Option<f64>) -> String {

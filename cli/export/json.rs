@@ -203,7 +203,7 @@ fn own(report: &Report) -> Value {
         .metrics
         .iter()
         .filter(|e| !e.quantiles.is_empty())
-        .map(|e| (e.metric.tag.to_owned(), e.quantiles.iter().map(quantile).collect::<Vec<_>>().into()))
+        .map(|e| (e.metric.tag.to_owned(), e.quantiles.iter().map(|q| quantile(q, e.summary.count)).collect()))
         .collect();
     let phases: Vec<Value> = report.ledgers.iter().map(|(n, ledger)| accounts(report, *n, &ledger.phase)).collect();
     json!({
@@ -223,12 +223,15 @@ fn own(report: &Report) -> Value {
     })
 }
 
-/// A percentile and, where the sample allows it, the interval in which the true one lies with 95 % confidence.
-fn quantile(quantile: &Quantile) -> Value {
-    match quantile.interval {
-        Some((low, high)) => json!({"p": quantile.percent, "value": quantile.value, "low": low, "high": high}),
-        None => json!({"p": quantile.percent, "value": quantile.value}),
+/// A percentile of `n` values with the number of independent ones that would say as much (null where the sample is too
+/// short to tell), and the interval in which the true one lies with 95 % confidence, where there is one.
+fn quantile(quantile: &Quantile, n: Option<u64>) -> Value {
+    let effective = quantile.effective.map(|n| n as u64);
+    let mut value = json!({"p": quantile.percent, "value": quantile.value, "n": n, "n_effective": effective});
+    if let Some((low, high)) = quantile.interval {
+        (value["low"], value["high"]) = (low.into(), high.into());
     }
+    value
 }
 
 /// Nanoseconds as seconds; a window without an end has none.

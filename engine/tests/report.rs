@@ -432,8 +432,10 @@ fn phases_are_reported_one_by_one() {
 
 #[test]
 fn percentiles_are_those_asked_for_with_intervals_of_the_sample() {
-    let records = (0..200).map(|k| stream(k, [0.0, 0.0, 1.0, 1.0 + k as f64, 300.0])).collect();
-    let log = Run::new(records, 300.0).log();
+    // One start a microsecond, latencies scattered over them.
+    let scattered =
+        (0..200).map(|k| stream(k, [0.0, k as f64 * 1e-3, 1.0, 1.0 + (k * 77 % 200) as f64 + k as f64 * 1e-3, 300.0]));
+    let log = Run::new(scattered.collect(), 300.0).log();
     let options = Options { percentiles: vec![50.0, 97.5, 99.9], ..Options::default() };
     let report = Report::build(&log, &options);
     let entry = report.metric("request_latency").unwrap();
@@ -443,7 +445,13 @@ fn percentiles_are_those_asked_for_with_intervals_of_the_sample() {
     assert!((median.value - 100.5).abs() < 1e-9);
     // The 86th to the 115th value.
     assert_eq!(median.interval.map(|(a, b)| (a.round(), b.round())), Some((86.0, 115.0)));
+    assert_eq!(median.effective, Some(200.0));
     assert!(entry.quantile(99.9).is_none());
+    // The same latencies, but each request a little slower than the one before it.
+    let rising = (0..200).map(|k| stream(k, [0.0, k as f64 * 1e-3, 1.0, 1.0 + k as f64 * 1.001, 300.0]));
+    let report = Report::build(&Run::new(rising.collect(), 300.0).log(), &options);
+    let median = report.metric("request_latency").unwrap().quantile(50.0).unwrap();
+    assert!((median.value - 100.5).abs() < 0.2 && median.interval.is_none(), "{median:?}");
 }
 
 fn findings(run: &Run) -> Vec<String> {

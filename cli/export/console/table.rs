@@ -27,7 +27,7 @@ pub(super) struct Table {
 }
 
 /// Columns that give way on a narrow terminal, the first first; the files have them all.
-const EXPENDABLE: [&str; 6] = ["std", "min", "p90", "max", "p50", "p99"];
+const EXPENDABLE: [&str; 8] = ["n", "effective n", "std", "min", "p90", "max", "p50", "p99"];
 
 impl Table {
     pub(super) fn widths(&self) -> Vec<usize> {

@@ -3,6 +3,7 @@
 //! A rate that changes is taken out first: a send at t becomes Λ(t), the number of arrivals expected by then, so that gaps
 //! have mean 1 whatever the rate does (the time-rescaling theorem; Brown et al., *Neural Computation* 14, 2002).
 
+use super::dependence::Dependence;
 use crate::clock::{Instant, Nanos};
 use crate::log::Log;
 use crate::record::{Record, flag};
@@ -14,9 +15,6 @@ use std::borrow::Borrow;
 
 /// Sends below this number say nothing about a distribution.
 const FEWEST: usize = 20;
-
-/// The normal distribution's 97.5th percentile: intervals hold with 95 %.
-const Z: f64 = 1.959_963_985;
 
 /// Below this probability a deviation is no accident.
 const SURE: f64 = 0.001;
@@ -71,10 +69,11 @@ pub struct Arrivals {
     pub count: u64,
     /// Sends per second, between the first and the last.
     pub rate: f64,
-    /// Ends of the 95 % confidence interval of the rate behind it, for gaps that vary and hang together as these do.
-    pub rate_low: f64,
+    /// Lower end of the 95 % confidence interval of the rate behind it, for gaps that vary and depend on each other as
+    /// these do; none if there are too few sends to tell.
+    pub rate_low: Option<f64>,
     /// Its upper end.
-    pub rate_high: f64,
+    pub rate_high: Option<f64>,
     /// Planned times per second, likewise.
     pub planned_rate: f64,
     /// Standard deviation over mean of the gaps, changes of the rate taken out.
@@ -141,12 +140,12 @@ impl Arrivals {
         let planned = Process::of(sends().map(|s| s.0), intended, false)?;
         let actual = Process::of(sends().map(|s| s.1), intended, true)?;
         let moments = &actual.moments;
-        let half = Z * moments.relative_error();
+        let half = moments.half_width;
         let mut arrivals = Self {
             count: moments.n as u64 + 1,
             rate: actual.rate,
-            rate_low: actual.rate * (1.0 - half).max(0.0),
-            rate_high: actual.rate * (1.0 + half),
+            rate_low: half.map(|half| actual.rate / (1.0 + half)),
+            rate_high: half.map(|half| actual.rate / (1.0 - half)),
             planned_rate: planned.rate,
             cv: moments.cv,
             planned_cv: planned.moments.cv,
@@ -254,6 +253,8 @@ struct Moments {
     n: usize,
     cv: f64,
     autocorrelation: f64,
+    /// Half the width of the mean gap's 95 % confidence interval, over the mean.
+    half_width: Option<f64>,
 }
 
 impl Moments {
@@ -263,14 +264,11 @@ impl Moments {
         let square = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>();
         let cross = gaps.windows(2).map(|w| (w[0] - mean) * (w[1] - mean)).sum::<f64>();
         let autocorrelation = if square > 0.0 { cross / square } else { 0.0 };
-        (mean > 0.0).then(|| Self { n: gaps.len(), cv: (square / n).sqrt() / mean, autocorrelation })
-    }
-
-    /// Standard error of the mean gap over the mean. Gaps that lean on their neighbours carry the information of n (1 − ρ) /
-    /// (1 + ρ) independent ones (first-order autoregression).
-    fn relative_error(&self) -> f64 {
-        let rho = self.autocorrelation.clamp(-0.95, 0.95);
-        self.cv * ((1.0 + rho) / (1.0 - rho) / self.n as f64).sqrt()
+        let cv = (square / n).sqrt() / mean;
+        let worth = Dependence::of_values(gaps).and_then(|dependence| dependence.mean_of(gaps.len()));
+        // With half of the mean the reciprocal's interval is no more than a guess.
+        let half_width = worth.map(|worth| worth.width() * cv / worth.size.sqrt()).filter(|half| *half < 0.5);
+        (mean > 0.0).then_some(Self { n: gaps.len(), cv, autocorrelation, half_width })
     }
 }
 
@@ -341,6 +339,10 @@ mod tests {
         }
     }
 
+    fn holds(arrivals: &Arrivals, rate: f64) -> bool {
+        arrivals.rate_low.zip(arrivals.rate_high).is_some_and(|(low, high)| (low..=high).contains(&rate))
+    }
+
     #[test]
     fn the_interval_holds_the_rate_about_as_often_as_it_says() {
         let mut held = 0;
@@ -348,12 +350,15 @@ mod tests {
             let mut walk = Spec::Poisson(1000.0).arrivals(seed);
             let times: Vec<_> = (0..500).filter_map(|_| walk.next_offset()).map(|t| (t, t)).collect();
             let arrivals = judged(&times, &intended(Gaps::Exponential, 1000.0)).unwrap();
-            held += u32::from((arrivals.rate_low..=arrivals.rate_high).contains(&1000.0));
+            held += u32::from(holds(&arrivals, 1000.0));
         }
         // 95 % of 400 is 380, with a standard deviation of 4.4.
         assert!((364..=396).contains(&held), "{held} of 400");
         let even = judged(&sent(&Spec::Constant(100.0), 1000, |_, _| 0), &intended(Gaps::Regular, 100.0)).unwrap();
-        assert!((even.rate - 100.0).abs() < 1e-6 && even.rate_high - even.rate_low < 1e-3, "{even:?}");
+        assert!(
+            (even.rate - 100.0).abs() < 1e-6 && even.rate_high.unwrap() - even.rate_low.unwrap() < 1e-3,
+            "{even:?}"
+        );
     }
 
     #[test]

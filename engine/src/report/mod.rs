@@ -5,6 +5,8 @@
 //! are exact.
 
 pub mod arrivals;
+mod blocks;
+mod dependence;
 mod errors;
 pub mod ledger;
 mod odd;
@@ -24,7 +26,7 @@ pub use ledger::Ledger;
 pub use odd::Oddities;
 pub use parts::{PhaseReport, Slice, Slices};
 pub use section::{Entry, ServiceLevel};
-pub use statistics::{QUANTILES, Quantile};
+pub use statistics::{QUANTILES, Quantile, quantiles};
 pub use tokens::{CountTokens, TokenColumns, TokenSource};
 pub use verdict::{Finding, Grade, Verdict};
 pub use verify::{Verification, verify};
@@ -467,7 +469,7 @@ fn lost(reader: &Reader<'_>, class: Class, records: u64) -> Option<u64> {
 fn part(method: &Method<'_>, class: Class, limits: (Instant, Instant)) -> (Section, bool) {
     let reader = method.reader;
     let rows = Rows::Scan(class, limits.0, limits.1);
-    let survey = Survey::of(reader, &rows);
+    let survey = Survey::of(reader, &rows, !method.percents.is_empty());
     let follows = !survey.too_many_gaps();
     let window = Window::of(reader, class, survey.span, limits);
     let whole = limits == ALWAYS;

@@ -217,7 +217,7 @@ impl Iterator for Slices<'_> {
             percents: &[],
             threads: self.threads,
         };
-        let survey = Survey::of(&self.reader, &rows);
+        let survey = Survey::of(&self.reader, &rows, false);
         let section = method.section(&rows, survey, window, Unrecorded::default(), |_| flights);
         let anchor = self.reader.log.header.anchor;
         Some(Slice {

@@ -121,13 +121,16 @@ impl Wanted {
     }
 }
 
+/// Lower and upper end of an interval: zero-based ranks, `None` where no value is extreme enough.
+pub(super) type Ends = (Option<u64>, Option<u64>);
+
 /// The order statistics between which the true percentile `percent` lies with at least 95 % confidence, given `n`
 /// independent values: zero-based ranks, `None` at an end where no value is extreme enough.
 ///
 /// The number of values below the percentile is binomial, so that the interval from the l-th to the u-th value covers it
 /// with probability P(l ≤ B < u), whatever the distribution (David and Nagaraja, Order Statistics, 7.1). Each tail is given
 /// 2.5 %.
-pub(super) fn interval(n: u64, percent: f64) -> (Option<u64>, Option<u64>) {
+pub(super) fn interval(n: u64, percent: f64) -> Ends {
     let share = percent / 100.0;
     if n == 0 || share <= 0.0 || share >= 1.0 {
         return (None, None);

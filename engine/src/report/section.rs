@@ -1,5 +1,6 @@
 //! The metrics of one selection of records: all profiling phases together, the warm-up, one phase, a window, a slice.
 
+use super::blocks::{self, Blocks};
 use super::errors::{ErrorDetails, ErrorGroup, ErrorTally};
 use super::odd::Oddities;
 use super::rows::{Reader, Rows, Window};
@@ -94,6 +95,8 @@ pub(super) struct Survey {
     abandoned: u64,
     overflowed: u64,
     gaps: u64,
+    /// Requests by the order of their starts.
+    pub(super) blocks: Blocks,
     /// First start and last end.
     pub(super) span: Option<(Instant, Instant)>,
     last_start: Instant,
@@ -104,9 +107,16 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    pub(super) fn of(reader: &Reader<'_>, rows: &Rows<'_>) -> Self {
+    /// With `in_blocks` of requests in the order of their starts, which confidence intervals rest on, or without.
+    pub(super) fn of(reader: &Reader<'_>, rows: &Rows<'_>, in_blocks: bool) -> Self {
         let mut survey = Self::default();
+        let (mut starts, mut done, mut other) = (Vec::new(), 0, 0);
         rows.each(reader, |_, record, payload| {
+            let ok = record.outcome() == Outcome::Ok;
+            *(if ok { &mut done } else { &mut other }) += 1;
+            if in_blocks {
+                starts.push(blocks::start(record.start.0, ok));
+            }
             let payload = Payload::parse(payload);
             let (first, last) = survey.span.unwrap_or((record.start, record.done));
             survey.span = Some((first.min(record.start), last.max(record.done)));
@@ -133,6 +143,7 @@ impl Survey {
                 }
             }
         });
+        survey.blocks = if in_blocks { Blocks::of(&starts) } else { Blocks::one(done, other) };
         survey
     }
 
@@ -183,7 +194,8 @@ impl Method<'_> {
             lost: unrecorded.lost,
             unused: unrecorded.unused,
         };
-        let mut pass = Pass { method: self, rows, scope, quantiles: vec![Vec::new(); METRICS.len()] };
+        let mut pass =
+            Pass { method: self, rows, blocks: &survey.blocks, scope, quantiles: vec![Vec::new(); METRICS.len()] };
         let mut entries = Vec::new();
         if survey.valid + survey.failed > 0 {
             pass.columns();
@@ -220,6 +232,7 @@ fn columns_at_once(requests: u64) -> usize {
 struct Pass<'a> {
     method: &'a Method<'a>,
     rows: &'a Rows<'a>,
+    blocks: &'a Blocks,
     scope: Scope,
     quantiles: Vec<Vec<Quantile>>,
 }
@@ -238,7 +251,7 @@ impl Pass<'_> {
             .collect();
         let requests = self.scope.valid + self.scope.failed;
         let failed = self.scope.failed;
-        let mut columns: Vec<Vec<f64>> = Vec::new();
+        let mut columns: Vec<blocks::Column> = Vec::new();
         for batch in wanted.chunks(columns_at_once(requests)) {
             self.fill(batch, &mut columns);
             for ((row, metric), result) in batch.iter().zip(self.reduce(&columns)) {
@@ -261,21 +274,17 @@ impl Pass<'_> {
     }
 
     /// Fills one column a metric, in the room of earlier ones.
-    fn fill(&self, batch: &[(usize, &'static Metric)], columns: &mut Vec<Vec<f64>>) {
-        let room = |m: &Metric| match m.value {
-            Value::Failed(_) => self.scope.failed,
-            Value::Valid(_) => self.scope.valid,
-            _ => self.scope.valid + self.scope.failed,
-        };
-        columns.resize_with(batch.len(), Vec::new);
+    fn fill(&self, batch: &[(usize, &'static Metric)], columns: &mut Vec<blocks::Column>) {
+        columns.resize_with(batch.len(), blocks::Column::default);
         for ((_, metric), column) in batch.iter().zip(&mut *columns) {
-            column.clear();
-            column.reserve_exact(room(metric) as usize);
+            let (valid, failed) = (!matches!(metric.value, Value::Failed(_)), !matches!(metric.value, Value::Valid(_)));
+            *column = self.blocks.column(valid, failed, std::mem::take(column));
         }
         let reader = self.method.reader;
         self.rows.each(reader, |at, record, payload| {
             let sample = reader.sample(at, record, payload);
             let valid = record.outcome() == Outcome::Ok;
+            let block = self.blocks.at(record.start.0);
             for ((_, metric), column) in batch.iter().zip(&mut *columns) {
                 let value = match metric.value {
                     Value::Valid(f) if valid => f(&sample),
@@ -283,15 +292,18 @@ impl Pass<'_> {
                     Value::Every(f) => f(&sample),
                     _ => None,
                 };
-                column.extend(value);
+                if let Some(value) = value {
+                    column.put(block, value);
+                }
             }
         });
+        columns.iter_mut().for_each(blocks::Column::close);
     }
 
     /// Reduces columns, one a thread at a time.
-    fn reduce(&self, columns: &[Vec<f64>]) -> Vec<Option<Column>> {
+    fn reduce(&self, columns: &[blocks::Column]) -> Vec<Option<Column>> {
         let (failed, percents) = (self.scope.failed, self.method.percents);
-        let total: usize = columns.iter().map(Vec::len).sum();
+        let total: usize = columns.iter().map(|column| column.values().len()).sum();
         let threads = if total < 100_000 { 1 } else { self.method.threads };
         in_parallel(columns, threads, |column| statistics::column(column, failed, percents))
     }

@@ -1,6 +1,8 @@
 //! Statistics of one column, exactly.
 
-use super::ranks::{Ranked, interval};
+use super::blocks;
+use super::dependence;
+use super::ranks::{Ends, Ranked, interval};
 use crate::metric::{PERCENTILES, Summary};
 
 /// A percentile with what the sample says about its certainty.
@@ -10,21 +12,29 @@ pub struct Quantile {
     pub percent: f64,
     /// Its value, interpolated linearly between the closest ranks at `percent / 100 · (n − 1)`.
     pub value: f64,
-    /// Two values of the sample between which the true percentile lies with at least 95 % confidence, by order
-    /// statistics, requests taken as independent of each other. `None` where the sample is too small, and for gaps
-    /// between chunks: those of one request are not independent.
+    /// Two values of the sample between which the true percentile lies with 95 % confidence, by order statistics of
+    /// as many values as the sample is worth. `None` where that is too few, and for gaps between chunks.
     pub interval: Option<(f64, f64)>,
+    /// How many independent values would say as much about this percentile: fewer than there are where neighbours in
+    /// the order of their starts are alike, as behind a queue. `None` where the sample is too short for its
+    /// correlation, and for gaps between chunks.
+    pub effective: Option<f64>,
 }
 
 /// What [`Quantile`]s are given at unless others are asked for.
 pub const QUANTILES: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
-/// Percentiles beyond this one are given only where the sample supports them: where it is large enough for an upper
-/// bound at 95 % confidence (3,688 values for p99.9, 36,887 for p99.99).
+/// Percentiles beyond this one are given only where the sample supports them: where it is worth enough for an upper
+/// bound at 95 % confidence (3,688 independent values for p99.9, 36,887 for p99.99).
 const SUPPORT_NEEDED_BEYOND: f64 = 99.0;
 
-fn supported(percent: f64, n: u64) -> bool {
-    percent <= SUPPORT_NEEDED_BEYOND || percent >= 100.0 || interval(n, percent).1.is_some()
+fn supported(percent: f64, high: Option<u64>) -> bool {
+    percent <= SUPPORT_NEEDED_BEYOND || percent >= 100.0 || high.is_some()
+}
+
+/// Percentiles of values in the order in which their requests started, with 95 % confidence intervals.
+pub fn quantiles(values: Vec<f64>, percents: &[f64]) -> Vec<Quantile> {
+    column(&blocks::Column::in_order(values), 0, percents).map_or_else(Vec::new, |column| column.quantiles)
 }
 
 /// What is known of one column.
@@ -39,7 +49,8 @@ pub(super) struct Column {
 }
 
 /// Statistics of a column; `failed` more values are infinite in the adjusted ones. `None` for an empty column.
-pub(super) fn column(values: &[f64], failed: u64, percents: &[f64]) -> Option<Column> {
+pub(super) fn column(column: &blocks::Column, failed: u64, percents: &[f64]) -> Option<Column> {
+    let values = column.values();
     if values.is_empty() {
         return None;
     }
@@ -52,23 +63,18 @@ pub(super) fn column(values: &[f64], failed: u64, percents: &[f64]) -> Option<Co
         let (low, share) = position(f64::from(p), n as u64 + failed);
         (low as f64 + share).round_ties_even() as usize
     });
-    let percents: Vec<f64> = percents.iter().copied().filter(|p| supported(*p, n as u64)).collect();
     let mut ranks = vec![0, n - 1];
     let positions = between.iter().copied().chain(percents.iter().map(|p| position(*p, n as u64)));
     ranks.extend(positions.flat_map(|(k, _)| [k, k + 1]));
     ranks.extend(nearest);
-    let bounds: Vec<_> = percents.iter().map(|p| interval(n as u64, *p)).collect();
-    ranks.extend(bounds.iter().flat_map(|(low, high)| [*low, *high]).flatten().map(|k| k as usize));
+    // Those of independent values, as most are: then the column is not searched a second time.
+    ranks.extend(percents.iter().flat_map(|p| ends(interval(n as u64, *p))));
     let ranked = Ranked::find(values, ranks);
     let value = |(k, share): (usize, f64)| {
         let low = ranked.at(k)?;
         Some(interpolate(low, ranked.at(k + 1).unwrap_or(low), share))
     };
-    let bound = |(low, high): (Option<u64>, Option<u64>)| Some((ranked.at(low? as usize)?, ranked.at(high? as usize)?));
-    let quantile = |(percent, bounds): (&f64, &(Option<u64>, Option<u64>))| {
-        let value = value(position(*percent, n as u64))?;
-        Some(Quantile { percent: *percent, value, interval: bound(*bounds) })
-    };
+    let quantiles = certain(column, &ranked, value(position(50.0, n as u64))?, &levels(percents, value, n));
     let plain = Summary {
         avg: Some(avg),
         min: ranked.at(0),
@@ -84,7 +90,39 @@ pub(super) fn column(values: &[f64], failed: u64, percents: &[f64]) -> Option<Co
         count: Some(n as u64 + failed),
         ..Summary::default()
     };
-    Some(Column { plain, adjusted, quantiles: percents.iter().zip(&bounds).filter_map(quantile).collect() })
+    Some(Column { plain, adjusted, quantiles })
+}
+
+/// The wanted percentiles with their values.
+fn levels(percents: &[f64], value: impl Fn((usize, f64)) -> Option<f64>, n: usize) -> Vec<(f64, f64)> {
+    percents.iter().filter_map(|p| Some((*p, value(position(*p, n as u64))?))).collect()
+}
+
+/// The ranks of an interval.
+fn ends((low, high): Ends) -> impl Iterator<Item = usize> {
+    [low, high].into_iter().flatten().map(|rank| rank as usize)
+}
+
+/// Percentiles with their intervals, as far as the sample supports them. `ranked` has the ranks of independent values.
+fn certain(column: &blocks::Column, ranked: &Ranked, median: f64, levels: &[(f64, f64)]) -> Vec<Quantile> {
+    if levels.is_empty() {
+        return Vec::new();
+    }
+    let (values, n) = (column.values(), column.values().len() as u64);
+    let worths = dependence::worth(values, column.lens(), median, levels);
+    let bounds = worths.iter().zip(levels);
+    let bounds: Vec<Ends> =
+        bounds.map(|(worth, level)| worth.map_or((None, None), |worth| worth.interval(n, level.0))).collect();
+    let missing: Vec<usize> = bounds.iter().flat_map(|b| ends(*b)).filter(|k| ranked.at(*k).is_none()).collect();
+    let further = Ranked::find(if missing.is_empty() { &[] } else { values }, missing);
+    let at = |rank: u64| ranked.at(rank as usize).or_else(|| further.at(rank as usize));
+    let quantile = |k: usize| {
+        let ((percent, value), (low, high)) = (levels[k], bounds[k]);
+        let interval = low.and_then(at).zip(high.and_then(at));
+        let effective = worths[k].map(|worth| worth.size);
+        supported(percent, high).then_some(Quantile { percent, value, interval, effective })
+    };
+    (0..levels.len()).filter_map(quantile).collect()
 }
 
 /// Where a percentile of `n` values lies: the rank below and the share of the way to the next.
@@ -222,7 +260,7 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>), percents: &[f64]) -> Option<
         return None;
     }
     let avg = total as f64 / n as f64;
-    let percents: Vec<f64> = percents.iter().copied().filter(|p| supported(*p, n)).collect();
+    let percents: Vec<f64> = percents.iter().copied().filter(|p| supported(*p, interval(n, *p).1)).collect();
     let wanted = PERCENTILES.iter().map(|p| f64::from(*p)).chain(percents.iter().copied());
     let between: Vec<_> = wanted.map(|p| position(p, n)).collect();
     let mut descent = Descent::new(digits(64 - max.leading_zeros()));
@@ -243,7 +281,12 @@ pub(super) fn streamed(show: &dyn Fn(&mut See<'_>), percents: &[f64]) -> Option<
     let mut percentiles = [None; 9];
     percentiles.iter_mut().zip(&values).for_each(|(slot, value)| *slot = Some(*value));
     let quantiles = percents.iter().zip(&values[PERCENTILES.len()..]);
-    let quantiles = quantiles.map(|(percent, value)| Quantile { percent: *percent, value: *value, interval: None });
+    let quantiles = quantiles.map(|(percent, value)| Quantile {
+        percent: *percent,
+        value: *value,
+        interval: None,
+        effective: None,
+    });
     let summary = Summary {
         avg: Some(avg),
         min: Some(min as f64),
@@ -269,6 +312,10 @@ mod tests {
         let low = at.floor() as usize;
         let high = (low + 1).min(sorted.len() - 1);
         sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
+    }
+
+    fn column(values: &[f64], failed: u64, percents: &[f64]) -> Option<Column> {
+        super::column(&blocks::Column::in_order(values.to_vec()), failed, percents)
     }
 
     fn close(a: f64, b: f64) -> bool {
@@ -411,7 +458,8 @@ mod tests {
     #[test]
     fn far_percentiles_are_given_only_where_the_sample_bounds_them() {
         let given = |n: u32| {
-            let values: Vec<f64> = (0..n).map(f64::from).collect();
+            // Scattered: sorted values would depend on each other as much as any can.
+            let values: Vec<f64> = (0..n).map(|k| f64::from(k * 24_721 % n)).collect();
             let quantiles = column(&values, 0, &QUANTILES).unwrap().quantiles;
             quantiles.into_iter().filter(|q| q.percent > 99.0).collect::<Vec<_>>()
         };
