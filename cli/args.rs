@@ -14,9 +14,9 @@ pub(crate) use dataset::{Analyze, Compile, Dataset, Source, Stats as DatasetStat
 use crate::refusal::Refusal;
 use crate::values::{
     ArrivalPattern, ContentType, Cores, DatasetSampling, EndpointKind, ExportLevel, Fault, Format, Grace, Io, Jitter,
-    LatePolicy, LogLevel, ModelSelection, RampStrategy, Reuse, ServiceLevels, Spin, Ties, Transport, Ui, UrlStrategy,
-    bytes, choice, content_type, cores, count, count32, endpoint_type, factor, fault, format, grace, jitter, millis,
-    percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
+    LatePolicy, LogLevel, ModelSelection, RampStrategy, Reuse, ServiceLevels, Spin, Switch, Ties, Transport, Ui,
+    UrlStrategy, bytes, choice, content_type, cores, count, count32, endpoint_type, factor, fault, format, grace,
+    jitter, millis, percent, percentile, rate, ratio, seconds, service_levels, share, single, span, whole, whole32,
 };
 use crate::{hints, options, redact};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -694,6 +694,16 @@ pub(crate) struct Machine {
     /// Let the first requests of a closed loop open their connections, instead of opening them before the start
     #[arg(long)]
     pub(crate) no_preconnect: bool,
+
+    /// Send a request again, once, where the server had closed the idle connection before it got any of it: on or off.
+    /// Whatever else breaks is a failure [default: on]
+    #[arg(long, value_name = "WHEN", value_parser = choice::<Switch>)]
+    pub(crate) retry_stale: Option<Switch>,
+
+    /// How long a connection may take to one address before the next is tried; after the last, the request fails
+    /// [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) connect_timeout_seconds: Option<Nanos>,
 
     /// Load a mock server inside this process instead of --url. SPEC has the options of `maser serve`:
     /// ttft=20,itl=5,osl=32,fault=http500:0.3

@@ -30,10 +30,10 @@ pub(crate) use tokenizer::{NO_CHAT_TEMPLATE, Tokenizer};
 use crate::args;
 use crate::redact;
 use crate::refusal::Refusal;
-use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Reuse, Spin, Ui};
+use crate::values::{CacheBust, Cores, DatasetSampling, ExportLevel, Format, Io, LogLevel, Reuse, Spin, Switch, Ui};
 use maser_engine::clock::Nanos;
 use maser_engine::metric::Applies;
-use maser_engine::plan::Hidden;
+use maser_engine::plan::{Hidden, Transport};
 use maser_engine::schedule::Tied;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -156,6 +156,8 @@ pub(crate) struct Machine {
     pub(crate) workers_max: Option<u32>,
     /// Open a closed loop's connections before the start.
     pub(crate) preconnect: bool,
+    /// How connections are made and kept.
+    pub(crate) transport: Transport,
 }
 
 impl Output {
@@ -176,9 +178,16 @@ impl Output {
 }
 
 impl Machine {
-    fn resolve(typed: args::Machine, workers_max: Option<u32>) -> Self {
+    fn resolve(typed: &args::Machine, workers_max: Option<u32>) -> Self {
+        let usual = Transport::default();
+        let transport = Transport {
+            retry_stale: typed.retry_stale != Some(Switch::Off),
+            connect_timeout: typed.connect_timeout_seconds.unwrap_or(usual.connect_timeout),
+            ..usual
+        };
         Self {
-            cores: typed.cores.unwrap_or(Cores::Auto),
+            transport,
+            cores: typed.cores.clone().unwrap_or(Cores::Auto),
             spin: typed.spin.unwrap_or(Spin::Auto),
             io: typed.io.unwrap_or(Io::Auto),
             workers_max,
@@ -247,7 +256,7 @@ impl ProfileConfig {
             service_levels: slos::resolve(&args.output.goodput, &applies)?,
             quiet: args.machine.quiet,
             output: Output::resolve(args.output, args.extra)?,
-            machine: Machine::resolve(args.machine, args.service.workers_max),
+            machine: Machine::resolve(&args.machine, args.service.workers_max),
             ip_version: IpVersion::default(),
             connections: None,
             session_headers: Environment::default().session_headers(),
@@ -291,6 +300,7 @@ impl ProfileConfig {
         if environment.force_close {
             self.endpoint.reuse = Some(Reuse::Never);
         }
+        self.machine.transport.liveness = environment.liveness;
         if let Some(every) = environment.video_poll {
             self.endpoint.follow_ups.every = every;
         }

@@ -314,6 +314,17 @@ impl Choice for Reuse {
         &[("pooled", Some(Self::Pooled)), ("never", Some(Self::Never)), ("sticky-user-sessions", Some(Self::Sticky))];
 }
 
+/// Something that is on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+impl Choice for Switch {
+    const NAMES: &'static [(&'static str, Option<Self>)] = &[("on", Some(Self::On)), ("off", Some(Self::Off))];
+}
+
 impl Choice for DatasetSampling {
     const NAMES: &'static [(&'static str, Option<Self>)] =
         &[("sequential", Some(Self::Sequential)), ("random", Some(Self::Random)), ("shuffle", Some(Self::Shuffle))];

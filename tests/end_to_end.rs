@@ -1278,9 +1278,16 @@ fn a_server_that_is_not_there_is_a_sentence() {
     let bench = Bench::new();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
-    refused(bench.profile(&["-m", "x", "-u", &url]), 1, &format!("--url {url}: cannot connect: Connection refused"));
+    let ran = bench.profile(&["-m", "x", "-u", &url, "--tokenizer", "builtin"]).ends_with(1);
+    let errors = ran.errors();
+    let said = errors.last().cloned().unwrap_or_default();
+    assert!(said.starts_with(&format!("error: --url {url}: cannot connect: Connection refused")), "{said}");
+    assert!(said.contains("--wait-for-model-timeout"), "{said}");
+    let lines = std::fs::read_to_string(bench.path("run").join("profile_export.jsonl")).unwrap();
+    assert!(lines.contains("ClientConnectorError"), "{lines}");
     // Too long for a name: nobody is asked.
     let url = format!("http://{}.invalid:80", "a".repeat(70));
+    let bench = Bench::new();
     refused(bench.profile(&["-m", "x", "-u", &url]), 1, &format!("--url {url}: the host name "));
     assert!(!bench.path("run").exists(), "nothing was begun");
 }

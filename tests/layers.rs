@@ -36,7 +36,7 @@ const DATASET_LAYERS: &[&[&str]] = &[
 const CIRCLES: &[&str] = &[
     "cli/commands/bodies.rs cli/commands/body_cache.rs",
     "cli/export/jsonl.rs cli/export/raw.rs cli/export/trace.rs",
-    "engine/src/net/direct.rs engine/src/net/direct/door.rs engine/src/net/gather.rs engine/src/net/probe.rs \
+    "engine/src/net/direct.rs engine/src/net/direct/door.rs engine/src/net/direct/kernel.rs engine/src/net/gather.rs engine/src/net/probe.rs \
      engine/src/net/reactor.rs engine/src/net/socket.rs",
 ];
 

@@ -254,14 +254,15 @@ fn shares_are_exact_and_the_least_busy_server_gets_the_most() {
 }
 
 #[test]
-fn every_server_is_looked_at_before_anything_is_sent() {
+fn of_several_servers_one_that_is_gone_fails_its_own_requests() {
     let bench = Bench::new();
     let one = Server::start(&bench, "one.jsonl", &["--ttft", "0"]);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let gone = format!("http://127.0.0.1:{port}");
-    let said = bench.profile(&["-m", "mock", "-u", &one.url, "-u", &gone], 1);
-    assert!(said.contains(&format!("error: --url {gone}: cannot connect: ")), "{said}");
-    assert_eq!(one.seen().len(), 0);
+    let load = ["-m", "mock", "-u", &one.url, "-u", &gone, "--request-count", "20", "--isl", "8"];
+    let said = bench.profile(&load, 0);
+    assert!(said.contains(&format!("--url {gone}: cannot connect: ")), "{said}");
+    assert_eq!(one.seen().len(), 10);
 }
 
 // Connections.

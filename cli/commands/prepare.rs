@@ -70,6 +70,7 @@ pub(super) fn plan(
             raw: config.output.level == ExportLevel::Raw,
         },
         request_timeout: (timeout > 0).then_some(timeout),
+        transport: config.machine.transport,
         preconnect: config.machine.preconnect,
         run_key,
         seed,
@@ -254,12 +255,33 @@ fn addresses(config: &ProfileConfig, url: &Url) -> Result<Vec<SocketAddr>, Failu
     Ok(wanted)
 }
 
-/// Whether something listens at every server, before any load is made.
-pub(super) fn look_at_servers(config: &ProfileConfig, plan: &Plan) -> Result<(), Failure> {
-    config.endpoint.urls.iter().zip(&plan.targets).try_for_each(|(url, target)| look_at_server(url, target))
+/// Looks whether something listens at the servers, before any load is made. Of several, one that is not there is noted: its
+/// requests will fail. Where none is, what is wrong.
+pub(super) fn look_at_servers(config: &mut ProfileConfig, plan: &Plan) -> Option<String> {
+    let looked = config.endpoint.urls.iter().zip(&plan.targets).map(|(url, target)| look_at_server(url, target));
+    let gone: Vec<String> = looked.filter_map(Result::err).collect();
+    if gone.len() < plan.targets.len() {
+        let noted = gone.into_iter().map(|why| format!("{why}; as long as that is so, the requests to it fail"));
+        config.notes.extend(noted);
+        return None;
+    }
+    Some(format!(
+        "{}; the first requests were tried all the same, and their errors are in the files. Where the server is still \
+         starting, --wait-for-model-timeout 300 waits for it",
+        gone.join("; ")
+    ))
 }
 
-fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
+/// Leaves of a load that no server is there for as much as says so.
+pub(super) fn cut_short(plan: &mut Plan) {
+    for phase in &mut plan.phases {
+        let slots = phase.concurrency.as_ref().map_or(1, LimitCurve::target);
+        let most = u64::from(slots.clamp(1, 10));
+        phase.requests = Some(phase.requests.map_or(most, |asked| asked.min(most)));
+    }
+}
+
+fn look_at_server(url: &Url, target: &Target) -> Result<(), String> {
     let mut last = None;
     for addr in &target.addrs {
         match TcpStream::connect_timeout(addr, FIRST_LOOK) {
@@ -268,7 +290,7 @@ fn look_at_server(url: &Url, target: &Target) -> Result<(), Failure> {
         }
     }
     let why = last.map_or_else(|| "the name has no address".to_owned(), |e| e.to_string());
-    Err(Failure::Failed(format!("--url {}: cannot connect: {why}", redact::url(url.as_str()))))
+    Err(format!("--url {}: cannot connect: {why}", redact::url(url.as_str())))
 }
 
 #[cfg(test)]

@@ -116,10 +116,11 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             dir.display()
         )));
     }
-    let code =
-        report::publish(&log, &dir, &ExportOptions::of(&log.header), &report::View::default(), config.quiet, || {
-            prepared.inputs.write(&dir)
-        });
+    // Where nothing was there, tables of nothing would hide why.
+    let quiet = config.quiet || prepared.unreached.is_some();
+    let code = report::publish(&log, &dir, &ExportOptions::of(&log.header), &report::View::default(), quiet, || {
+        prepared.inputs.write(&dir)
+    });
     if let Some(failure) = beside.failure {
         return Err(failure);
     }
@@ -143,7 +144,10 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             "--abort-below-adherence: fewer requests left on time than that, so the run was stopped",
             code,
         )),
-        Ok(()) => served.and(code),
+        Ok(()) => match prepared.unreached {
+            Some(why) => Err(Failure::Failed(why)),
+            None => served.and(code),
+        },
     }
 }
 
@@ -183,6 +187,8 @@ struct Prepared {
     log_file: LogFile,
     inputs: Inputs,
     unchecked: Option<Unchecked>,
+    /// Why no server could be reached before the load.
+    unreached: Option<String>,
 }
 
 /// `inputs.json`, which data that are no trace have.
@@ -237,9 +243,15 @@ fn prepare(
         note_ties(config, &times.tied);
         config.set_ties(times.tied);
     }
-    let plan = Arc::new(prepare::plan(config, &bodies, times.as_ref(), run_key, seed)?);
+    let mut plan = prepare::plan(config, &bodies, times.as_ref(), run_key, seed)?;
     control::before_the_load(config, &plan)?;
-    prepare::look_at_servers(config, &plan)?;
+    let said = config.notes.len();
+    let unreached = prepare::look_at_servers(config, &plan);
+    config.notes[said..].iter().for_each(|why| note(config, format_args!("{why}")));
+    if unreached.is_some() {
+        prepare::cut_short(&mut plan);
+    }
+    let plan = Arc::new(plan);
     make_room(config, dir).map_err(|e| place::cannot(dir, &e))?;
     let header = header(config, &plan, topology, argv, Inputs::wanted(config, &bodies));
     let log_file = begin_log(dir, &header, &bodies).map_err(|e| place::cannot(dir, &e))?;
@@ -248,7 +260,7 @@ fn prepare(
     if config.log_level <= LogLevel::Info {
         say_start(config, topology, &header);
     }
-    Ok(Prepared { plan, log_file, inputs, unchecked })
+    Ok(Prepared { plan, log_file, inputs, unchecked, unreached })
 }
 
 /// Makes room for the files of this run where an earlier one left its own.

@@ -8,6 +8,7 @@ use crate::refusal::Refusal;
 use crate::values::seconds;
 use maser_engine::clock::Nanos;
 use maser_engine::metric::{OSL_MISMATCH_PCT, OSL_MISMATCH_TOKENS, USAGE_DIFF_PCT};
+use maser_engine::net::Liveness;
 
 const PREFIX: &str = "AIPERF_";
 
@@ -38,6 +39,8 @@ pub(crate) struct Environment {
     pub(crate) video_poll: Option<Nanos>,
     /// `AIPERF_HTTP_FORCE_CLOSE`: each request has a connection of its own.
     pub(crate) force_close: bool,
+    /// `AIPERF_HTTP_TCP_…`: when a peer that no longer answers is given up.
+    pub(crate) liveness: Liveness,
     /// A remark for each variable without effect.
     pub(crate) notes: Vec<String>,
 }
@@ -202,6 +205,16 @@ fn take(environment: &mut Environment, name: &str, value: &str) -> Result<(), Re
         "HTTP_FORCE_CLOSE" => {
             environment.force_close = truth(value).ok_or_else(|| wrong("true or false"))?;
         }
+        rest @ ("HTTP_TCP_KEEPIDLE" | "HTTP_TCP_KEEPINTVL" | "HTTP_TCP_KEEPCNT" | "HTTP_TCP_USER_TIMEOUT") => {
+            let (place, most) = match rest {
+                "HTTP_TCP_KEEPIDLE" => (&mut environment.liveness.idle_s, 32_767),
+                "HTTP_TCP_KEEPINTVL" => (&mut environment.liveness.interval_s, 32_767),
+                "HTTP_TCP_KEEPCNT" => (&mut environment.liveness.count, 127),
+                _ => (&mut environment.liveness.unacknowledged_ms, 1_000_000),
+            };
+            let number = value.parse().ok().filter(|n| (1..=most).contains(n));
+            *place = number.ok_or_else(|| wrong(&format!("a whole number from 1 to {most}")))?;
+        }
         rest => {
             if UNSUPPORTED.iter().any(|(own, ..)| *own == rest) {
                 return check(name, value);
@@ -243,6 +256,8 @@ mod tests {
             ("AIPERF_HTTP_VIDEO_POLL_INTERVAL", "0.25"),
             ("AIPERF_WORKER_MAX_WORKERS_CAP", "3"),
             ("AIPERF_HTTP_FORCE_CLOSE", "true"),
+            ("AIPERF_HTTP_TCP_KEEPIDLE", "5"),
+            ("AIPERF_HTTP_TCP_USER_TIMEOUT", "1500"),
             ("PATH", "/"),
         ]);
         let want = Environment {
@@ -250,6 +265,7 @@ mod tests {
             workers_cap: Some(3),
             video_poll: Some(250_000_000),
             force_close: true,
+            liveness: Liveness { idle_s: 5, unacknowledged_ms: 1500, ..Liveness::default() },
             ..Environment::default()
         };
         assert_eq!(environment, Ok(want));
@@ -259,6 +275,7 @@ mod tests {
             ("AIPERF_HTTP_VIDEO_POLL_INTERVAL", "0", "expected seconds above 0"),
             ("AIPERF_HTTP_FORCE_CLOSE", "perhaps", "expected true or false"),
             ("AIPERF_WORKER_MAX_WORKERS_CAP", "0", "expected a whole number of at least 1"),
+            ("AIPERF_HTTP_TCP_KEEPCNT", "0", "expected a whole number from 1 to 127"),
             ("AIPERF_HTTP_CONNECTION_LIMIT", "65001", "expected a whole number from 1 to 65000"),
             ("AIPERF_HTTP_X_SESSION_ID_FROM_CORRELATION_ID", "2", "expected true or false"),
         ] {

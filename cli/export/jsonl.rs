@@ -64,6 +64,9 @@ pub(super) struct Metadata<'a> {
     pub(super) was_cancelled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancellation_time_ns: Option<u64>,
+    /// Sent a second time; absent where it was not. The reference has no such key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retried: bool,
     context_overflow_skip: bool,
     agent_depth: u32,
     root_correlation_id: String,
@@ -157,6 +160,7 @@ impl<'a> Lines<'a> {
             phase_kind: kind,
             was_cancelled,
             cancellation_time_ns: was_cancelled.then(|| wall(record.done)),
+            retried: record.has(maser_engine::record::flag::RETRIED),
             context_overflow_skip: false,
             agent_depth: 0,
             root_correlation_id: correlation,

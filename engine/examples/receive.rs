@@ -65,6 +65,7 @@ fn plan() -> Result<Plan, Box<dyn Error>> {
         requests: builder.finish()?.into(),
         capture: Capture { text: true, gaps: true, raw: false },
         request_timeout: None,
+        transport: maser_engine::plan::Transport::default(),
         preconnect: false,
         run_key: 1,
         seed: 1,

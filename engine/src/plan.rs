@@ -4,8 +4,9 @@ mod hidden;
 mod marker;
 mod requests;
 
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::endpoint;
+use crate::net::Liveness;
 use crate::schedule::{self, LimitCurve};
 use maser_datasets::seed::child;
 use std::net::SocketAddr;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub capture: Capture,
     /// A request without a complete answer after this long has failed.
     pub request_timeout: Option<Nanos>,
+    /// How connections are made and kept.
+    pub transport: Transport,
     /// Open the connections of a closed loop before the first request.
     pub preconnect: bool,
     /// Key of the request ids.
@@ -61,6 +64,23 @@ impl Plan {
             n if n > Self::MOST_PHASES => Err(format!("{n} phases: a run has at most {}", Self::MOST_PHASES)),
             _ => Ok(()),
         }
+    }
+}
+
+/// How connections are made and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// A request is sent again, once, where the server had closed the idle connection before it got any of it.
+    pub retry_stale: bool,
+    /// An attempt to connect to one address that takes longer has failed.
+    pub connect_timeout: Nanos,
+    /// When the kernel gives up a peer that no longer answers.
+    pub liveness: Liveness,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self { retry_stale: true, connect_timeout: 30 * SECOND, liveness: Liveness::default() }
     }
 }
 

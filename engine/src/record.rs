@@ -38,11 +38,13 @@ pub enum Outcome {
     Malformed = 10,
     /// Cut on purpose, as the plan asks for: the client of a real user who went away.
     Abandoned = 11,
+    /// No connection was made within the time for it.
+    ConnectTimeout = 12,
 }
 
 impl Outcome {
     /// Every outcome, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ok,
         Self::HttpStatus,
         Self::Timeout,
@@ -55,6 +57,7 @@ impl Outcome {
         Self::Cancelled,
         Self::Malformed,
         Self::Abandoned,
+        Self::ConnectTimeout,
     ];
 
     /// The outcome with this number, if there is one.
@@ -68,21 +71,23 @@ impl Outcome {
         !matches!(self, Self::Ok | Self::Cancelled | Self::Abandoned)
     }
 
-    /// The error type as the files name it.
+    /// The error type as the files name it: by the names of the reference, which scripts look for. What happened stands in
+    /// the message.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "OK",
             Self::HttpStatus => "HTTP Error",
-            Self::Timeout => "Request Timeout",
-            Self::Connect => "Connection Error",
-            Self::Reset => "Connection Reset",
-            Self::Truncated => "Truncated Response",
-            Self::Protocol => "Protocol Error",
-            Self::InStream => "Stream Error",
-            Self::Empty => "Invalid inference result",
+            Self::Timeout => "TimeoutError",
+            Self::Connect => "ClientConnectorError",
+            Self::Reset => "ServerDisconnectedError",
+            Self::Truncated => "ClientPayloadError",
+            Self::Protocol => "ClientResponseError",
+            Self::InStream => "SSEResponseError",
+            Self::Empty => "InvalidInferenceResultError",
             Self::Cancelled => "Request Cancelled",
-            Self::Malformed => "Malformed Response",
+            Self::Malformed => "InvalidInferenceResultError",
             Self::Abandoned => "RequestCancellationError",
+            Self::ConnectTimeout => "ConnectionTimeoutError",
         }
     }
 }

@@ -294,6 +294,7 @@ fn plan(schedule: Spec, concurrency: Option<u32>) -> Plan {
         response_field: None,
         follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: Some(60 * SECOND),
+        transport: maser_engine::plan::Transport::default(),
         preconnect: false,
         run_key: 1,
         seed: 1,

@@ -29,6 +29,8 @@ struct Net {
     closed: Vec<ConnId>,
     /// Sends find no room for the last byte.
     is_full: bool,
+    /// The server saw nothing of what was sent on the connection that is ending.
+    unseen: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -53,6 +55,10 @@ impl Wire for ByHand {
 
     fn close(&mut self, conn: ConnId) {
         self.0.borrow_mut().closed.push(conn);
+    }
+
+    fn was_unseen(&self, _: ConnId) -> bool {
+        self.0.borrow().unseen
     }
 }
 
@@ -90,6 +96,7 @@ impl Bench {
             requests: builder.finish().unwrap().into(),
             capture: Capture { text: false, gaps: false, raw },
             request_timeout: Some(SECOND),
+            transport: maser_engine::plan::Transport::default(),
             preconnect: false,
             run_key: 7,
             seed: 7,
@@ -151,6 +158,23 @@ impl Bench {
         self.executor.closed(conn, Ok(()), now);
     }
 
+    /// The server had closed the connection before it got what was sent last.
+    fn close_unseen(&mut self, conn: ConnId) {
+        self.net.0.borrow_mut().unseen = true;
+        self.close(conn);
+        self.net.0.borrow_mut().unseen = false;
+    }
+
+    /// Turns from `at` on until something is sent.
+    fn go_on(&mut self, mut at: Nanos) {
+        let sent = self.sent();
+        for _ in 0..3 {
+            if self.sent() == sent {
+                at = self.turn(at);
+            }
+        }
+    }
+
     /// The one record there must be, and its payload.
     #[track_caller]
     fn record(&mut self) -> (Record, Vec<u8>) {
@@ -166,7 +190,10 @@ impl Bench {
         let mut bench = Self::new(fetch, Reuse::Pooled, false);
         bench.connect();
         assert!(bench.last().1.ends_with("\r\n\r\nFORM"));
-        assert_eq!(bench.answer(2 * MILLI, 200, QUEUED), 3 * MILLI + PAUSE);
+        // First the connection has to show that it stands.
+        let stands = bench.answer(2 * MILLI, 200, QUEUED);
+        assert!(stands < 3 * MILLI + PAUSE);
+        assert_eq!(bench.turn(stands), 3 * MILLI + PAUSE);
         assert!(bench.records.is_empty());
         bench
     }
@@ -258,7 +285,7 @@ fn what_fails_on_the_way_fails_the_request() {
             bench.connect();
             for _ in 0..polls {
                 let at = bench.answer(MILLI, 200, WORKING);
-                bench.turn(at);
+                bench.go_on(at);
             }
             bench.answer(MILLI, status, body);
             let (record, payload) = bench.record();
@@ -267,6 +294,62 @@ fn what_fails_on_the_way_fails_the_request() {
             assert!(text.contains(said), "{text}");
         }
     }
+}
+
+/// An answer that says no more than where to go, and when the executor wants a turn.
+fn send_on(bench: &mut Bench, wait: Nanos, status: u16, location: &str) -> Nanos {
+    bench.net.0.borrow_mut().now += wait;
+    let (conn, now) = (bench.last().0, bench.net.now());
+    let answer = format!("HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    bench.executor.received(conn, answer.as_bytes(), now).0
+}
+
+#[test]
+fn a_redirect_to_the_same_server_is_followed_once() {
+    for (location, path) in [("http://HERE:1/v2?w=1", "/v2?w=1"), ("/v2/", "/v2/"), ("films", "/v1/films")] {
+        let mut bench = Bench::new(false, Reuse::Never, false);
+        bench.connect();
+        let at = send_on(&mut bench, 2 * MILLI, 307, location);
+        bench.turn(at);
+        bench.connect();
+        let sent = bench.last().1;
+        assert!(sent.starts_with(&format!("POST {path} HTTP/1.1")), "{sent}");
+        assert!(sent.contains("X-Mine: 1") && sent.ends_with("\r\n\r\nFORM"), "{sent}");
+        bench.answer(MILLI, 200, DONE);
+        let (record, _) = bench.record();
+        assert_eq!((record.outcome(), record.status), (Outcome::Ok, 200));
+        assert_eq!(record.flags, flag::SCHEDULED | flag::REDIRECTED);
+        assert_eq!((record.start.0, record.lost, record.sent.0), (MILLI, 2 * MILLI, 3 * MILLI), "the server's time");
+    }
+}
+
+#[test]
+fn other_redirects_are_failures_that_say_where_they_lead() {
+    for (status, location, why) in [
+        (307, "http://there:1/v2", "which is at another server than here:1"),
+        (308, "https://here:1/v2", "which is at another server"),
+        (307, "//there/v2", "which is at another server"),
+        (308, "", "without saying where"),
+        (301, "/v2", "and asks for a GET there"),
+        (303, "http://here:1/v2", "and asks for a GET there"),
+    ] {
+        let mut bench = Bench::new(false, Reuse::Pooled, false);
+        bench.connect();
+        send_on(&mut bench, MILLI, status, location);
+        let (record, payload) = bench.record();
+        let text = String::from_utf8_lossy(Payload::parse(&payload).error).into_owned();
+        assert_eq!((record.outcome(), record.status), (Outcome::HttpStatus, status));
+        assert!(text.contains(location) && text.contains(why) && text.contains("-u"), "{text}");
+    }
+    let mut bench = Bench::new(false, Reuse::Never, false);
+    bench.connect();
+    let at = send_on(&mut bench, MILLI, 308, "/a");
+    bench.turn(at);
+    bench.connect();
+    send_on(&mut bench, MILLI, 308, "/b");
+    let (_, payload) = bench.record();
+    let text = String::from_utf8_lossy(Payload::parse(&payload).error).into_owned();
+    assert!(text.contains("/b, a second time"), "{text}");
 }
 
 #[test]
@@ -283,17 +366,22 @@ fn a_connection_closed_in_a_pause_is_replaced_and_one_closed_in_an_answer_is_not
     // Found dead as the next exchange begins, twice: each exchange has an attempt to spare.
     let mut bench = Bench::submitted(false);
     bench.turn(3 * MILLI + PAUSE);
-    bench.close(bench.last().0);
+    bench.close_unseen(bench.last().0);
     bench.connect();
     let at = bench.answer(MILLI, 200, WORKING);
-    bench.turn(at);
-    bench.close(bench.last().0);
+    bench.go_on(at);
+    bench.close_unseen(bench.last().0);
     bench.connect();
     assert_eq!(bench.sent(), 5);
     bench.answer(MILLI, 200, DONE);
     let (record, _) = bench.record();
     assert_eq!((record.outcome(), record.flags), (Outcome::Ok, flag::SCHEDULED | flag::RETRIED));
     assert_eq!([record.sent, record.send_end].map(|t| t.0), [MILLI; 2], "the submission stays what it was");
+    // The server had the request, and closed.
+    let mut bench = Bench::submitted(false);
+    bench.turn(3 * MILLI + PAUSE);
+    bench.close(bench.last().0);
+    assert_eq!(bench.record().0.outcome(), Outcome::Reset);
     // Within an answer.
     let mut bench = Bench::submitted(false);
     bench.turn(3 * MILLI + PAUSE);

@@ -52,6 +52,7 @@ fn plan(kind: Kind, requests: Requests, phase: Phase) -> Plan {
         response_field: None,
         follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: None,
+        transport: maser_engine::plan::Transport::default(),
         preconnect: true,
         run_key: 7,
         seed: 7,
@@ -277,7 +278,8 @@ fn each_turn_carries_what_was_said_before_it() {
 fn a_session_keeps_its_connection_or_nobody_does() {
     for (reuse, connections) in [(Reuse::Sticky, 12), (Reuse::Never, 36)] {
         let phase = Phase { concurrency: limit(4), sessions: Some(12), ..Phase::default() };
-        let plan = Plan { reuse, ..plan(Kind::Chat, sessions(Kind::Chat, &[3], 0), phase) };
+        // Time enough for the server to show that it keeps connections.
+        let plan = Plan { reuse, ..plan(Kind::Chat, sessions(Kind::Chat, &[3], 100 * MILLI), phase) };
         let (truth, _) = run(&Config::default(), 1, plan);
         let of = |line: &Value| (line["cid"].as_str().unwrap().to_owned(), line["conn"].as_u64().unwrap());
         let used: HashSet<_> = truth[0].iter().map(of).collect();

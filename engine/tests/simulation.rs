@@ -13,6 +13,7 @@ use maser_engine::log::{Log, PhaseMark};
 use maser_engine::net::{ConnId, Part, Sent, Wire};
 use maser_engine::plan::{
     Balance, Cancellation, Capture, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target,
+    Transport,
 };
 use maser_engine::record::{Outcome, Payload, Record, flag, request_id};
 use maser_engine::ring::{self, FrameConsumer, Producer};
@@ -121,6 +122,11 @@ fn plan(dice: &mut Dice) -> Plan {
         response_field: None,
         follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: dice.pick(&[None, Some(2 * MILLI), Some(30 * MILLI), Some(SECOND)]),
+        transport: Transport {
+            retry_stale: dice.chance(800),
+            connect_timeout: dice.pick(&[MILLI, 30 * SECOND]),
+            ..Transport::default()
+        },
         preconnect: dice.chance(500),
         run_key: dice.bits(),
         seed: dice.bits(),
@@ -192,6 +198,11 @@ impl<'a> Run<'a> {
         self.it_ends_in_time(record)?;
         self.what_was_sent_is_recorded(record, attempts)?;
         self.contents_are_the_scripts(record, payload, attempts)
+    }
+
+    /// Whether the request is to be sent a second time.
+    fn is_retried(&self, attempts: &[&Attempt], said: bool) -> bool {
+        self.setup.plan.transport.retry_stale && is_stale(attempts, said)
     }
 
     fn phase(&self, n: u8) -> &Phase {
@@ -401,14 +412,15 @@ impl<'a> Run<'a> {
         let (mut retried, mut untold) = (0, 0);
         for (id, attempts) in &self.attempts {
             let said = said.get(*id).copied();
-            untold += u64::from(said.is_none() && is_retried(attempts, true) != is_retried(attempts, false));
+            untold += u64::from(said.is_none() && self.is_retried(attempts, true) != self.is_retried(attempts, false));
             let said = said.unwrap_or(false);
             ensure!(ids.contains(*id), "{id} was sent without a credit");
             ensure!(attempts.len() <= 2, "{id} was sent {} times", attempts.len());
             ensure!(attempts.iter().all(|a| a.ending != Ending::Open), "{id} is open at the end");
             let first = attempts[0];
-            retried += u64::from(is_retried(attempts, said));
-            ensure!(attempts.len() == 1 || is_retried(attempts, said), "{id} was sent again after {first:?}");
+            retried += u64::from(self.is_retried(attempts, said));
+            ensure!(attempts.len() == 1 || self.is_retried(attempts, said), "{id} was sent again after {first:?}");
+            ensure!(!attempts.iter().skip(1).any(|a| a.reused), "{id} was sent again on a connection that had served");
         }
         let counted = self.sum(|p| Progress::get(&p.retried));
         ensure!((retried..=retried + untold).contains(&counted), "{retried} retried, {counted} counted");
@@ -484,12 +496,13 @@ impl<'a> Run<'a> {
     fn outcome_is_the_scripts(&self, record: &Record, attempts: &[&Attempt]) -> Checked {
         let outcome = record.outcome();
         let said = record.has(flag::RETRIED);
-        match allowed(attempts, said) {
+        match allowed(attempts, said, self.setup.plan.transport.retry_stale) {
             Some(only) => ensure!(outcome == only, "{outcome:?}, but {only:?} came over the wire"),
             None => {
-                let unsent = attempts.len() == usize::from(is_retried(attempts, said));
+                let unsent = attempts.len() == usize::from(self.is_retried(attempts, said));
                 let cut = matches!(outcome, Outcome::Timeout | Outcome::Cancelled | Outcome::Abandoned);
-                ensure!(cut || (outcome == Outcome::Connect && unsent), "{outcome:?}, after {attempts:?}");
+                let unreached = matches!(outcome, Outcome::Connect | Outcome::ConnectTimeout);
+                ensure!(cut || (unreached && unsent), "{outcome:?}, after {attempts:?}");
             }
         }
         let lasted = record.done.since(record.start);
@@ -507,7 +520,8 @@ impl<'a> Run<'a> {
         let mark = self.mark(record.phase)?;
         let may_cut = mark.grace_expired || self.setup.stops.len() > 1;
         ensure!(outcome != Outcome::Cancelled || may_cut, "cut by nobody");
-        ensure!(said == is_retried(attempts, said), "retried or not?");
+        ensure!(said == self.is_retried(attempts, said), "retried or not?");
+        ensure!((record.lost > 0) <= said && record.lost <= lasted, "{} ns lost", record.lost);
         Ok(())
     }
 
@@ -537,7 +551,7 @@ impl<'a> Run<'a> {
 
     /// (b), (e) Times and counts of the way out and of the head are those of the last attempt.
     fn what_was_sent_is_recorded(&self, record: &Record, attempts: &[&Attempt]) -> Checked {
-        let unsent = attempts.len() == usize::from(is_retried(attempts, record.has(flag::RETRIED)));
+        let unsent = attempts.len() == usize::from(self.is_retried(attempts, record.has(flag::RETRIED)));
         let Some(last) = attempts.last().filter(|_| !unsent) else {
             ensure!(!record.sent.is_set() && record.bytes_sent == 0, "it was never sent, or sent in vain");
             ensure!(!record.first_byte.is_set() && record.status == 0, "an answer to nothing");
@@ -608,19 +622,20 @@ fn times_are_in_order(r: &Record) -> Checked {
     Ok(())
 }
 
-/// Whether the rule asks for a second attempt: a connection that stood idle, gone before any byte of the answer. Where the
-/// wire cannot tell whether it stood idle, the record has `said` so.
-fn is_retried(attempts: &[&Attempt], said: bool) -> bool {
-    attempts.first().is_some_and(|a| a.was_silent() && a.idled.unwrap_or(attempts.len() > 1 || said))
+/// Whether the rule asks for a second attempt: a connection that stood idle, closed before the server got any of the
+/// request. Where the wire cannot tell whether it stood idle, the record has `said` so.
+fn is_stale(attempts: &[&Attempt], said: bool) -> bool {
+    attempts.first().is_some_and(|a| a.was_unseen() && a.idled.unwrap_or(attempts.len() > 1 || said))
 }
 
 /// The one outcome that what came over the wire leaves, if it does not take the client's own doing.
-fn allowed(attempts: &[&Attempt], said: bool) -> Option<Outcome> {
+fn allowed(attempts: &[&Attempt], said: bool, retries: bool) -> Option<Outcome> {
     let last = attempts.last()?;
     let scripted = last.answer.as_ref().map(|a| a.outcome);
     match last.ending {
         Ending::Closed | Ending::Reset if last.was_silent() => {
-            (attempts.len() > 1 || (last.idled.is_none() && !said)).then_some(Outcome::Reset)
+            (attempts.len() > 1 || !retries || !last.was_unseen() || (last.idled.is_none() && !said))
+                .then_some(Outcome::Reset)
         }
         Ending::Complete | Ending::Closed | Ending::Reset => scripted,
         Ending::Cut if last.first_byte.is_set() && scripted == Some(Outcome::Protocol) => scripted,
@@ -796,6 +811,7 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         response_field: None,
         follow_ups: maser_engine::endpoint::FollowUps::default(),
         request_timeout: None,
+        transport: Transport::default(),
         preconnect: false,
         run_key: key,
         seed,
@@ -810,6 +826,37 @@ fn closed_loop(concurrency: u32, requests: u64, duration: Option<Nanos>) -> Setu
         late: 0,
         manners,
         ..setup
+    }
+}
+
+#[test]
+fn a_server_that_closes_after_every_answer_costs_no_request() {
+    for seed in 0..40 {
+        let base = closed_loop(8, 200, None);
+        let manners = Manners { close_after: 1000, gap: gap_of(seed), connect: MILLI, ..Manners::prompt() };
+        let setup = Setup { seed, manners, late: if seed % 2 == 0 { 0 } else { 50 }, ..base };
+        let account = checked_run(&setup).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let failed = account.records.iter().filter(|(r, _)| r.outcome() != Outcome::Ok).count();
+        assert_eq!((account.records.len(), failed), (200, 0), "seed {seed}");
+    }
+}
+
+/// Longest time between an answer and the close, from none to milliseconds.
+fn gap_of(seed: u64) -> Nanos {
+    [MICRO, 100 * MICRO, MILLI, 2 * MILLI][(seed / 2 % 4) as usize]
+}
+
+#[test]
+fn a_reset_is_a_failure_however_soon_it_comes() {
+    // The server resets what it has read, one request in three or so, at once or after a while.
+    for (seed, first_byte) in (0..20).zip([10 * MICRO, 20 * MILLI].into_iter().cycle()) {
+        let base = closed_loop(8, 300, None);
+        let manners = Manners { trouble: 1000, first_byte, ..Manners::prompt() };
+        let setup = Setup { seed, manners, ..base };
+        let account = checked_run(&setup).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let dropped = account.attempts.iter().filter(|a| a.got && a.was_silent()).count();
+        let reset = account.records.iter().filter(|(r, _)| r.outcome() == Outcome::Reset).count();
+        assert!(dropped > 30 && reset >= dropped, "seed {seed}: {dropped} dropped, {reset} said");
     }
 }
 

@@ -6,7 +6,7 @@ use crate::net::ConnId;
 use crate::plan::{Capture, Plan};
 use crate::record::{Outcome, Record, UNKNOWN, flag, part, put_leb128, put_part, put_piece};
 use crate::said::Said;
-use crate::wire::http1::{HttpError, ResponseReader, Step};
+use crate::wire::http1::{Head, HttpError, ResponseReader, Step};
 use crate::wire::json;
 use crate::wire::sse::{Event, SseParser};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub(super) struct Flight {
     pub(super) answer: Option<Box<Answer>>,
     /// Which of its exchanges is under way.
     pub(super) exchange: Exchange,
+    /// The head that it goes with where the server has sent it elsewhere.
+    pub(super) redirected: Option<Box<Head>>,
     /// Neighbours in the list of timeouts.
     pub(super) earlier: u32,
     pub(super) later: u32,
@@ -71,8 +73,14 @@ impl Flight {
     /// The attempt to open its connection, which may have begun before it did or had one to wait for, ends at `now`.
     pub(super) fn note_connecting(&mut self, began: Instant, now: Instant) {
         if self.exchange.is_first() {
-            self.record.connecting = now.since(began.max(self.record.start.after(self.record.blocked)));
+            let seated = self.record.start.after(self.record.lost + self.record.blocked);
+            self.record.connecting = now.since(began.max(seated));
         }
+    }
+
+    /// Whether it began to wait for a connection after `began`.
+    pub(super) fn came_after(&self, began: Instant) -> bool {
+        self.exchange.is_first() && began < self.record.start.after(self.record.lost + self.record.blocked)
     }
 
     /// Whether the kernel has all of what is being sent.
@@ -84,8 +92,8 @@ impl Flight {
     }
 
     /// Ready for another attempt at the exchange under way. What the dead connection carried of a first one is forgotten:
-    /// times and counts are those of the attempt that counts.
-    pub(super) fn retry(&mut self) {
+    /// times and counts are those of the attempt that counts, and what the first one took is lost time.
+    pub(super) fn retry(&mut self, now: Instant) {
         (self.retried, self.conn) = (true, None);
         let record = &mut self.record;
         record.flags |= flag::RETRIED;
@@ -96,9 +104,17 @@ impl Flight {
             }
             return;
         }
+        self.begin_again(now);
+    }
+
+    /// Ready to be sent anew. What came of the first time is forgotten, and what it took is lost time.
+    pub(super) fn begin_again(&mut self, now: Instant) {
+        let record = &mut self.record;
+        (record.lost, record.connecting) = (now.since(record.start.after(record.blocked)), 0);
         record.flags &= !flag::REUSED;
         (record.sent, record.send_end, record.first_byte) = (Instant::UNSET, Instant::UNSET, Instant::UNSET);
         (record.bytes_sent, record.local_port) = (0, 0);
+        (record.first_body, record.bytes_received, record.reads, record.status) = (Instant::UNSET, 0, 0, 0);
         if let Some(answer) = &mut self.answer {
             answer.reset();
         }
@@ -130,6 +146,7 @@ impl Flight {
             keeps_reply: false,
             answer: None,
             exchange: Exchange::First,
+            redirected: None,
             earlier: NONE,
             later: NONE,
         }
@@ -210,6 +227,8 @@ pub(super) struct Answer {
     is_stream: bool,
     body: Vec<u8>,
     reason: Vec<u8>,
+    /// Where a redirect leads.
+    pub(super) location: String,
     pub(super) kept: Kept,
     raw: Vec<u8>,
     /// When the last piece in `raw` came.
@@ -350,6 +369,7 @@ impl Answer {
             is_stream: false,
             body: Vec::new(),
             reason: Vec::new(),
+            location: String::new(),
             kept: Kept::default(),
             raw: Vec::new(),
             raw_at: Instant::UNSET,
@@ -393,6 +413,7 @@ impl Answer {
         self.is_file = is_file;
         self.body.clear();
         self.reason.clear();
+        self.location.clear();
         if !is_file {
             self.raw.clear();
             self.raw_at = Instant::UNSET;
@@ -408,7 +429,9 @@ impl Answer {
 
     /// Reads what came at `at`.
     pub(super) fn read(&mut self, mut bytes: &[u8], at: Instant, record: &mut Record, how: &mut Reader) -> Advance {
-        let Self { reader, events, is_stream, body, reason, kept, raw, raw_at, json, is_file, is_coded, .. } = self;
+        let Self {
+            reader, events, is_stream, body, reason, location, kept, raw, raw_at, json, is_file, is_coded, ..
+        } = self;
         let mut fold = Fold { record, how, at, kept };
         if !fold.record.first_byte.is_set() {
             fold.record.first_byte = at;
@@ -424,6 +447,9 @@ impl Answer {
                     }
                     *json = if *is_file { *json } else { head.json };
                     reason.extend_from_slice(head.reason.as_bytes());
+                    if (300..400).contains(&head.status) {
+                        location.push_str(head.location);
+                    }
                     *is_coded = !head.coding.is_empty() && !*is_file;
                     if *is_coded {
                         fold.fail(Outcome::Malformed, coded(head.coding).as_bytes());

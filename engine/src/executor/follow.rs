@@ -7,7 +7,7 @@ use super::timers::Timer;
 use super::{Executor, Wire};
 use crate::clock::Instant;
 use crate::net::ConnId;
-use crate::record::{self, Outcome};
+use crate::record::{self, Outcome, flag};
 
 impl<W: Wire> Executor<W> {
     /// An exchange is complete: whether the request goes on with another.
@@ -42,11 +42,45 @@ impl<W: Wire> Executor<W> {
         true
     }
 
+    /// The answer sends the request elsewhere: whether it goes there. 307 and 308 keep method and body, and are followed once
+    /// where they lead to the same server; everything else is a failure that says where it led.
+    #[cold]
+    pub(super) fn redirect(&mut self, slot: u32, now: Instant) -> bool {
+        let flight = &mut self.flights[slot as usize];
+        let is_second = flight.redirected.is_some();
+        let (answer, record) = flight.answer(&mut self.answers);
+        let (status, location) = (record.status, answer.location.clone());
+        let why = match Targets::redirected(&self.plan, record.target, &location) {
+            _ if !flight.exchange.is_first() => return false,
+            _ if !matches!(status, 307 | 308) => "and asks for a GET there".to_owned(),
+            _ if is_second => "a second time".to_owned(),
+            Err(why) => why,
+            Ok(head) => {
+                flight.redirected = Some(Box::new(head));
+                flight.begin_again(now);
+                flight.record.flags |= flag::REDIRECTED;
+                flight.conn = None;
+                let timer = Timer::Follow { flight: slot, generation: flight.generation };
+                self.timers.set(now, timer);
+                return true;
+            }
+        };
+        let said = format!("the server redirects to {location}, {why}; give the address that it means as -u");
+        let (answer, record) = flight.answer(&mut self.answers);
+        answer.conclude(now, record, &mut self.reader);
+        answer.set_error(&said);
+        self.finish(slot, Outcome::HttpStatus, now);
+        true
+    }
+
     /// The pause of a request is over, if it is still that request.
     pub(super) fn go_on(&mut self, slot: u32, generation: u32, now: Instant) {
         let flight = &mut self.flights[slot as usize];
         if !flight.live || flight.generation != generation {
             return;
+        }
+        if flight.redirected.is_some() && flight.exchange.is_first() && flight.conn.is_none() {
+            return self.seat(slot, now);
         }
         if let Exchange::Paused(follow) = std::mem::replace(&mut flight.exchange, Exchange::First) {
             flight.exchange = Exchange::Follow(follow, false);
@@ -56,7 +90,7 @@ impl<W: Wire> Executor<W> {
 
     /// Sends what follows a request. The record's times and counts of sending are the request's own, except for the bytes.
     #[cold]
-    pub(super) fn send_follow(&mut self, slot: u32, conn: ConnId, idled: bool) {
+    pub(super) fn send_follow(&mut self, slot: u32, conn: ConnId) {
         let flight = &mut self.flights[slot as usize];
         let Exchange::Follow(follow, sent) = &mut flight.exchange else { return };
         let mut head = match Targets::follow(&self.plan, flight.record.target, follow) {
@@ -75,11 +109,7 @@ impl<W: Wire> Executor<W> {
                 *sent = handed.last.is_some();
                 flight.record.bytes_sent = flight.record.bytes_sent.saturating_add(bytes.len() as u32);
             }
-            Err(e) => {
-                let now = self.wire.now();
-                self.drop_conn(conn);
-                self.broken(slot, idled, &Err(e), now);
-            }
+            Err(e) => self.send_failed(slot, conn, e),
         }
     }
 }

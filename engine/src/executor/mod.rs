@@ -201,16 +201,66 @@ impl<W: Wire> Executor<W> {
         self.ahead.0 = to.min(from + OPENED_A_TURN);
         for k in from..self.ahead.0 {
             let target = (k as usize % self.plan.targets.len()) as u16;
-            match self.pool.reserve(None, target, now) {
-                Some(conn) => self.connect(conn, target),
+            match self.pool.reserve(None, target, true, now) {
+                Some(conn) => self.connect(conn, target, now),
                 None => Progress::add(&self.ends.progress.opened, 1),
             }
         }
     }
 
-    fn connect(&mut self, conn: ConnId, target: u16) {
-        let addr = self.targets.next_addr(&self.plan, target);
-        self.wire.connect(conn, addr);
+    /// Begins a connection that has been reserved.
+    fn connect(&mut self, conn: ConnId, target: u16, now: Instant) {
+        let addr = self.targets.next_addr(target, now);
+        self.attempt(conn, (target, addr), now);
+    }
+
+    fn attempt(&mut self, conn: ConnId, (target, addr): (u16, u16), now: Instant) {
+        if let Some(entry) = self.pool.get(conn) {
+            entry.addr = addr;
+            if let State::Opening(Some(slot)) = entry.state {
+                self.flights[slot as usize].conn = Some(conn);
+            }
+        }
+        self.pool.limit_attempt(conn, now.after(self.plan.transport.connect_timeout));
+        self.wire.connect(conn, self.plan.targets[target as usize].addrs[addr as usize]);
+    }
+
+    /// An attempt to connect has failed: another address of the target is tried, or there is none.
+    fn unreached(&mut self, conn: ConnId, outcome: Outcome, why: &str, at: Instant) {
+        let Some(&mut pool::Conn { state: State::Opening(flight), target, addr, tried, began, .. }) =
+            self.pool.get(conn)
+        else {
+            return;
+        };
+        let mut other = self.targets.other_addr(target, (addr, tried), at);
+        // A flight that took up an attempt which had begun long before it has one of its own: that one says more.
+        let anew = flight.is_some_and(|slot| self.flights[slot as usize].came_after(began));
+        if anew {
+            other = Some(self.targets.next_addr(target, at));
+        }
+        if let Some(addr) = other
+            && let Some(conn) = self.pool.reopen(conn, anew.then_some(at))
+        {
+            return self.attempt(conn, (target, addr), at);
+        }
+        self.pool.vacate(conn);
+        let Some(slot) = flight else { return Progress::add(&self.ends.progress.opened, 1) };
+        let flight = &mut self.flights[slot as usize];
+        flight.conn = None;
+        flight.note_connecting(began, at);
+        let host = &self.plan.targets[target as usize].host;
+        flight.answer(&mut self.answers).0.set_error(&format!("cannot connect to {host}: {why}"));
+        self.finish(slot, outcome, at);
+    }
+
+    /// Gives up attempts to connect that have taken too long.
+    fn give_up_attempts(&mut self, now: Instant) {
+        for _ in 0..ENDS_A_TURN {
+            let Some(conn) = self.pool.next_overdue(now) else { return };
+            self.wire.close(conn);
+            let why = format!("no answer within {} s", self.plan.transport.connect_timeout as f64 / 1e9);
+            self.unreached(conn, Outcome::ConnectTimeout, &why, now);
+        }
     }
 
     /// Finds the request a connection: an idle one, one that is being opened, a new one, or a place in the queue.
@@ -233,28 +283,43 @@ impl<W: Wire> Executor<W> {
             return None;
         }
         let conn = self.sessions.get(session).conn.take()?;
-        self.pool.take(conn, slot).then_some(conn)
+        if self.pool.take(conn, slot) {
+            return Some(conn);
+        }
+        self.pool.abandon(conn);
+        None
+    }
+
+    /// Connections whose trial is over are used again.
+    fn end_trials(&mut self, now: Instant) {
+        for conn in self.pool.end_trials(now) {
+            match self.plan.reuse {
+                Reuse::Sticky if !self.pool.is_abandoned(conn) => {}
+                // Its session's next turn came before the end of the trial, and has another one.
+                Reuse::Sticky | Reuse::Never => self.drop_conn(conn),
+                Reuse::Pooled => self.hand_on(conn, now),
+            }
+        }
     }
 
     fn seat_fresh(&mut self, slot: u32, now: Instant) {
-        let target = self.flights[slot as usize].record.target;
-        if let Some(conn) = self.pool.take_spare(slot, target) {
+        let flight = &self.flights[slot as usize];
+        // What is sent again waits for a connection of its own: one that has served might be closed too.
+        let (target, shared) = (flight.record.target, !flight.retried);
+        if let Some(conn) = self.pool.take_spare(slot, target, shared) {
             self.flights[slot as usize].conn = Some(conn);
             return;
         }
-        let mut reserved = self.pool.reserve(Some(slot), target, now);
+        let mut reserved = self.pool.reserve(Some(slot), target, shared, now);
         while reserved.is_none()
             && let Some(other) = self.pool.any_idle().or_else(|| self.sessions.take_connection())
         {
             // It leads to another target, or waits for the next turn of a session, which can have another one then.
             self.drop_conn(other);
-            reserved = self.pool.reserve(Some(slot), target, now);
+            reserved = self.pool.reserve(Some(slot), target, shared, now);
         }
         match reserved {
-            Some(conn) => {
-                self.flights[slot as usize].conn = Some(conn);
-                self.connect(conn, target);
-            }
+            Some(conn) => self.connect(conn, target, now),
             None => self.pool.waiting.push_back((slot, self.flights[slot as usize].generation)),
         }
     }
@@ -271,7 +336,11 @@ impl<W: Wire> Executor<W> {
             self.overdue = self.overdue.saturating_sub(1);
             if waits {
                 flight.note_blocked(now);
-                self.seat(slot, now);
+                if flight.retried {
+                    self.seat_fresh(slot, now);
+                } else {
+                    self.seat(slot, now);
+                }
             }
         }
     }
@@ -312,21 +381,23 @@ impl<W: Wire> Executor<W> {
     }
 
     fn send(&mut self, slot: u32, conn: ConnId) {
-        let Some((served, idled, port)) = self.pool.get(conn).map(|c| (c.served, c.idled, c.local_port)) else {
-            return;
-        };
+        let Some((served, port)) = self.pool.get(conn).map(|c| (c.served, c.local_port)) else { return };
         let is_composed = self.compose(slot);
         let flight = &mut self.flights[slot as usize];
         flight.conn = Some(conn);
         if !flight.exchange.is_first() {
-            return self.send_follow(slot, conn, idled);
+            return self.send_follow(slot, conn);
         }
         let Record { seq, phase, request, session, .. } = flight.record;
         let body = if is_composed { &self.body } else { self.plan.requests.body(request) };
         let key = self.plan.run_key;
         let (request_id, session_id) =
             (record::request_id(key, phase, seq), record::correlation_id(key, phase, session));
-        let head = self.targets.head(flight.record.target).patch(request_id, session_id, body.len());
+        let head = match &mut flight.redirected {
+            Some(head) => head,
+            None => self.targets.head(flight.record.target),
+        };
+        let head = head.patch(request_id, session_id, body.len());
         let bytes = (head.len() + body.len()) as u32;
         // What has a planned time goes at once; what follows an answer may wait for its like.
         let result = match flight.record.has(flag::SCHEDULED) {
@@ -345,11 +416,7 @@ impl<W: Wire> Executor<W> {
                     self.note_sent(slot, sent);
                 }
             }
-            Err(e) => {
-                let now = self.wire.now();
-                self.drop_conn(conn);
-                self.broken(slot, idled, &Err(e), now);
-            }
+            Err(e) => self.send_failed(slot, conn, e),
         }
     }
 
@@ -459,14 +526,32 @@ impl<W: Wire> Executor<W> {
         self.pool.vacate(conn);
     }
 
-    /// The connection under a request is gone before its response was complete.
-    fn broken(&mut self, slot: u32, idled: bool, how: &io::Result<()>, now: Instant) {
+    /// The kernel took nothing of what was to be sent: the connection was gone before.
+    #[cold]
+    fn send_failed(&mut self, slot: u32, conn: ConnId, error: io::Error) {
+        let now = self.wire.now();
+        let stale = self.end_stale(conn, true, now);
+        self.drop_conn(conn);
+        self.broken(slot, stale, &Err(error), now);
+    }
+
+    /// Whether a connection that is gone, and whose peer saw nothing of what was sent last (`unseen`), had been closed while
+    /// it stood idle.
+    fn end_stale(&mut self, conn: ConnId, unseen: bool, now: Instant) -> bool {
+        let stale = unseen && self.pool.get(conn).is_some_and(|entry| entry.idled);
+        if stale {
+            self.pool.note_closed(conn, now);
+        }
+        stale
+    }
+
+    /// The connection under a request is gone before its response was complete; it was `stale` if the server had closed it
+    /// while it stood idle, and saw nothing of the request.
+    fn broken(&mut self, slot: u32, stale: bool, how: &io::Result<()>, now: Instant) {
         let flight = &mut self.flights[slot as usize];
-        let silent = !flight.is_answered();
-        if silent && idled && !flight.retried {
-            // The server had closed the idle connection; that is its right, and no failure of the request.
-            flight.retry();
-            self.pool.note_reuse(false);
+        if stale && self.plan.transport.retry_stale && !flight.is_answered() && !flight.retried {
+            // That is the server's right, and no failure of the request. Everything else that breaks is.
+            flight.retry(now);
             Progress::add(&self.ends.progress.retried, 1);
             return self.seat_fresh(slot, now);
         }
@@ -484,6 +569,9 @@ impl<W: Wire> Executor<W> {
 
     /// The response is complete.
     fn complete(&mut self, slot: u32, now: Instant) {
+        if (300..400).contains(&self.flights[slot as usize].record.status) && self.redirect(slot, now) {
+            return;
+        }
         if self.follows_up && self.follow_up(slot, now) {
             return;
         }
@@ -685,7 +773,8 @@ impl<W: Wire> Executor<W> {
     fn next(&self) -> Instant {
         let void_at = self.shards[self.current].void_at(self.sessions.any_waits());
         let overdue = self.next_overdue().map_or(Instant::NEVER, |next| next.1);
-        self.next_start().min(self.next_timeout()).min(void_at).min(overdue).min(self.timers.next())
+        let of_pool = self.pool.trial_ends().min(self.pool.attempt_ends());
+        self.next_start().min(self.next_timeout()).min(void_at).min(overdue).min(self.timers.next()).min(of_pool)
     }
 
     /// Does what is due at times of its own.
@@ -751,17 +840,14 @@ impl<W: Wire> Executor<W> {
 
     /// The response to the request that had `slot` is complete on `conn`: keep the connection or let it go.
     fn retire(&mut self, slot: u32, conn: ConnId, reusable: bool, now: Instant) {
-        if let Some(entry) = self.pool.get(conn) {
-            let reused = entry.served > 0;
-            entry.served += 1;
-            if reused {
-                self.pool.note_reuse(true);
-            }
-        }
-        if !reusable || !self.pool.reuses() {
+        let took = now.since(self.flights[slot as usize].record.sent);
+        self.pool.note_answer(conn, took, now);
+        let target = self.flights[slot as usize].record.target;
+        if !reusable || !self.pool.reuses(target) {
             return self.drop_conn(conn);
         }
         match self.plan.reuse {
+            Reuse::Pooled if self.pool.try_out(conn, now) => {}
             Reuse::Pooled => self.hand_on(conn, now),
             Reuse::Never => self.drop_conn(conn),
             Reuse::Sticky => {
@@ -770,8 +856,10 @@ impl<W: Wire> Executor<W> {
                 if session == NONE || !self.sessions.get(session).live || self.pool.has_waiting() {
                     return self.drop_conn(conn);
                 }
-                self.pool.hold(conn);
-                self.sessions.get(session).conn = Some(conn);
+                if !self.pool.try_out(conn, now) {
+                    self.pool.hold(conn);
+                }
+                self.sessions.keep_connection(session, conn);
             }
         }
     }
@@ -804,6 +892,8 @@ impl<W: Wire> Part for Executor<W> {
         }
         self.fire(now);
         self.expire(now);
+        self.give_up_attempts(now);
+        self.end_trials(now);
         self.seat_waiting(now);
         self.note_overdue(now);
         self.release(now);
@@ -823,37 +913,29 @@ impl<W: Wire> Events for Executor<W> {
         self.note_stalls();
         let Some(entry) = self.pool.get(conn) else { return self.next() };
         let State::Opening(flight) = entry.state else { return self.next() };
-        let began = entry.began;
-        if flight.is_none() {
-            Progress::add(&self.ends.progress.opened, 1);
-        }
-        match result {
-            Ok(port) => {
-                entry.local_port = port;
-                self.targets.reached(entry.target);
-                Progress::add(&self.ends.progress.connections, 1);
-                match flight {
-                    Some(slot) => {
-                        entry.state = State::Busy(slot);
-                        self.flights[slot as usize].note_connecting(began, at);
-                        self.send(slot, conn);
-                    }
-                    None => self.hand_on(conn, at),
-                }
-            }
+        let port = match result {
+            Ok(port) => port,
             Err(e) => {
-                self.pool.vacate(conn);
-                if let Some(slot) = flight {
-                    let flight = &mut self.flights[slot as usize];
-                    flight.conn = None;
-                    flight.note_connecting(began, at);
-                    if is_local(&e) {
-                        flight.record.flags |= flag::LOCAL_LIMIT;
-                    }
-                    let addr = &self.plan.targets[flight.record.target as usize].host;
-                    flight.answer(&mut self.answers).0.set_error(&format!("cannot connect to {addr}: {e}"));
-                    self.finish(slot, Outcome::Connect, at);
+                if let Some(slot) = flight.filter(|_| is_local(&e)) {
+                    self.flights[slot as usize].record.flags |= flag::LOCAL_LIMIT;
                 }
+                self.unreached(conn, Outcome::Connect, &e.to_string(), at);
+                return self.settle(at);
+            }
+        };
+        entry.local_port = port;
+        let began = entry.began;
+        self.targets.reached(entry.target, entry.addr);
+        Progress::add(&self.ends.progress.connections, 1);
+        match flight {
+            Some(slot) => {
+                entry.state = State::Busy(slot);
+                self.flights[slot as usize].note_connecting(began, at);
+                self.send(slot, conn);
+            }
+            None => {
+                Progress::add(&self.ends.progress.opened, 1);
+                self.hand_on(conn, at);
             }
         }
         self.settle(at)
@@ -923,14 +1005,24 @@ impl<W: Wire> Events for Executor<W> {
     fn closed(&mut self, conn: ConnId, how: io::Result<()>, at: Instant) -> Instant {
         self.note_stalls();
         let Some(entry) = self.pool.get(conn) else { return self.next() };
-        let (state, idled) = (entry.state, entry.idled);
+        let state = entry.state;
         if let State::Opening(_) = state {
             // No wire should tell this of what it has not told to stand. A flight that waits for it must not wait for ever.
             return self.connected(conn, Err(how.err().unwrap_or(io::ErrorKind::ConnectionAborted.into())), at);
         }
+        let stale = match state {
+            State::Busy(_) => {
+                let unseen = self.wire.was_unseen(conn);
+                self.end_stale(conn, unseen, at)
+            }
+            _ => {
+                self.pool.note_closed(conn, at);
+                false
+            }
+        };
         self.drop_conn(conn);
         if let State::Busy(slot) = state {
-            self.broken(slot, idled, &how, at);
+            self.broken(slot, stale, &how, at);
         }
         self.settle(at)
     }

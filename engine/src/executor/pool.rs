@@ -1,6 +1,6 @@
 //! An executor's connections: which slot holds what, and which stand idle.
 
-use crate::clock::Instant;
+use crate::clock::{Instant, MILLI, Nanos};
 use crate::net::ConnId;
 use std::collections::VecDeque;
 
@@ -23,17 +23,52 @@ pub(super) struct Conn {
     pub(super) state: State,
     /// Responses carried so far.
     pub(super) served: u32,
+    /// When the last of them was complete, and how long it must then stand to show that it is kept.
+    answered: Instant,
+    trial: Nanos,
+    /// It has answered, and is not used again before it has stood for a while.
+    on_trial: bool,
+    /// Its session has another one by now.
+    abandoned: bool,
     pub(super) local_port: u16,
     pub(super) target: u16,
     /// It has stood idle: the server may have closed it meanwhile.
     pub(super) idled: bool,
-    /// When the attempt to connect began.
+    /// When the first attempt to connect began.
     pub(super) began: Instant,
+    /// The address it leads to, among its target's, and how many have been tried.
+    pub(super) addr: u16,
+    pub(super) tried: u16,
 }
 
-/// After this many requests in a row met a connection that the server had closed, and none that it kept, connections
-/// are used once: the server does not keep them alive, whatever it announces.
+/// After this many connections in a row that the server closed as soon as they had answered, and none that it ever kept,
+/// connections are used once: the server does not keep them alive, whatever it announces.
 const GIVE_UP_REUSE_AFTER: u32 = 3;
+
+/// How long a connection must stand after an answer to show that its server keeps connections: as long as the answer took,
+/// within these bounds. So about one connection more than usual is opened for each request in flight, and a slow machine, on
+/// which closing takes long too, has more time for it. Fewer than 10 ms saw llama.cpp's close too late where its
+/// threads waited for a core.
+const TRIAL: (Nanos, Nanos) = (10 * MILLI, 250 * MILLI);
+
+/// What is known of how a target treats connections that have answered.
+///
+/// A request that reaches a server which is about to close fails, and cannot be told from one that the server dropped. So
+/// until one connection has stood for a while after its answer ([`TRIAL`]), none that has just answered is used again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Keeping {
+    /// One has stood, and none was closed early since.
+    proven: bool,
+    /// One has ever stood.
+    ever: bool,
+    /// Closed early, one after the other.
+    early: u32,
+}
+
+/// Whether `id` still means a connection that is being opened.
+fn is_opening(conns: &[Conn], id: ConnId) -> bool {
+    conns.get(id.slot as usize).is_some_and(|conn| conn.epoch == id.epoch && matches!(conn.state, State::Opening(_)))
+}
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -51,8 +86,14 @@ pub(super) struct Pool {
     pub(super) waiting: VecDeque<(u32, u32)>,
     limit: usize,
     open: usize,
-    stale_in_a_row: u32,
-    reuse_works: bool,
+    /// Connections being opened and until when they may be, in that order. Entries of others that have ended are skipped.
+    attempts: VecDeque<(Instant, ConnId)>,
+    /// By target.
+    keeping: Vec<Keeping>,
+    /// Connections on trial and when it ends. Entries of others that have closed since are skipped.
+    trials: Vec<(Instant, ConnId)>,
+    /// When the next trial ends; [`Instant::NEVER`] if there is none.
+    trial_ends: Instant,
 }
 
 impl Pool {
@@ -67,8 +108,10 @@ impl Pool {
             waiting: VecDeque::new(),
             limit,
             open: 0,
-            stale_in_a_row: 0,
-            reuse_works: false,
+            attempts: VecDeque::new(),
+            keeping: vec![Keeping::default(); targets],
+            trials: Vec::new(),
+            trial_ends: Instant::NEVER,
         }
     }
 
@@ -77,13 +120,27 @@ impl Pool {
         self.conns.get_mut(id.slot as usize).filter(|c| c.epoch == id.epoch && c.state != State::Vacant)
     }
 
-    /// A slot for a new connection, or `None` at the limit.
-    pub(super) fn reserve(&mut self, flight: Option<u32>, target: u16, now: Instant) -> Option<ConnId> {
+    /// A slot for a new connection, or `None` at the limit. The flight of one that is not to be `shared` takes no other.
+    pub(super) fn reserve(&mut self, flight: Option<u32>, target: u16, shared: bool, now: Instant) -> Option<ConnId> {
         if self.open >= self.limit {
             return None;
         }
         self.open += 1;
-        let fresh = Conn { epoch: 0, state: State::Vacant, served: 0, local_port: 0, target, idled: false, began: now };
+        let fresh = Conn {
+            epoch: 0,
+            state: State::Vacant,
+            served: 0,
+            answered: Instant::UNSET,
+            trial: 0,
+            on_trial: false,
+            abandoned: false,
+            local_port: 0,
+            target,
+            idled: false,
+            began: now,
+            addr: 0,
+            tried: 1,
+        };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.conns.push(fresh);
             self.conns.len() as u32 - 1
@@ -91,10 +148,57 @@ impl Pool {
         let conn = &mut self.conns[slot as usize];
         *conn = Conn { epoch: conn.epoch.wrapping_add(2), state: State::Opening(flight), ..fresh };
         let id = ConnId { slot, epoch: conn.epoch };
-        if flight.is_some() {
+        if flight.is_some() && shared {
             self.note_opening(id, target);
         }
         Some(id)
+    }
+
+    /// The connection could not be made, and another address is tried in its place, under a new name; `anew` where it is the
+    /// first attempt of all, and when that begins.
+    pub(super) fn reopen(&mut self, id: ConnId, anew: Option<Instant>) -> Option<ConnId> {
+        let conn = self.get(id)?;
+        conn.epoch = conn.epoch.wrapping_add(2);
+        conn.tried += 1;
+        if let Some(now) = anew {
+            (conn.began, conn.tried) = (now, 1);
+        }
+        let again = ConnId { slot: id.slot, epoch: conn.epoch };
+        let target = conn.target as usize;
+        // Whoever waits for it keeps its place.
+        if let Some(place) = self.opening[target].iter_mut().find(|place| **place == id) {
+            *place = again;
+        }
+        Some(again)
+    }
+
+    /// An attempt to connect has until `at`.
+    pub(super) fn limit_attempt(&mut self, id: ConnId, at: Instant) {
+        let conns = &self.conns;
+        if self.attempts.len() > 2 * self.open.max(64) {
+            self.attempts.retain(|&(_, id)| is_opening(conns, id));
+        }
+        self.attempts.push_back((at, id));
+    }
+
+    /// When the next attempt to connect has taken too long, at the earliest.
+    pub(super) fn attempt_ends(&self) -> Instant {
+        self.attempts.front().map_or(Instant::NEVER, |(at, _)| *at)
+    }
+
+    /// The next attempt to connect that has taken too long by `now`.
+    pub(super) fn next_overdue(&mut self, now: Instant) -> Option<ConnId> {
+        while let Some(&(at, id)) = self.attempts.front() {
+            let opening = is_opening(&self.conns, id);
+            if opening && at > now {
+                return None;
+            }
+            self.attempts.pop_front();
+            if opening {
+                return Some(id);
+            }
+        }
+        None
     }
 
     fn note_opening(&mut self, id: ConnId, target: u16) {
@@ -129,11 +233,13 @@ impl Pool {
 
     /// Lets the flight wait for a spare connection. Each flight would otherwise open one of its own as long as any flight
     /// waits, for that one takes whatever becomes free: a short stall would end in as many connections as requests.
-    pub(super) fn take_spare(&mut self, flight: u32, target: u16) -> Option<ConnId> {
+    pub(super) fn take_spare(&mut self, flight: u32, target: u16, shared: bool) -> Option<ConnId> {
         let id = self.first_spare(target as usize)?;
         self.spare[target as usize].pop_front();
         self.get(id)?.state = State::Opening(Some(flight));
-        self.note_opening(id, target);
+        if shared {
+            self.note_opening(id, target);
+        }
         Some(id)
     }
 
@@ -160,7 +266,7 @@ impl Pool {
     /// Makes an idle connection carry a flight; `false` if it has closed meanwhile.
     pub(super) fn take(&mut self, id: ConnId, flight: u32) -> bool {
         match self.get(id) {
-            Some(conn) if conn.state == State::Idle => {
+            Some(conn) if conn.state == State::Idle && !conn.on_trial => {
                 conn.state = State::Busy(flight);
                 true
             }
@@ -220,17 +326,91 @@ impl Pool {
         }
     }
 
-    /// Whether a connection that has carried a response should carry another.
-    pub(super) fn reuses(&self) -> bool {
-        self.reuse_works || self.stale_in_a_row < GIVE_UP_REUSE_AFTER
+    /// Whether a connection to the target that has carried a response should carry another.
+    pub(super) fn reuses(&self, target: u16) -> bool {
+        let keeping = self.keeping[target as usize];
+        keeping.ever || keeping.early < GIVE_UP_REUSE_AFTER
     }
 
-    /// A request went out on a reused connection: was it still alive?
-    pub(super) fn note_reuse(&mut self, alive: bool) {
-        if alive {
-            self.reuse_works = true;
-        } else {
-            self.stale_in_a_row += 1;
+    /// A response is complete on the connection; it took so long.
+    pub(super) fn note_answer(&mut self, id: ConnId, took: Nanos, now: Instant) {
+        if let Some(conn) = self.get(id) {
+            conn.served += 1;
+            (conn.answered, conn.trial) = (now, took.clamp(TRIAL.0, TRIAL.1));
+        }
+    }
+
+    /// Puts a connection that has just answered, and is held, on trial; `false` if its target has shown that it keeps them.
+    pub(super) fn try_out(&mut self, id: ConnId, now: Instant) -> bool {
+        let Some(target) = self.get(id).map(|conn| conn.target) else { return false };
+        if self.keeping[target as usize].proven {
+            return false;
+        }
+        self.hold(id);
+        if let Some(conn) = self.get(id) {
+            conn.on_trial = true;
+            let at = now.after(conn.trial);
+            self.trials.push((at, id));
+            self.trial_ends = self.trial_ends.min(at);
+        }
+        true
+    }
+
+    /// The session that kept the connection does not want it any more, though it may still be on trial.
+    pub(super) fn abandon(&mut self, id: ConnId) {
+        if let Some(conn) = self.get(id) {
+            conn.abandoned = true;
+        }
+    }
+
+    pub(super) fn is_abandoned(&mut self, id: ConnId) -> bool {
+        self.get(id).is_none_or(|conn| conn.abandoned)
+    }
+
+    /// When the next trial ends, at the earliest.
+    pub(super) fn trial_ends(&self) -> Instant {
+        self.trial_ends
+    }
+
+    /// The connections whose trial is over by `now`: they have stood, or another to the same target has.
+    pub(super) fn end_trials(&mut self, now: Instant) -> Vec<ConnId> {
+        if now < self.trial_ends {
+            return Vec::new();
+        }
+        if now.since(self.trial_ends) > MILLI {
+            // This thread was away: what the server did meanwhile is still to be told.
+            self.trial_ends = now.after(MILLI / 2);
+            return Vec::new();
+        }
+        let mut trials = std::mem::take(&mut self.trials);
+        trials.retain(|(_, id)| self.get(*id).is_some_and(|conn| conn.on_trial));
+        for &(_, id) in trials.iter().filter(|(at, _)| *at <= now) {
+            if let Some(target) = self.get(id).map(|conn| conn.target) {
+                self.keeping[target as usize] = Keeping { proven: true, ever: true, early: 0 };
+            }
+        }
+        let (mut over, mut next) = (Vec::new(), Instant::NEVER);
+        trials.retain(|&(at, id)| {
+            let Some(conn) = self.conns.get_mut(id.slot as usize) else { return false };
+            if self.keeping[conn.target as usize].proven {
+                conn.on_trial = false;
+                over.push(id);
+                return false;
+            }
+            next = next.min(at);
+            true
+        });
+        (self.trials, self.trial_ends) = (trials, next);
+        over
+    }
+
+    /// The server closed a connection without having said so in its last answer.
+    pub(super) fn note_closed(&mut self, id: ConnId, at: Instant) {
+        let Some(&mut Conn { target, served, answered, trial, .. }) = self.get(id) else { return };
+        if served > 0 && at.since(answered) < trial {
+            let keeping = &mut self.keeping[target as usize];
+            keeping.proven = false;
+            keeping.early += 1;
         }
     }
 
@@ -251,12 +431,12 @@ mod tests {
     #[test]
     fn slots_are_reused_under_new_epochs_and_stale_ids_mean_nothing() {
         let mut pool = Pool::new(1, 1);
-        let first = pool.reserve(None, 0, Instant(1)).unwrap();
-        assert_eq!(pool.reserve(None, 0, Instant(1)), None, "the limit holds");
+        let first = pool.reserve(None, 0, true, Instant(1)).unwrap();
+        assert_eq!(pool.reserve(None, 0, true, Instant(1)), None, "the limit holds");
         pool.set_idle(first);
         pool.vacate(first);
         assert_eq!(pool.take_idle(7, 0), None, "a closed connection is not handed out");
-        let second = pool.reserve(Some(3), 0, Instant(2)).unwrap();
+        let second = pool.reserve(Some(3), 0, true, Instant(2)).unwrap();
         assert_eq!(second.slot, first.slot);
         assert!(pool.get(first).is_none() && pool.get(second).is_some());
     }
@@ -264,24 +444,24 @@ mod tests {
     #[test]
     fn who_waits_longest_for_a_connection_of_its_own_takes_one_that_is_free() {
         let mut pool = Pool::new(4, 2);
-        let busy = pool.reserve(Some(0), 0, Instant(1)).unwrap();
+        let busy = pool.reserve(Some(0), 0, true, Instant(1)).unwrap();
         pool.get(busy).unwrap().state = State::Busy(0);
-        let [first, second] = [1, 2].map(|flight| pool.reserve(Some(flight), 0, Instant(2)).unwrap());
-        let other = pool.reserve(Some(3), 1, Instant(2)).unwrap();
+        let [first, second] = [1, 2].map(|flight| pool.reserve(Some(flight), 0, true, Instant(2)).unwrap());
+        let other = pool.reserve(Some(3), 1, true, Instant(2)).unwrap();
         pool.vacate(first);
-        pool.reserve(None, 1, Instant(2)).unwrap();
+        pool.reserve(None, 1, true, Instant(2)).unwrap();
         pool.get(busy).unwrap().served = 1;
         assert!(!pool.has_room(0));
         assert_eq!(pool.relieve(busy), Some(2), "the first has given up");
         assert!(pool.get(busy).is_some_and(|c| c.state == State::Busy(2) && c.idled));
         assert_eq!(pool.get(second).unwrap().state, State::Opening(None));
-        assert_eq!((pool.has_room(0), pool.take_spare(4, 1)), (true, None), "it leads elsewhere");
-        assert_eq!(pool.take_spare(4, 0), Some(second), "who comes next waits for it, and opens none");
-        assert_eq!((pool.take_spare(5, 0), pool.get(second).unwrap().state), (None, State::Opening(Some(4))));
+        assert_eq!((pool.has_room(0), pool.take_spare(4, 1, true)), (true, None), "it leads elsewhere");
+        assert_eq!(pool.take_spare(4, 0, true), Some(second), "who comes next waits for it, and opens none");
+        assert_eq!((pool.take_spare(5, 0, true), pool.get(second).unwrap().state), (None, State::Opening(Some(4))));
         assert_eq!(pool.relieve(busy), Some(4), "and can be relieved like any other");
         assert_eq!(pool.relieve(second), None, "nobody waits for this target");
         pool.vacate(second);
-        assert_eq!(pool.take_spare(5, 0), None, "it could not be opened");
+        assert_eq!(pool.take_spare(5, 0, true), None, "it could not be opened");
         assert_eq!(pool.relieve(other), Some(3));
         assert!(!pool.get(other).unwrap().idled, "it is as new as the flight's own");
     }
@@ -289,7 +469,7 @@ mod tests {
     #[test]
     fn a_connection_that_has_answered_is_taken_before_one_that_is_new() {
         let mut pool = Pool::new(9, 1);
-        let all: Vec<ConnId> = (0..4).map(|flight| pool.reserve(Some(flight), 0, Instant(1)).unwrap()).collect();
+        let all: Vec<ConnId> = (0..4).map(|flight| pool.reserve(Some(flight), 0, true, Instant(1)).unwrap()).collect();
         pool.get(all[0]).unwrap().served = 1;
         pool.get(all[2]).unwrap().served = 1;
         all.iter().for_each(|conn| pool.set_idle(*conn));
@@ -298,25 +478,96 @@ mod tests {
     }
 
     #[test]
+    fn attempts_that_take_too_long_are_found_in_their_order() {
+        let mut pool = Pool::new(1000, 1);
+        for n in 0..500 {
+            let conn = pool.reserve(Some(n), 0, true, Instant(1)).unwrap();
+            pool.limit_attempt(conn, Instant(10 + u64::from(n)));
+            pool.get(conn).unwrap().state = State::Idle;
+            pool.vacate(conn);
+        }
+        assert!(pool.attempts.len() <= 129, "{}", pool.attempts.len());
+        let [first, second] = [1, 2].map(|flight| pool.reserve(Some(flight), 0, true, Instant(1)).unwrap());
+        pool.limit_attempt(first, Instant(600));
+        pool.limit_attempt(second, Instant(601));
+        let again = pool.reopen(first, None).unwrap();
+        pool.limit_attempt(again, Instant(700));
+        assert_eq!((pool.next_overdue(Instant(600)), pool.attempt_ends()), (None, Instant(601)));
+        assert_eq!(pool.next_overdue(Instant(700)), Some(second));
+        pool.vacate(second);
+        assert_eq!((pool.next_overdue(Instant(700)), pool.get(again).unwrap().tried), (Some(again), 2));
+    }
+
+    #[test]
     fn connections_that_are_long_open_are_not_looked_through() {
         let mut pool = Pool::new(1, 1);
         for flight in 0..10_000 {
-            let conn = pool.reserve(Some(flight), 0, Instant(1)).unwrap();
+            let conn = pool.reserve(Some(flight), 0, true, Instant(1)).unwrap();
             pool.vacate(conn);
         }
         assert!(pool.opening[0].len() <= 128, "{}", pool.opening[0].len());
     }
 
+    /// A connection that has answered at `at`, after `took`, and whether it is on trial now.
+    fn answered(pool: &mut Pool, took: Nanos, at: Instant) -> (ConnId, bool) {
+        let conn = pool.reserve(None, 0, true, at).unwrap();
+        pool.note_answer(conn, took, at);
+        let tried = pool.try_out(conn, at);
+        (conn, tried)
+    }
+
     #[test]
     fn reuse_is_given_up_only_where_it_never_worked() {
+        let trial = TRIAL.0;
         let mut pool = Pool::new(9, 1);
-        for _ in 0..GIVE_UP_REUSE_AFTER {
-            assert!(pool.reuses());
-            pool.note_reuse(false);
+        for at in 1..=u64::from(GIVE_UP_REUSE_AFTER) {
+            assert!(pool.reuses(0));
+            let (conn, tried) = answered(&mut pool, 0, Instant(at));
+            assert!(tried);
+            pool.note_closed(conn, Instant(at + trial - 1));
+            pool.vacate(conn);
         }
-        assert!(!pool.reuses());
-        pool.note_reuse(true);
-        assert!(pool.reuses());
+        assert!(!pool.reuses(0));
+        let mut pool = Pool::new(9, 1);
+        answered(&mut pool, 0, Instant(1));
+        assert_eq!(pool.end_trials(Instant(trial + 1)).len(), 1);
+        for at in 1..9 {
+            let (conn, _) = answered(&mut pool, 0, Instant(trial + at));
+            pool.note_closed(conn, Instant(trial + at));
+            pool.vacate(conn);
+        }
+        assert!(pool.reuses(0), "a connection has stood once");
+        assert!(answered(&mut pool, 0, Instant(2 * trial)).1, "but each has to show that it stands");
+    }
+
+    #[test]
+    fn a_connection_that_has_just_answered_waits_until_one_has_stood() {
+        let trial = TRIAL.0;
+        let mut pool = Pool::new(9, 1);
+        let [slow, first, second] =
+            [(3 * trial, 1), (trial, 2), (0, 3)].map(|(took, at)| answered(&mut pool, took, Instant(at)).0);
+        assert!(!pool.take(first, 7) && pool.take_idle(7, 0).is_none(), "neither is used before");
+        assert_eq!(pool.trial_ends(), Instant(trial + 2), "a slow answer is given more time");
+        assert_eq!(pool.end_trials(Instant(trial + 1)), []);
+        pool.vacate(second);
+        assert_eq!(pool.end_trials(Instant(trial + 2)), [slow, first], "the first speaks for all");
+        assert_eq!((pool.trial_ends(), pool.end_trials(Instant::NEVER)), (Instant::NEVER, vec![]));
+        assert!(pool.take(first, 7));
+        let (third, tried) = answered(&mut pool, 0, Instant(trial + 5));
+        assert!(!tried, "it has been shown");
+        pool.note_closed(third, Instant(2 * trial + 5));
+        assert!(!answered(&mut pool, 0, Instant(trial + 5)).1, "one that stood long enough shows nothing new");
+    }
+
+    #[test]
+    fn a_thread_that_was_away_hears_of_closes_before_it_judges() {
+        let mut pool = Pool::new(9, 1);
+        let (conn, _) = answered(&mut pool, 0, Instant(1));
+        let back = Instant(TRIAL.0 + 2 * MILLI);
+        assert_eq!(pool.end_trials(back), []);
+        assert!(pool.trial_ends() > back);
+        let judged = pool.trial_ends();
+        assert_eq!(pool.end_trials(judged), [conn]);
     }
 
     proptest! {
@@ -332,7 +583,7 @@ mod tests {
                 let room = pool.has_room(0);
                 prop_assert_eq!(room, held.len() < limit || held.iter().any(|h| h.1));
                 match what {
-                    0 => match pool.reserve(None, 0, Instant(1)) {
+                    0 => match pool.reserve(None, 0, true, Instant(1)) {
                         Some(id) => {
                             prop_assert!(ever.insert(id), "{id:?} a second time");
                             held.push((id, false));

@@ -151,6 +151,13 @@ impl<W: Wire> Executor<W> {
                 }
                 idle
             }
+            // Its turn waited for a slot: the end of the phase ends that.
+            (Mode::Ticks, Some(session))
+                if shard.is_over(now) && shard.kept_tick(shard.front_due(), self.sessions.due(session)) =>
+            {
+                shard.stop();
+                false
+            }
             (Mode::Ticks, Some(session)) => match self.take(now, Need::Turn) {
                 Ok(mut release) => {
                     let ready = self.sessions.get(session).due;
@@ -363,6 +370,7 @@ impl<W: Wire> Executor<W> {
         flight.cut_after = shard.cancel.and_then(|draws| draws.delay_of(seq));
         flight.keeps_reply = of.keeps_reply;
         flight.exchange = Exchange::First;
+        flight.redirected = None;
         flight.record = Record {
             seq,
             due: if permit.due.is_set() { permit.due } else { start },

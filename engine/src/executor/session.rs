@@ -116,6 +116,8 @@ pub(super) struct Sessions {
     pub(super) ready: VecDeque<u32>,
     /// Live sessions of which no turn is in flight.
     waiting: u32,
+    /// Sessions and the connections they kept, the first kept first. Entries of those kept no longer are skipped.
+    kept: VecDeque<(u32, ConnId)>,
 }
 
 impl Sessions {
@@ -187,9 +189,25 @@ impl Sessions {
         self.waiting > 0
     }
 
-    /// A connection that a session keeps for its next turn; it keeps it no longer.
+    /// The session keeps a connection for its next turn.
+    pub(super) fn keep_connection(&mut self, slot: u32, conn: ConnId) {
+        self.get(slot).conn = Some(conn);
+        if self.kept.len() > 2 * self.table.len().max(64) {
+            let table = &self.table;
+            self.kept.retain(|&(slot, conn)| table[slot as usize].conn == Some(conn));
+        }
+        self.kept.push_back((slot, conn));
+    }
+
+    /// A connection that a session keeps for its next turn, the one kept longest; it keeps it no longer.
     pub(super) fn take_connection(&mut self) -> Option<ConnId> {
-        self.table.iter_mut().find_map(|session| session.conn.take())
+        while let Some((slot, conn)) = self.kept.pop_front() {
+            if self.get(slot).conn == Some(conn) {
+                self.get(slot).conn = None;
+                return Some(conn);
+            }
+        }
+        None
     }
 
     /// Slots in use, or used before.
@@ -212,6 +230,22 @@ mod tests {
             builder.push_turn(body.as_bytes(), Turn { splice, history: *history, ..Turn::default() }).unwrap();
         }
         builder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_connection_kept_longest_is_given_up_first_and_the_list_stays_short() {
+        let mut sessions = Sessions::default();
+        let slots: Vec<u32> = (0..3).map(|n| sessions.open(0, n, 0, (0, 2))).collect();
+        let conn = |epoch| ConnId { slot: 1, epoch };
+        for epoch in 0..10_000 {
+            sessions.keep_connection(slots[epoch as usize % 2], conn(epoch));
+        }
+        assert!(sessions.kept.len() <= 130, "{}", sessions.kept.len());
+        sessions.keep_connection(slots[2], conn(10_000));
+        sessions.get(slots[1]).conn = None;
+        let taken: Vec<_> = std::iter::from_fn(|| sessions.take_connection()).collect();
+        assert_eq!(taken, [conn(9998), conn(10_000)]);
+        assert!(slots.iter().all(|&slot| sessions.get(slot).conn.is_none()));
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Which target a session goes to, and what a request to it looks like.
 
-use crate::clock::{Instant, MILLI, Nanos};
+use crate::clock::{Instant, MILLI, Nanos, SECOND};
 use crate::endpoint::Follow;
 use crate::plan::{Balance, Plan};
 use crate::wire::http1::Head;
-use std::net::SocketAddr;
 
 /// The longest rota of weighted targets; larger sums of weights are scaled down to it.
 const ROTA: u32 = 4096;
@@ -16,8 +15,8 @@ const PAUSE: (Nanos, Nanos) = (MILLI, 100 * MILLI);
 #[derive(Debug)]
 pub(super) struct Targets {
     heads: Vec<Head>,
-    /// Next address of each.
-    addrs: Vec<usize>,
+    /// Addresses of each.
+    addrs: Vec<Addresses>,
     refusing: Refusing,
     /// Requests in flight to each.
     in_flight: Vec<u32>,
@@ -32,7 +31,7 @@ impl Targets {
         let head = |t: &crate::plan::Target| Head::new("POST", &t.path, &t.host, t.sessions(), &t.headers);
         Self {
             heads: plan.targets.iter().map(head).collect(),
-            addrs: vec![executor; n],
+            addrs: plan.targets.iter().map(|t| Addresses::new(t.addrs.len(), executor)).collect(),
             refusing: Refusing(vec![Instant::UNSET; n]),
             in_flight: vec![0; n],
             rota: match &plan.balance {
@@ -97,16 +96,53 @@ impl Targets {
         Ok(Head::new("GET", &path, &target.host, target.sessions(), &headers))
     }
 
-    /// The next of the target's addresses.
-    pub(super) fn next_addr(&mut self, plan: &Plan, target: u16) -> SocketAddr {
-        let (addrs, next) = (&plan.targets[target as usize].addrs, &mut self.addrs[target as usize]);
-        let addr = addrs[*next % addrs.len()];
-        *next = next.wrapping_add(1);
-        addr
+    /// The head of a request to the target that the server sends on to `location`.
+    ///
+    /// # Errors
+    /// It is at another server, or is not an address.
+    pub(super) fn redirected(plan: &Plan, target: u16, location: &str) -> Result<Head, String> {
+        let target = &plan.targets[target as usize];
+        let named = |host: &str| host.trim_end_matches(":80").to_ascii_lowercase();
+        let path = match (location.split_once("://"), location) {
+            (Some((scheme, rest)), _) => {
+                let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+                if scheme != "http" || named(host) != named(&target.host) {
+                    return Err(format!("which is at another server than {}", target.host));
+                }
+                if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+            }
+            (None, "") => return Err("without saying where".to_owned()),
+            (None, other) if other.starts_with("//") => {
+                return Err(format!("which is at another server than {}", target.host));
+            }
+            (None, path) if path.starts_with('/') => path.to_owned(),
+            (None, name) => {
+                let path = target.path.split('?').next().unwrap_or_default();
+                format!("{}/{name}", path.rsplit_once('/').map_or("", |(parent, _)| parent))
+            }
+        };
+        if !path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("which is not an address".to_owned());
+        }
+        Ok(Head::new("POST", &path, &target.host, target.sessions(), &target.headers))
     }
 
-    /// A connection to the target stands.
-    pub(super) fn reached(&mut self, target: u16) {
+    /// Which of the target's addresses the next connection goes to.
+    pub(super) fn next_addr(&mut self, target: u16, now: Instant) -> u16 {
+        self.addrs[target as usize].next(now)
+    }
+
+    /// Another of the target's addresses, where so many before it could not be reached; `None` if that is all.
+    pub(super) fn other_addr(&mut self, target: u16, (addr, tried): (u16, u16), now: Instant) -> Option<u16> {
+        let addrs = &mut self.addrs[target as usize];
+        let n = addrs.failed.len() as u16;
+        addrs.failed[addr as usize] = now;
+        (tried < n).then(|| (addr + 1) % n)
+    }
+
+    /// A connection to this address of the target stands.
+    pub(super) fn reached(&mut self, target: u16, addr: u16) {
+        self.addrs[target as usize].failed[addr as usize] = Instant::UNSET;
         self.refusing.0[target as usize] = Instant::UNSET;
     }
 
@@ -127,6 +163,31 @@ impl Targets {
         if self.least {
             self.in_flight[target as usize] -= 1;
         }
+    }
+}
+
+/// For how long an address that could not be reached is left out while there are others.
+const LEFT_OUT: Nanos = 10 * SECOND;
+
+/// A target's addresses: connections take them in turn.
+#[derive(Debug)]
+struct Addresses {
+    next: usize,
+    /// When each could not be reached; [`Instant::UNSET`] if it could.
+    failed: Vec<Instant>,
+}
+
+impl Addresses {
+    fn new(n: usize, first: usize) -> Self {
+        Self { next: first, failed: vec![Instant::UNSET; n.max(1)] }
+    }
+
+    fn next(&mut self, now: Instant) -> u16 {
+        let n = self.failed.len();
+        let is_good = |at: Instant| !at.is_set() || now >= at.after(LEFT_OUT);
+        let turn = self.next;
+        self.next = (turn + 1) % n;
+        (0..n).map(|k| (turn + k) % n).find(|&k| is_good(self.failed[k])).unwrap_or(turn % n) as u16
     }
 }
 
@@ -186,6 +247,17 @@ mod tests {
         assert_eq!(refusing.pause(1, at(5_000)), MILLI, "each target has its own");
         refusing.0[0] = Instant::UNSET;
         assert_eq!(refusing.pause(0, at(5_001)), MILLI);
+    }
+
+    #[test]
+    fn an_address_that_fails_is_left_out_for_a_while() {
+        let mut addrs = Addresses::new(3, 4);
+        assert_eq!([1; 4].map(|at| addrs.next(Instant(at))), [1, 2, 0, 1]);
+        addrs.failed[2] = Instant(5);
+        assert_eq!([6; 4].map(|at| addrs.next(Instant(at))), [0, 0, 1, 0], "its turn goes to the one after it");
+        assert_eq!([5 + LEFT_OUT; 3].map(|at| addrs.next(Instant(at))), [0, 1, 2]);
+        addrs.failed = vec![Instant(5); 3];
+        assert_eq!([6; 3].map(|at| addrs.next(Instant(at))), [0, 1, 2], "where all fail, each is as good");
     }
 
     #[test]

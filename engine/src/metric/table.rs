@@ -1324,7 +1324,7 @@ pub static METRICS: &[Metric] = &[
         "retried_request_count",
         "Retried Requests",
         Value::SumEvery(|s| Some(s.flagged(record_flag::RETRIED))),
-        "Requests sent a second time because the server had closed a reused connection.",
+        "Requests sent a second time because the server had closed the idle connection before it got any of them.",
     )
     .at(Group::Client, 60)
     .with(OURS),

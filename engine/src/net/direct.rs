@@ -20,7 +20,7 @@ pub(crate) mod kernel;
 use super::gather::{Gathered, Gathering};
 use super::pulse::Pulse;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
-use super::{ConnId, Events, Sent, Tells, Wire};
+use super::{ConnId, Events, Liveness, Sent, Tells, Wire};
 use crate::clock::{self, Instant};
 use door::Door;
 use kernel::{Completion, Kernel, Operation, Uring};
@@ -74,6 +74,8 @@ pub struct Ring<K: Kernel = Uring> {
     /// When the pass under way began; unset between passes.
     passing: Cell<Instant>,
     pulse: Pulse,
+    /// The connection whose end is just being told, if its peer saw nothing of what was sent on it last.
+    unseen: Cell<Option<(u32, ConnId)>>,
     /// How often a receive was armed.
     #[cfg(test)]
     armed: Cell<u32>,
@@ -84,6 +86,8 @@ pub struct Ring<K: Kernel = Uring> {
 struct Owner {
     events: Option<Weak<RefCell<dyn Events>>>,
     links: Vec<Link>,
+    /// What its connections are told of peers that no longer answer.
+    liveness: Option<Liveness>,
 }
 
 /// The tenant of a slot and its socket.
@@ -122,6 +126,8 @@ struct Socket<K: Kernel> {
     fault: Option<io::Error>,
     /// A send of it has gathered and has not been told of.
     gathering: bool,
+    /// Bytes sent before the last send, and with it.
+    carried: (u64, u64),
     /// What found no room, and whether the kernel is to say when there is some.
     backlog: Vec<u8>,
     flushing: bool,
@@ -178,6 +184,7 @@ impl<K: Kernel> Ring<K> {
             untold: RefCell::default(),
             passing: Cell::new(Instant::UNSET),
             pulse: Pulse::default(),
+            unseen: Cell::new(None),
             #[cfg(test)]
             armed: Cell::new(0),
         }
@@ -327,7 +334,10 @@ impl<K: Kernel> Ring<K> {
             let outcome = match (entry.fault.take(), entry.raw()) {
                 (Some(fault), _) => Err(fault),
                 (None, _) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
-                (None, Some(fd)) => self.kernel.settle(fd),
+                (None, Some(fd)) => {
+                    let liveness = self.owners.borrow()[entry.owner as usize].liveness;
+                    self.kernel.settle(fd).and_then(|port| self.kernel.watch(fd, liveness).map(|()| port))
+                }
                 (None, None) => Err(io::ErrorKind::NotConnected.into()),
             };
             entry.connected = outcome.is_ok();
@@ -397,17 +407,28 @@ impl<K: Kernel> Ring<K> {
             return self.arm(socket);
         }
         let how = if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-result)) };
-        self.lose(socket, how);
+        let unseen = how.is_ok() && self.is_unseen(socket);
+        self.lose(socket, how, unseen);
     }
 
-    /// The connection is gone: its owner is told.
-    fn lose(&self, socket: u32, how: io::Result<()>) {
+    /// Whether the peer, whose end has come, had got none of what was sent last.
+    fn is_unseen(&self, socket: u32) -> bool {
+        let entry = &self.sockets.borrow().all[socket as usize];
+        let (before, with) = entry.carried;
+        let seen = || entry.raw().and_then(|fd| self.kernel.acknowledged(fd));
+        before < with && seen().is_some_and(|seen| seen <= before)
+    }
+
+    /// The connection is gone: its owner is told, and for as long whether its peer saw nothing of what was sent last.
+    fn lose(&self, socket: u32, how: io::Result<()>, unseen: bool) {
         let (conn, owner) = {
             let entry = &self.sockets.borrow().all[socket as usize];
             (entry.conn, entry.owner)
         };
         self.end(socket);
+        self.unseen.set(unseen.then_some((owner, conn)));
         self.tell(owner, |events| events.closed(conn, how, self.now()));
+        self.unseen.set(None);
     }
 
     /// Receives that found no buffer are armed again, those first that have waited longest: by now all buffers of the last
@@ -460,7 +481,7 @@ impl<K: Kernel> Ring<K> {
             Ok(None) => self.wait_for_room(socket),
             // A broken connection shows at the receive, after what came before it broke.
             Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
-            Err(e) => self.lose(socket, Err(e)),
+            Err(e) => self.lose(socket, Err(e), false),
         }
     }
 
@@ -495,6 +516,7 @@ impl<K: Kernel> Ring<K> {
                 return false;
             };
             entry.gathering = true;
+            entry.carry(len as usize);
             entry.pending += 1;
             (Operation::Send { fd, bytes, len }, entry.tag(Op::Send, socket))
         };
@@ -573,7 +595,8 @@ impl<K: Kernel> Ring<K> {
             rest.map(|rest| drop(entry.backlog.splice(..0, rest.iter().copied()))).err()
         };
         if let Some(e) = broken {
-            self.lose(socket, Err(e));
+            // An error means that none of it was taken.
+            self.lose(socket, Err(e), true);
         }
     }
 
@@ -631,6 +654,7 @@ impl<K: Kernel> Sockets<K> {
             pending: 1,
             address: Box::new(Address::from(to)),
             gathering: false,
+            carried: (0, 0),
             backlog: Vec::new(),
             flushing: false,
         };
@@ -665,6 +689,11 @@ impl<K: Kernel> Socket<K> {
     /// The tag of an operation on it.
     fn tag(&self, op: Op, place: u32) -> u64 {
         tag(op, place, self.generation)
+    }
+
+    /// So many bytes are sent.
+    fn carry(&mut self, bytes: usize) {
+        self.carried = (self.carried.1, self.carried.1 + bytes as u64);
     }
 
     /// The operation that connects it.
@@ -721,6 +750,7 @@ impl<K: Kernel> Wire for DirectWire<K> {
                 return Err(io::ErrorKind::NotConnected.into());
             };
             let waits = entry.flushing || entry.gathering || !entry.backlog.is_empty();
+            entry.carry(head.len() + body.len());
             let taken = if waits { 0 } else { self.ring.kernel.send(fd, head, body)? };
             if taken == head.len() + body.len() {
                 return Ok(Sent { first, last: Some(self.ring.now()) });
@@ -748,6 +778,10 @@ impl<K: Kernel> Wire for DirectWire<K> {
         if let Some(socket) = self.link(conn) {
             self.ring.end(socket);
         }
+    }
+
+    fn was_unseen(&self, conn: ConnId) -> bool {
+        self.ring.unseen.get() == Some((self.owner, conn))
     }
 }
 
@@ -817,6 +851,13 @@ impl<K: Kernel> Ring<K> {
         let mut owners = self.owners.borrow_mut();
         owners.push(Owner::default());
         DirectWire { ring: self.clone(), owner: owners.len() as u32 - 1 }
+    }
+
+    /// A wire whose connections notice peers that no longer answer.
+    pub fn client_wire(self: &Rc<Self>, liveness: Liveness) -> DirectWire<K> {
+        let wire = self.wire();
+        self.owners.borrow_mut()[wire.owner as usize].liveness = Some(liveness);
+        wire
     }
 
     /// Gives the parts turns, and passes over the completions between them, until all parts have ended.

@@ -6,6 +6,7 @@
 
 pub mod direct;
 mod gather;
+mod options;
 mod ports;
 pub mod probe;
 pub mod pulse;
@@ -26,6 +27,26 @@ pub struct ConnId {
     pub slot: u32,
     /// Counts the connections that have had this slot.
     pub epoch: u32,
+}
+
+/// When the kernel gives up a peer that no longer answers: one whose machine went away without a word. 0 leaves a part to
+/// the kernel's own settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// Silence after which the kernel asks whether the peer is there, seconds.
+    pub idle_s: u32,
+    /// Between two such questions, seconds.
+    pub interval_s: u32,
+    /// Questions without an answer after which it gives up.
+    pub count: u32,
+    /// How long what was sent may stay unacknowledged, milliseconds.
+    pub unacknowledged_ms: u32,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self { idle_s: 60, interval_s: 30, count: 1, unacknowledged_ms: 30_000 }
+    }
 }
 
 /// When bytes were handed over.
@@ -55,6 +76,12 @@ pub trait Wire {
     /// What the wire's loop knows of its own pauses; nothing where it has none.
     fn pulse(&self) -> Option<&Pulse> {
         None
+    }
+    /// Whether the peer had closed the connection before it had any byte of what was sent on it last: it can have done
+    /// nothing about it. To be asked from within [`Events::closed`]; `false` where it cannot be told for certain.
+    fn was_unseen(&self, conn: ConnId) -> bool {
+        let _ = conn;
+        false
     }
 }
 

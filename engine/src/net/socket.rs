@@ -6,11 +6,11 @@
 
 use super::pulse::Pulse;
 use super::reactor::Kick;
-use super::{Admit, ConnId, Events, Listens, Sent, ServerWire, Tells, Wire};
+use super::{Admit, ConnId, Events, Listens, Liveness, Sent, ServerWire, Tells, Wire, options};
 use crate::clock::{self, Instant};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -29,6 +29,9 @@ pub struct SocketWire(Rc<Inner>);
 struct Inner {
     kick: Kick,
     read_buffer: usize,
+    liveness: Option<Liveness>,
+    /// The connection whose end is just being told, if its peer saw nothing of what was sent on it last.
+    unseen: Cell<Option<ConnId>>,
     owner: RefCell<Option<Owner>>,
     links: RefCell<Vec<Link>>,
     /// Room to put a request together in.
@@ -42,21 +45,26 @@ struct Link {
     fd: RawFd,
     /// Taken by the flushing task while it runs.
     writer: Option<OwnedWriteHalf<TcpStream>>,
+    /// Bytes sent before the last send, and with it.
+    carried: (u64, u64),
     /// What found no room.
     backlog: Vec<u8>,
     flushing: bool,
 }
 
 impl Link {
-    const EMPTY: Self = Self { epoch: 0, fd: -1, writer: None, backlog: Vec::new(), flushing: false };
+    const EMPTY: Self = Self { epoch: 0, fd: -1, writer: None, carried: (0, 0), backlog: Vec::new(), flushing: false };
 }
 
 impl SocketWire {
-    /// No sockets yet. `read_buffer` is the bytes held for each connection's next read.
-    pub fn new(kick: &Kick, read_buffer: usize) -> Self {
+    /// No sockets yet. `read_buffer` is the bytes held for each connection's next read; `liveness` what connections are told
+    /// of peers that no longer answer.
+    pub fn new(kick: &Kick, read_buffer: usize, liveness: Option<Liveness>) -> Self {
         Self(Rc::new(Inner {
             kick: kick.clone(),
             read_buffer,
+            liveness,
+            unseen: Cell::new(None),
             owner: RefCell::new(None),
             links: RefCell::new(Vec::new()),
             joined: RefCell::new(Vec::with_capacity(JOIN)),
@@ -160,6 +168,7 @@ impl Wire for SocketWire {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let first = clock::now();
+        link.carried = (link.carried.1, link.carried.1 + (head.len() + body.len()) as u64);
         let taken = if link.flushing { 0 } else { send_now(link.fd, head, body, &mut self.0.joined.borrow_mut())? };
         if taken == head.len() + body.len() {
             return Ok(Sent { first, last: Some(clock::now()) });
@@ -187,6 +196,10 @@ impl Wire for SocketWire {
             // An epoch that no event will match: the tasks of this connection end in silence.
             *link = Link { epoch: conn.epoch.wrapping_add(1), ..Link::EMPTY };
         }
+    }
+
+    fn was_unseen(&self, conn: ConnId) -> bool {
+        self.0.unseen.get() == Some(conn)
     }
 }
 
@@ -272,7 +285,7 @@ fn send_retrying(send: impl Fn() -> isize) -> io::Result<usize> {
 
 /// The life of a connection's reading side.
 async fn serve_link(inner: Rc<Inner>, conn: ConnId, stream: TcpStream, announce: bool) {
-    let port = match prepare(&stream) {
+    let port = match prepare(&stream, inner.liveness) {
         Ok(port) => port,
         Err(e) => return inner.tell(|owner| owner.connected(conn, Err(e), clock::now())),
     };
@@ -292,7 +305,13 @@ async fn serve_link(inner: Rc<Inner>, conn: ConnId, stream: TcpStream, announce:
     }
     let how = read_all(&inner, conn, &mut reader).await;
     if inner.is_current(conn) {
+        let unseen = how.is_ok() && {
+            let (before, with) = inner.links.borrow()[conn.slot as usize].carried;
+            before < with && options::acknowledged(fd).is_some_and(|seen| seen <= before)
+        };
+        inner.unseen.set(unseen.then_some(conn));
         inner.tell(|owner| owner.closed(conn, how, clock::now()));
+        inner.unseen.set(None);
     }
     // The tenant may have been replaced while it was told.
     let mut links = inner.links.borrow_mut();
@@ -320,8 +339,11 @@ async fn read_all(inner: &Inner, conn: ConnId, reader: &mut OwnedReadHalf<TcpStr
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<u16> {
+fn prepare(stream: &TcpStream, liveness: Option<Liveness>) -> io::Result<u16> {
     stream.set_nodelay(true)?;
+    if let Some(liveness) = liveness {
+        options::watch(stream.as_raw_fd(), liveness)?;
+    }
     Ok(stream.local_addr()?.port())
 }
 

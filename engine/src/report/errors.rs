@@ -54,11 +54,12 @@ const OVERFLOWS: [&str; 7] = [
 fn code(outcome: Outcome, status: u16) -> Option<u16> {
     match outcome {
         Outcome::HttpStatus => Some(status),
-        Outcome::Timeout => Some(408),
         Outcome::InStream => Some(502),
         Outcome::Cancelled | Outcome::Abandoned => Some(499),
         Outcome::Ok
+        | Outcome::Timeout
         | Outcome::Connect
+        | Outcome::ConnectTimeout
         | Outcome::Reset
         | Outcome::Truncated
         | Outcome::Protocol

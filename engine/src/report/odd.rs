@@ -19,6 +19,10 @@ pub struct Oddities {
     /// Requests whose server counts reasoning tokens beside the completion tokens: the output is both, which is the total
     /// less the prompt.
     pub reasoning_apart: u64,
+    /// Requests that were sent again, since the server had closed the idle connection before it got any of them.
+    pub sent_again: u64,
+    /// Requests that followed a redirect.
+    pub redirected: u64,
 }
 
 impl Oddities {
@@ -30,6 +34,8 @@ impl Oddities {
         let is_whole = record.outcome() == Outcome::Ok && !record.has(flag::STREAMED);
         self.unstreamed += u64::from(reader.streams && is_whole);
         self.reasoning_apart += u64::from(record.counts_reasoning_apart());
+        self.sent_again += u64::from(record.has(flag::RETRIED));
+        self.redirected += u64::from(record.has(flag::REDIRECTED));
     }
 
     /// One sentence for each.
@@ -66,6 +72,20 @@ impl Oddities {
                 "In {} the server counts reasoning tokens beside the completion tokens (prompt + completion + reasoning = \
                  total): the output is both, total less prompt.",
                 of(self.reasoning_apart, "request")
+            ));
+        }
+        let were = |n: u64| if n == 1 { "1 request was".to_owned() } else { format!("{n} requests were") };
+        if self.sent_again > 0 {
+            out.push(format!(
+                "{} sent again: the server had closed the idle connection before it got any of it (--retry-stale off \
+                 counts that as a failure).",
+                were(self.sent_again)
+            ));
+        }
+        if self.redirected > 0 {
+            out.push(format!(
+                "{} redirected by the server, which costs each of them an exchange: give the address it means as -u.",
+                were(self.redirected)
             ));
         }
         out

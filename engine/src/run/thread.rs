@@ -164,15 +164,16 @@ impl<'a> Seats<'a> {
     /// Runs the parts to their end, each kind of thread in its own loop.
     fn carry(&mut self, thread: &Thread, bell: Option<Arc<Doorbell>>) -> io::Result<()> {
         if !thread.executors.is_empty() {
+            let liveness = self.shared.plan.transport.liveness;
             return match self.shared.io {
-                Io::Direct => direct::run(thread.spin, bell, |ring| self.seat(|| ring.wire())),
+                Io::Direct => direct::run(thread.spin, bell, |ring| self.seat(|| ring.client_wire(liveness))),
                 Io::Runtime(driver) => reactor::run(driver, thread.spin, bell, |kick| {
-                    self.seat(|| SocketWire::new(kick, crate::net::socket::READ_BUFFER))
+                    self.seat(|| SocketWire::new(kick, crate::net::socket::READ_BUFFER, Some(liveness)))
                 }),
             };
         }
         // There is nothing that could ask for a wire.
-        let parts = self.seat(|| SocketWire::new(&reactor::Kick::default(), 0))?;
+        let parts = self.seat(|| SocketWire::new(&reactor::Kick::default(), 0, None))?;
         let on_ring = thread.collector && !thread.timing && self.shared.io != Io::Runtime(Driver::Epoll);
         if let (true, Some(collector)) = (on_ring, &self.collector) {
             self.busy.set(Some(Role::Collector));

@@ -302,7 +302,7 @@ impl Server {
             Io::Runtime(driver) => {
                 let mut kept = None;
                 reactor::run(driver, spin, None, |kick| {
-                    Ok(self.parts(SocketWire::new(kick, READ_BUFFER), stop, &mut kept))
+                    Ok(self.parts(SocketWire::new(kick, READ_BUFFER, None), stop, &mut kept))
                 })
                 .and_then(|()| outcome(kept))
             }

@@ -372,7 +372,7 @@ impl Simulation {
             self.account.stopped.get_or_insert(now);
             return;
         };
-        if matches!(what, Happening::Arrive { .. } | Happening::IdleClose { .. }) {
+        if matches!(what, Happening::Arrive { .. } | Happening::Close { .. } | Happening::IdleClose { .. }) {
             self.world.borrow_mut().happen(what);
             return;
         }
@@ -395,7 +395,7 @@ impl Simulation {
         let told = self.world.borrow_mut().happen(what);
         if let Some((conn, tell)) = told {
             let wants = self.tell(executor, conn, tell, now);
-            self.world.borrow_mut().greeting = None;
+            (self.world.borrow_mut().greeting, self.world.borrow_mut().unseen) = (None, None);
             self.threads[thread].wants = self.threads[thread].wants.min(wants);
             self.maybe_stall(thread);
         }

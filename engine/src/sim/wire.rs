@@ -43,6 +43,8 @@ pub struct Attempt {
     pub link: usize,
     /// Executor that sent it.
     pub executor: usize,
+    /// The server got some of it before it closed the connection.
+    pub got: bool,
     /// The connection had carried an answer before.
     pub reused: bool,
     /// On a connection that had stood idle and may have been closed meanwhile. `None` where it was sent from within the
@@ -72,6 +74,12 @@ impl Attempt {
         matches!(self.ending, Ending::Closed | Ending::Reset) && !(self.first_byte.is_set() && self.speaks())
     }
 
+    /// Whether the client can know that the server got none of it: the wire took nothing, or the server's end came, which
+    /// says what it had.
+    pub fn was_unseen(&self) -> bool {
+        self.was_silent() && (!self.sent.is_set() || (self.ending == Ending::Closed && !self.got))
+    }
+
     fn speaks(&self) -> bool {
         self.answer.as_ref().is_some_and(|a| a.speaks)
     }
@@ -95,6 +103,11 @@ pub(super) enum Happening {
     Flushed {
         link: usize,
     },
+    /// The server closes without a word, whatever has come meanwhile.
+    Close {
+        link: usize,
+        reset: bool,
+    },
     /// The server loses patience with an idle connection.
     IdleClose {
         link: usize,
@@ -115,6 +128,7 @@ impl Happening {
             | Self::Arrive { link, .. }
             | Self::Deliver { link, .. }
             | Self::Flushed { link }
+            | Self::Close { link, .. }
             | Self::IdleClose { link, .. }
             | Self::Gone { link, .. } => Some(link),
             Self::Raise => None,
@@ -132,8 +146,10 @@ struct Link {
     refused: bool,
     /// Neither closed by the client nor known to it as closed.
     alive: bool,
-    /// The server still takes requests.
+    /// The server's kernel still takes requests.
     open: bool,
+    /// The server reads none any more.
+    deaf: bool,
     served: u32,
     flushing: bool,
     attempt: Option<usize>,
@@ -171,6 +187,8 @@ pub(super) struct World {
     pub(super) telling: bool,
     /// What it is to be told of having been sent next.
     pub(super) gathered: Vec<(ConnId, Sent)>,
+    /// The connection whose end is just being told, if the server got nothing of what was sent on it last.
+    pub(super) unseen: Option<(usize, ConnId)>,
     /// What a wire must never see, in words.
     pub(super) violations: Vec<String>,
 }
@@ -192,6 +210,7 @@ impl World {
             connections: 0,
             telling: false,
             gathered: Vec::new(),
+            unseen: None,
             violations: Vec::new(),
         }
     }
@@ -249,6 +268,7 @@ impl World {
             refused,
             alive: true,
             open: !refused,
+            deaf: false,
             served: 0,
             flushing: false,
             attempt: None,
@@ -321,6 +341,7 @@ impl World {
             to: entry.to,
             link,
             executor: entry.executor,
+            got: false,
             reused: entry.served > 0,
             idled: (self.greeting != Some(link)).then_some(true),
             sent,
@@ -383,6 +404,13 @@ impl World {
                 self.links[link].flushing = false;
                 Tell::Flushed
             }
+            Happening::Close { reset, .. } => {
+                let entry = &mut self.links[link];
+                entry.open = false;
+                let at = self.now.after(entry.latency);
+                self.schedule(at, Happening::Gone { link, reset });
+                return None;
+            }
             Happening::IdleClose { served, .. } => {
                 let entry = &mut self.links[link];
                 if entry.open && !entry.arrived && entry.served == served {
@@ -394,6 +422,10 @@ impl World {
                 return None;
             }
             Happening::Gone { reset, .. } => {
+                // Of a reset the client's kernel cannot tell, though the server might.
+                let attempt = self.links[link].attempt.filter(|_| !reset);
+                self.unseen =
+                    attempt.filter(|&attempt| !self.attempts[attempt].got).map(|_| (self.links[link].executor, conn));
                 self.end(link, if reset { Ending::Reset } else { Ending::Closed });
                 Tell::Closed(if reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) })
             }
@@ -408,6 +440,10 @@ impl World {
             return;
         }
         self.links[link].arrived = true;
+        self.attempts[attempt].got = true;
+        if self.links[link].deaf {
+            return;
+        }
         let id = format!("{} {}", self.attempts[attempt].id, self.attempts[attempt].reused);
         let mut dice = Dice::keyed(self.seed, id.as_bytes());
         let answer = Answer::drawn(&mut dice, &self.manners);
@@ -427,11 +463,14 @@ impl World {
             After::Reset => self.schedule(at, Happening::Gone { link, reset: true }),
             After::Wait if closes => {
                 let at = at.after(dice.below(2 * self.manners.gap));
-                self.schedule(at, Happening::Gone { link, reset: dice.chance(200) });
+                self.schedule(at, Happening::Close { link, reset: dice.chance(200) });
+                self.links[link].deaf = true;
+                self.attempts[attempt].answer = Some(answer);
+                return;
             }
             After::Wait | After::Hang => {}
         }
-        if answer.after != After::Wait || closes {
+        if answer.after != After::Wait {
             self.links[link].open = false;
         }
         self.attempts[attempt].answer = Some(answer);
@@ -507,5 +546,9 @@ impl Wire for SimWire {
 
     fn pulse(&self) -> Option<&Pulse> {
         Some(&self.pulse)
+    }
+
+    fn was_unseen(&self, conn: ConnId) -> bool {
+        self.world.borrow().unseen == Some((self.executor, conn))
     }
 }

@@ -5,6 +5,7 @@ use crate::clock::{self, Instant, SECOND};
 use crate::net::ports::Ports;
 use crate::net::reactor::LEAD;
 use crate::net::socket::{JOIN, send_now};
+use crate::net::{Liveness, options};
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use memmap2::MmapMut;
@@ -174,6 +175,21 @@ pub trait Kernel {
     /// The socket's settings are refused.
     fn settle(&self, fd: RawFd) -> io::Result<u16>;
 
+    /// Says when a connected socket's peer is to be given up that no longer answers.
+    ///
+    /// # Errors
+    /// The socket's settings are refused.
+    fn watch(&self, fd: RawFd, liveness: Option<Liveness>) -> io::Result<()> {
+        let _ = (fd, liveness);
+        Ok(())
+    }
+
+    /// How many of the bytes sent on a socket its peer, whose end has come, had got; `None` where that is not known.
+    fn acknowledged(&self, fd: RawFd) -> Option<u64> {
+        let _ = fd;
+        None
+    }
+
     /// Sends at once what finds room: how many bytes did.
     ///
     /// # Errors
@@ -324,6 +340,14 @@ impl Kernel for Uring {
         let stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
         stream.set_nodelay(true)?;
         Ok(stream.local_addr()?.port())
+    }
+
+    fn watch(&self, fd: RawFd, liveness: Option<Liveness>) -> io::Result<()> {
+        liveness.map_or(Ok(()), |liveness| options::watch(fd, liveness))
+    }
+
+    fn acknowledged(&self, fd: RawFd) -> Option<u64> {
+        options::acknowledged(fd)
     }
 
     fn send(&self, fd: RawFd, head: &[u8], body: &[u8]) -> io::Result<usize> {

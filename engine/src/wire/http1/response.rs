@@ -38,6 +38,8 @@ pub struct ResponseHead<'a> {
     pub chunked: bool,
     /// How the body is compressed, `gzip`; empty where it is not.
     pub coding: &'a str,
+    /// Where a redirect leads (`Location`); empty where the head does not say.
+    pub location: &'a str,
 }
 
 /// Incremental response reader, one per connection, reused.
@@ -65,6 +67,7 @@ struct Memo {
     content_length: Option<u64>,
     chunked: bool,
     coding: String,
+    location: String,
     body: Option<Body>,
     reusable: bool,
 }
@@ -83,6 +86,8 @@ impl Memo {
         self.reason.push_str(head.reason);
         self.coding.clear();
         self.coding.push_str(head.coding);
+        self.location.clear();
+        self.location.push_str(head.location);
         let ResponseHead { status, event_stream, json, content_length, chunked, .. } = *head;
         (self.status, self.event_stream, self.json) = (status, event_stream, json);
         (self.content_length, self.chunked) = (content_length, chunked);
@@ -103,6 +108,7 @@ impl Memo {
             content_length: self.content_length,
             chunked: self.chunked,
             coding: &self.coding,
+            location: &self.location,
         }
     }
 }
@@ -232,7 +238,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed<'_>, HttpError> {
     let mut framing = Framing::default();
     let mut event_stream = false;
     let mut json = false;
-    let mut coding = "";
+    let (mut coding, mut location) = ("", "");
     for header in response.headers.iter() {
         if header.name.len() == 12 && header.name.eq_ignore_ascii_case("content-type") {
             let kind = media_type(header.value);
@@ -242,6 +248,9 @@ fn parse(bytes: &[u8]) -> Result<Parsed<'_>, HttpError> {
         if header.name.eq_ignore_ascii_case("content-encoding") {
             let named = std::str::from_utf8(header.value).unwrap_or("unknown").trim();
             coding = if named.eq_ignore_ascii_case("identity") { "" } else { named };
+        }
+        if header.name.len() == 8 && header.name.eq_ignore_ascii_case("location") {
+            location = std::str::from_utf8(header.value).unwrap_or_default().trim();
         }
         framing.note(header.name, header.value)?;
     }
@@ -254,6 +263,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed<'_>, HttpError> {
             content_length: framing.length,
             chunked: framing.chunked,
             coding,
+            location,
         },
         framing,
         minor: response.version.unwrap_or(0),
