@@ -468,10 +468,12 @@ impl Evidence {
             false => Grade::Sound,
         };
         let stood = match count {
-            0 => "the client stood still".to_owned(),
-            1 => format!("the client stood still for {} at {}", span(longest), span(longest_at)),
+            0 => "the client stood still or was too busy to read".to_owned(),
+            1 => {
+                format!("the client stood still or was too busy to read for {} at {}", span(longest), span(longest_at))
+            }
             _ => format!(
-                "the client stood still {count} times, for {} in all and {} at most, at {}",
+                "the client stood still or was too busy to read {count} times, for {} in all and {} at most, at {}",
                 span(sum),
                 span(longest),
                 span(longest_at)

@@ -94,7 +94,8 @@ fn a_client_that_stood_still_is_not_sound() {
     let stood = Evidence { stalled: 16, stalls, ..closed(474, 0, FAST) };
     let said = on(&stood);
     assert_eq!((said.grade, said.findings[0].cause), (Grade::Degraded, "stall"));
-    let what = "the client stood still for 400.00 ms at 1.00 s, with 16 of 490 requests (3.3%) in flight or due";
+    let what = "the client stood still or was too busy to read for 400.00 ms at 1.00 s, with 16 of 490 requests (3.3%) in \
+                flight or due";
     assert!(said.sentence.starts_with(what), "{}", said.sentence);
     // Few requests are evidence enough where the pause is a large part of what was measured.
     assert_eq!(grade(&Evidence { requests: 32, ..stood.clone() }), Grade::Degraded);
