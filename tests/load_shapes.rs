@@ -270,7 +270,11 @@ fn of_several_servers_one_that_is_gone_fails_its_own_requests() {
 #[test]
 fn connections_are_shared_as_was_asked() {
     let bench = Bench::new();
-    bench.file("turns.jsonl", &conversations(&[2, 3, 4]));
+    // Time enough between the turns for the server to show that it keeps connections.
+    let turn = |t: usize| format!(r#"{{"text":"t{t}","delay":{}}}"#, if t > 0 { 80 } else { 0 });
+    let turns = |n: usize| (0..n).map(turn).collect::<Vec<_>>().join(",");
+    let line = |n: usize| format!("{{\"session_id\":\"c{n}\",\"turns\":[{}]}}\n", turns(n));
+    bench.file("turns.jsonl", &[2, 3, 4].map(line).concat());
     let load = ["--num-conversations", "6", "--concurrency", "3"];
     let seen = |reuse: &str| {
         let all = [&[AT_ONCE, "--connection-reuse-strategy", reuse][..], &load, &FILE].concat();
