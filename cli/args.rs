@@ -687,7 +687,11 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "IO", value_parser = choice::<Io>)]
     pub(crate) io: Option<Io>,
 
-    /// Print nothing but what goes wrong: no progress, no remarks, no tables
+    /// Print the results as one JSON object on standard output, and nothing else there; docs/summary.md has its keys
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Print one line with the results, and what goes wrong: no progress, no remarks, no tables
     #[arg(short = 'q', long, conflicts_with_all = ["verbose", "extra_verbose", "ui", "log_level"])]
     pub(crate) quiet: bool,
 
@@ -749,7 +753,7 @@ pub(crate) struct Report {
     /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it cannot be believed
     #[arg(long, conflicts_with_all = [
         "level", "export_outputs_json", "export_parquet", "export_hdr", "goodput", "slice_duration", "from", "to",
-        "percentiles", "show_trace_timing", "export_http_trace", "output", "overwrite"
+        "percentiles", "show_trace_timing", "export_http_trace", "output", "json", "overwrite"
     ])]
     pub(crate) verify: bool,
 
@@ -765,7 +769,11 @@ pub(crate) struct Report {
     #[arg(long)]
     pub(crate) show_trace_timing: bool,
 
-    /// Print no tables, only what goes wrong
+    /// Print the results as one JSON object, and nothing else on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Print one line with the results and what goes wrong, no tables
     #[arg(short, long)]
     pub(crate) quiet: bool,
 

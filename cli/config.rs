@@ -81,6 +81,8 @@ pub(crate) struct ProfileConfig {
     pub(crate) session_headers: Vec<String>,
     /// Nothing is shown but what goes wrong.
     pub(crate) quiet: bool,
+    /// Standard output has the summary as JSON and nothing else.
+    pub(crate) json: bool,
     /// What is shown during the run.
     pub(crate) ui: Ui,
     /// The least severe message that is shown.
@@ -255,6 +257,7 @@ impl ProfileConfig {
             use_server_token_count: args.endpoint.use_server_token_count,
             service_levels: slos::resolve(&args.output.goodput, &applies)?,
             quiet: args.machine.quiet,
+            json: args.machine.json,
             output: Output::resolve(args.output, args.extra)?,
             machine: Machine::resolve(&args.machine, args.service.workers_max),
             ip_version: IpVersion::default(),

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config;
+mod exit;
 mod hints;
 mod options;
 mod redact;
@@ -12,13 +13,11 @@ mod values;
 
 use args::{Command, Stop};
 use commands::Failure;
+use exit::Exit;
 use refusal::Refusal;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-
-/// A wrong command line.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
         Err(Stop::Text(text)) => {
             // Nothing is left to do if the reader of the help has gone.
             let _ = text.print();
-            return ExitCode::from(u8::from(text.use_stderr()) * USAGE);
+            return ExitCode::from(if text.use_stderr() { Exit::Refused } else { Exit::Done }.code());
         }
         Err(Stop::Refused(refusal)) => return refuse(&refusal),
     };
@@ -49,7 +48,7 @@ fn say(mut to: impl Write, line: std::fmt::Arguments<'_>) {
 
 fn refuse(refusal: &Refusal) -> ExitCode {
     say(std::io::stderr(), format_args!("error: {refusal}"));
-    ExitCode::from(USAGE)
+    ExitCode::from(Exit::Refused.code())
 }
 
 fn obey(command: Command, argv: &[OsString]) -> Result<u8, Failure> {

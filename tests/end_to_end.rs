@@ -776,9 +776,14 @@ fn agrees_with_the_server(fault: &str, more: &[&str]) {
     let tries: u64 = truth.values().map(|(_, _, tries)| tries - 1).sum();
     assert_eq!(results.summary["maser"]["ledger"]["retried"], tries);
     assert!(failed >= 5, "the fault came too rarely to tell anything: {failed}");
-    assert!(ran.stdout.contains(&format!("{failed} failed ({failed}.0%):")), "{}", ran.stdout);
+    let head = format!("Failed:  {failed} of 100 requests ({failed}.0%): ");
+    assert!(ran.stdout.starts_with(&head), "{}", ran.stdout);
     for (class, n) in counts.iter().filter(|(class, _)| **class != "OK") {
-        assert!(ran.stdout.contains(&format!("{n} × {class}")), "{n} × {class} on one line: {}", ran.stdout);
+        // A kind has its number where there are several.
+        let times = if counts.len() > 2 { format!("{n} × ") } else { String::new() };
+        let lines = || ran.stdout.lines().take_while(|line| !line.starts_with("Asked:"));
+        let named = |line: &str| line.contains(class) && line.contains(&times);
+        assert!(lines().any(named), "{times}{class} on one line: {}", ran.stdout);
     }
 }
 
@@ -833,20 +838,131 @@ fn requests_that_are_never_answered_time_out() {
 fn a_run_in_which_everything_fails_is_a_failure_with_files() {
     let bench = Bench::new();
     let ran = bench.profile(&["--mock=ttft=0,fault=http500:1.0", "--request-count", "10"]).ends_with(1);
-    assert_eq!(ran.errors(), ["error: all 10 requests failed; the files are written all the same"]);
+    let why = "all 10 requests: 500 Internal Server Error from POST /v1/chat/completions: the mock server was told to fail here";
+    assert_eq!(ran.errors(), [format!("error: failed: {why}; results were still written to run")]);
+    assert_eq!(ran.stdout.lines().next(), Some(&*format!("Failed:  {why}.")));
+    assert!(!ran.stdout.contains("LLM Metrics") && !ran.stdout.contains("0.00"), "no tables of zeros: {}", ran.stdout);
     let results = bench.results();
     assert_eq!((results.lines.len(), results.metric("error_request_count", "avg")), (10, Some(10.0)));
-    let got = "Got:    10 of 10 requests failed (100.0%): 10 × Internal Server Error";
-    assert!(ran.stdout.contains(got), "{}", ran.stdout);
     assert!(!ran.stdout.contains("Client: sound"), "failures show nothing of it: {}", ran.stdout);
     // Nor of one that had times to keep.
     let dead = ["--mock=ttft=0,fault=http500:1.0", "--request-rate", "500", "--request-count", "50"];
     let ran = Bench::new().profile(&dead).ends_with(1);
-    assert!(ran.stdout.contains("50 of 50 requests failed (100.0%):"), "{}", ran.stdout);
+    assert!(ran.stdout.starts_with("Failed:  all 50 requests: 500 Internal"), "{}", ran.stdout);
     assert!(ran.stdout.contains("Client: ") && !ran.stdout.contains("Client: sound"), "{}", ran.stdout);
 }
 
+/// Answers every connection with these bytes, whatever it is asked, and closes it.
+fn answers(bytes: &'static [u8]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = std::io::Write::write_all(&mut stream, bytes);
+        }
+    });
+    url
+}
+
+#[test]
+fn a_server_that_speaks_tls_is_guessed() {
+    // The alert that OpenSSL sends to whoever speaks something else.
+    let url = answers(b"\x15\x03\x01\x00\x02\x02\x46");
+    let ran = Bench::new().profile(&["-m", "m", "-u", &url, "--request-count", "3", "-q"]).ends_with(1);
+    assert!(ran.stderr.contains("does the server expect https? maser speaks plain http only"), "{}", ran.stderr);
+    let html = answers(b"HTTP/1.1 404 Not Found\r\nContent-Length: 12\r\nConnection: close\r\n\r\n<html>\x1b[31m\n");
+    let ran = Bench::new().profile(&["-m", "m", "-u", &html, "--request-count", "3", "-q"]).ends_with(1);
+    let said = "error: failed: all 3 requests: 404 Not Found from POST /v1/chat/completions: <html> [31m; results";
+    assert!(ran.errors()[0].starts_with(said), "{}", ran.stderr);
+}
+
+#[test]
+fn what_failed_is_said_on_stderr_however_quiet() {
+    let bench = Bench::new();
+    let words = ["--mock=ttft=0,itl=0,osl=4,fault=http429:0.5", "--request-count", "40", "--concurrency", "4", "-q"];
+    let ran = bench.profile(&words).ends_with(0);
+    assert!(ran.stderr.starts_with("maser: failed: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(" of 40 requests ("), "{}", ran.stderr);
+    assert!(ran.stderr.contains("%): 429 Too Many Requests from POST /v1/chat/completions"), "{}", ran.stderr);
+    assert_eq!((ran.stderr.lines().count(), ran.stdout.lines().count()), (1, 1), "{}{}", ran.stdout, ran.stderr);
+}
+
+#[test]
+fn the_first_lines_say_how_fast_and_what_was_kept() {
+    let bench = Bench::new();
+    let load = ["--mock=ttft=1,itl=1,osl=8", "--request-count", "40", "--concurrency", "4", "--osl", "8"];
+    let levels = ["--streaming", "--goodput", "ttft:0 e2e:60000"];
+    let ran = bench.profile(&[&load[..], &levels].concat()).ends_with(0);
+    let head: Vec<&str> = ran.stdout.lines().take_while(|line| !line.is_empty()).collect();
+    let line =
+        |name: &str| head.iter().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {head:?}"));
+    for figure in ["TTFT p50 ", "ITL p50 ", "latency p50 "] {
+        assert!(line("Speed:").contains(figure), "{head:?}");
+    }
+    let met = "SLO:    0.0% of 40 requests met TTFT ≤ 0 ms and latency ≤ 60000 ms; missed: 40 by TTFT.";
+    assert_eq!(*line("SLO:"), met);
+    // Without streaming there is a word on it, and no zeros.
+    let ran = bench.profile(&load).ends_with(0);
+    assert!(ran.stdout.contains("not streamed, so no TTFT or ITL: add --streaming"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("Decode") && !ran.stdout.contains("Prefill"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("Effective Concurrency"), "{}", ran.stdout);
+    let notes = bench.results().summary["maser"]["notes"].to_string();
+    assert!(notes.contains("Not streamed"), "{notes}");
+}
+
+#[test]
+fn the_results_are_one_json_object_for_a_script() {
+    let bench = Bench::new();
+    let load = ["--mock=ttft=1,itl=1,osl=8,fault=http500:0.3", "--request-count", "40", "--streaming", "--json"];
+    let ran = bench.profile(&[&load[..], &["--goodput", "ttft:60000"]].concat()).ends_with(0);
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(ran.stdout.lines().count(), 1);
+    let (ok, failed) = (said["requests"]["succeeded"].as_u64().unwrap(), said["requests"]["failed"].as_u64().unwrap());
+    assert!(ok > 0 && failed > 0 && ok + failed == 40, "{said}");
+    let whole = bench.results().summary;
+    for tag in ["time_to_first_token", "inter_token_latency", "request_latency"] {
+        for p in ["avg", "p50", "p90", "p99", "max"] {
+            assert_eq!(said["latency_ms"][tag][p], whole[tag][p], "{tag} {p}");
+        }
+    }
+    assert_eq!(said["requests_per_second"], whole["request_throughput"]["avg"]);
+    assert_eq!(said["failures"], whole["error_summary"]);
+    assert_eq!((&said["slo"]["good_requests"], &said["slo"]["levels"][0]["missed"]), (&json_number(ok), &0.into()));
+    assert!(said["verdict"]["grade"].is_string() && said["complete"] == true && said["stopped"].is_null(), "{said}");
+    for file in said["files"].as_array().unwrap() {
+        assert!(bench.path(file["path"].as_str().unwrap()).exists(), "{file}");
+    }
+    let again = bench.run("report", &["run", "--json"]).ends_with(0);
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(again["latency_ms"], said["latency_ms"]);
+}
+
+fn json_number(n: u64) -> Value {
+    (n as f64).into()
+}
+
 // What ends a run early.
+
+#[test]
+fn a_run_that_was_told_to_end_says_so_and_is_not_taken_for_a_whole_one() {
+    let bench = Bench::new();
+    let load = ["--mock=ttft=5,itl=0,osl=1", "--benchmark-duration", "600", "--concurrency", "2", "--json"];
+    for (signal, name, code) in [("TERM", "SIGTERM", 143), ("INT", "SIGINT", 0)] {
+        let mut running = bench.start(&load);
+        running.wait_for_records();
+        running.signal(signal);
+        let ran = running.end().ends_with(code);
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let stopped = said["stopped"].as_str().unwrap();
+        assert!(stopped.starts_with(&format!("by {name} after ")) && stopped.contains(" of 600 s, with "), "{stopped}");
+        assert!(ran.stderr.contains(&format!("maser: stopped {stopped}\n")), "{}", ran.stderr);
+        assert_eq!(said["complete"], false);
+        let console = std::fs::read_to_string(bench.path("run/profile_export_console.txt")).unwrap();
+        assert!(console.starts_with("Stopped: by a signal after "), "{console}");
+    }
+}
 
 #[test]
 fn a_run_in_which_too_much_fails_is_stopped() {
@@ -872,7 +988,7 @@ fn why_a_run_was_stopped_comes_before_what_else_is_wrong() {
         let option = stop[stop.len() - 2];
         let [line] = &errors[..] else { panic!("one line, not {errors:?}") };
         assert!(line.starts_with(&format!("error: {option}: ")), "{line}");
-        assert!(line.contains("so the run was stopped; all ") && line.contains(" requests failed"), "{line}");
+        assert!(line.contains("so the run was stopped; failed: all "), "{line}");
     }
 }
 
@@ -1400,7 +1516,7 @@ fn a_full_disk_ends_the_run_and_leaves_it_readable() {
     assert!(ran.stdout.contains("Error: run/profile_export.jsonl could not be written: "), "{}", ran.stdout);
     reported_after_a_full_disk(&bench, ran);
     let again = bench.run("report", &["run"]).ends_with(1);
-    assert!(again.errors()[0].ends_with(" files could not be written, as listed above"), "{}", again.stderr);
+    assert!(again.errors()[0].contains(" files could not be written, the first: run/"), "{}", again.stderr);
     assert!(again.stdout.contains("(incomplete), ") && again.stdout.contains("LLM Metrics"), "{}", again.stdout);
     std::fs::remove_dir_all(bench.path("run")).unwrap();
     let ran = bench.profile(&[AT_ONCE, "--isl", "2000", "--request-count", "1000"]);
@@ -1463,7 +1579,8 @@ fn a_run_says_what_it_does_and_what_came_of_it() {
     let said: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(said[0], "Asked:  100 requests/s (constant), 50 requests.");
     assert!(said[1].starts_with("Got:    50 requests, sent at ") && said[1].ends_with(", none failed."), "{}", said[1]);
-    assert!(said[2].starts_with("Client: "), "{}", said[2]);
+    assert!(said[2].starts_with("Speed:  latency p50 "), "{}", said[2]);
+    assert!(said[3].starts_with("Client: "), "{}", said[3]);
     assert!(!ran.stdout.contains("token counts differ"), "the built-in server's guess is no news");
     let quiet = bench.profile(&[AT_ONCE, "--request-count", "4", "--log-level", "error"]).ends_with(0);
     assert_eq!(quiet.stderr, "");

@@ -15,6 +15,7 @@ pub(crate) mod report;
 pub(crate) mod serve;
 mod signals;
 
+use crate::exit::Exit;
 use crate::refusal::Refusal;
 use crate::values::Io;
 use maser_engine::net::direct;
@@ -33,14 +34,14 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Exit codes: 2 for input that cannot be used, 70 (`EX_SOFTWARE`) where the program itself failed, 1 for everything else
-    /// that went wrong.
+    /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Refused(_) => 2,
-            Self::Failed(_) => 1,
-            Self::Broken(_) => 70,
-        }
+        let exit = match self {
+            Self::Refused(_) => Exit::Refused,
+            Self::Failed(_) => Exit::Failed,
+            Self::Broken(_) => Exit::Broken,
+        };
+        exit.code()
     }
 }
 

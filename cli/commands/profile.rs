@@ -6,10 +6,12 @@ use super::control::{self, Profilers};
 use super::mock::Mock;
 use super::place::{self, Place};
 use super::prepare::{self, Times};
-use super::signals::Signals;
+use super::report::{Show, View};
+use super::signals::{Signals, TERMINATED};
 use super::{Failure, report};
 use crate::args;
 use crate::config::{Environment, Input, ProfileConfig};
+use crate::exit::Exit;
 use crate::redact;
 use crate::refusal::Refusal;
 use crate::say;
@@ -117,10 +119,9 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
         )));
     }
     // Where nothing was there, tables of nothing would hide why.
-    let quiet = config.quiet || prepared.unreached.is_some();
-    let code = report::publish(&log, &dir, &ExportOptions::of(&log.header), &report::View::default(), quiet, || {
-        prepared.inputs.write(&dir)
-    });
+    let show = Show::of(config.quiet, config.json, prepared.unreached.is_some());
+    let view = View::of_run(show, signals.first());
+    let code = report::publish(&log, &dir, &ExportOptions::of(&log.header), &view, || prepared.inputs.write(&dir));
     if let Some(failure) = beside.failure {
         return Err(failure);
     }
@@ -136,7 +137,9 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             let reason = format!("{why}; the run was stopped, and the files have what was recorded before");
             Err(Failure::Broken(stopped_for(&reason, code).to_string()))
         }
-        Ok(()) if stop.level() >= StopSignal::ABORT => Ok(130),
+        Ok(()) if stop.level() >= StopSignal::ABORT && signals.first() != Some(TERMINATED) => {
+            Ok(Exit::Interrupted.code())
+        }
         Ok(()) if issued.too_many_failed.load(Ordering::Acquire) => {
             Err(stopped_for("--failed-request-threshold: more requests failed than that, so the run was stopped", code))
         }
@@ -144,6 +147,7 @@ pub(crate) fn run(mut config: ProfileConfig, argv: &[OsString]) -> Result<u8, Fa
             "--abort-below-adherence: fewer requests left on time than that, so the run was stopped",
             code,
         )),
+        Ok(()) if signals.first() == Some(TERMINATED) => served.and(code).map(|_| Exit::Terminated.code()),
         Ok(()) => match prepared.unreached {
             Some(why) => Err(Failure::Failed(why)),
             None => served.and(code),
@@ -496,6 +500,7 @@ fn header(config: &ProfileConfig, plan: &Plan, topology: &Topology, argv: &[OsSt
         session_headers: plan.targets[0].session_headers.clone(),
         request_headers: plan.targets[0].headers.iter().map(shown).collect(),
         has_inputs,
+        request_path: redact::url(&plan.targets[0].path),
         notes: config.notes.clone(),
     }
 }

@@ -3,11 +3,12 @@
 use super::{Failure, place};
 use crate::args;
 use crate::config::slos;
+use crate::exit::Exit;
 use crate::refusal::Refusal;
 use crate::say;
 use crate::values::{ExportLevel, name_of};
 use maser::export::directory::{self, Claim};
-use maser::export::{self, ExportOptions, Written, console, inputs};
+use maser::export::{self, ExportOptions, Written, console, headline, inputs, summary};
 use maser_datasets::Tokenizer;
 use maser_engine::clock::Nanos;
 use maser_engine::endpoint::Kind;
@@ -34,7 +35,8 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     }
     check_prefix(&log.header, &path)?;
     let options = ask(args, &mut log.header)?;
-    let view = View { window: window(args)?, percentiles: &args.percentiles };
+    let show = Show::of(args.quiet, args.json, false);
+    let view = View { window: window(args)?, percentiles: &args.percentiles, show, signal: None };
     if let Some(torn) = &log.torn {
         say(
             std::io::stderr(),
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &args::Report) -> Result<u8, Failure> {
     // Held until the files are written.
     let _claim = place(args, &log, out)?;
     say_tokenizer(&log, &path);
-    publish(&log, out, &options, &view, args.quiet, || inputs(&log, dir, out))
+    publish(&log, out, &options, &view, || inputs(&log, dir, out))
 }
 
 /// The directory of a run and its log, of which either may be named.
@@ -148,12 +150,23 @@ fn window(args: &args::Report) -> Result<Option<(Nanos, Nanos)>, Refusal> {
 }
 
 /// How a run is looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct View<'a> {
     /// The part of it, nanoseconds from the start of the first profiling phase.
     window: Option<(Nanos, Nanos)>,
     /// Percentiles with confidence intervals; the usual ones if there are none.
     percentiles: &'a [f64],
+    /// What is printed.
+    show: Show,
+    /// The signal that stopped the run, where that is known.
+    signal: Option<&'static str>,
+}
+
+impl View<'_> {
+    /// The whole of a run that has just ended.
+    pub(super) fn of_run(show: Show, signal: Option<&'static str>) -> Self {
+        Self { window: None, percentiles: &[], show, signal }
+    }
 }
 
 /// Puts what is asked for now in the place of what the run asked for. What the log does not hold is refused.
@@ -200,14 +213,36 @@ fn ask(args: &args::Report, header: &mut Header) -> Result<ExportOptions, Refusa
     Ok(options)
 }
 
-/// Writes every file of a log and then what `last` writes, prints the tables (unless `quiet`) and what was written; returns
-/// the exit code.
+/// What goes to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Show {
+    /// The verdict, the tables and the list of files.
+    Tables,
+    /// One line.
+    Line,
+    /// One JSON object.
+    Json,
+    /// Nothing: what went wrong is said elsewhere.
+    Nothing,
+}
+
+impl Show {
+    pub(super) fn of(quiet: bool, json: bool, elsewhere: bool) -> Self {
+        match (json, elsewhere, quiet) {
+            (true, ..) => Self::Json,
+            (_, true, _) => Self::Nothing,
+            (_, _, true) => Self::Line,
+            _ => Self::Tables,
+        }
+    }
+}
+
+/// Writes every file of a log and then what `last` writes, and prints what [`View::show`] says; returns the exit code.
 pub(super) fn publish(
     log: &Log,
     dir: &Path,
     options: &ExportOptions,
     view: &View<'_>,
-    quiet: bool,
     last: impl FnOnce() -> Option<Result<Written, String>>,
 ) -> Result<u8, Failure> {
     let tokenizer = tokenizer(log);
@@ -226,35 +261,57 @@ pub(super) fn publish(
     }
     let mut results = export::write_all(&report, log, dir, options, &how);
     results.extend(last());
-    if quiet {
-        for sentence in results.iter().filter_map(|r| r.as_ref().err()) {
-            say(std::io::stderr(), format_args!("error: {sentence}"));
-        }
-    } else {
-        let stdout = std::io::stdout();
-        let text = console::render(&report, width(), console::colour_wanted(stdout.is_terminal()));
-        say(&stdout, format_args!("{text}\n{}", console::closing(&report, &results).trim_end()));
-    }
+    print(&report, &results, view);
     if report.is_empty() {
         return Err(Failure::Failed("no request was finished: there are no results".into()));
     }
     if report.all_failed() {
-        return Err(Failure::Failed(format!(
-            "all {} requests failed; the files are written all the same",
-            report.failed
-        )));
+        let why = headline::failures(&report).unwrap_or_default();
+        return Err(Failure::Failed(format!("failed: {why}; results were still written to {}", dir.display())));
     }
-    match (results.iter().filter(|r| r.is_err()).count(), &report.run.damage) {
-        (0, Some(damage)) if damage.lost_requests != Some(0) => {
+    let failed: Vec<&String> = results.iter().filter_map(|r| r.as_ref().err()).collect();
+    match (failed.as_slice(), &report.run.damage) {
+        ([], Some(damage)) if damage.lost_requests != Some(0) => {
             Err(Failure::Failed(format!("{}; the files have the others", damage.sentence())))
         }
-        (0, damage) => {
+        ([], damage) => {
             if let Some(damage) = damage {
                 say(std::io::stderr(), format_args!("note: {}", damage.sentence()));
             }
-            Ok(0)
+            Ok(Exit::Done.code())
         }
-        (n, _) => Err(Failure::Failed(format!("{n} of {} files could not be written, as listed above", results.len()))),
+        ([one], _) => Err(Failure::Failed(one.trim_end_matches('.').to_owned())),
+        ([first, ..], _) => Err(Failure::Failed(format!(
+            "{} of {} files could not be written, the first: {}",
+            failed.len(),
+            results.len(),
+            first.trim_end_matches('.')
+        ))),
+    }
+}
+
+/// Says what came of the run: on standard output as asked for, and on standard error what nobody shall miss.
+fn print(report: &Report, results: &[Result<Written, String>], view: &View<'_>) {
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    match view.show {
+        Show::Tables => {
+            let text = console::render(report, width(), console::colour_wanted(stdout.is_terminal()));
+            say(&stdout, format_args!("{text}\n{}", console::closing(report, results).trim_end()));
+        }
+        Show::Line => say(&stdout, format_args!("{}", headline::line(report))),
+        Show::Json => say(&stdout, format_args!("{}", summary::summary(report, results, view.signal))),
+        Show::Nothing => {}
+    }
+    if view.show == Show::Tables && stdout.is_terminal() {
+        return;
+    }
+    if let Some(stopped) = headline::stopped(report, view.signal) {
+        say(&stderr, format_args!("maser: stopped {stopped}"));
+    }
+    if !report.all_failed()
+        && let Some(failed) = headline::failures(report)
+    {
+        say(&stderr, format_args!("maser: failed: {}", failed));
     }
 }
 

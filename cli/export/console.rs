@@ -4,10 +4,10 @@ mod panels;
 mod table;
 
 use super::verdict::{accounts, verdict};
-use super::{Written, printable};
-use maser_engine::metric::{Group, PERCENTILES, flag};
+use super::{Written, headline, printable, thousands};
+use maser_engine::metric::{Group, PERCENTILES, Value, flag};
 use maser_engine::report::{Entry, ErrorDetails, Quantile, Report};
-use table::{Cell, Column, Table, lines, rule, thousands, with_units, wrap};
+use table::{Cell, Column, Table, lines, rule, with_units, wrap};
 
 /// Whether to colour what goes to a stream: only a terminal, and not where NO_COLOR is set (<https://no-color.org>).
 pub fn colour_wanted(is_terminal: bool) -> bool {
@@ -22,21 +22,10 @@ pub fn render(report: &Report, width: usize, colour: bool) -> String {
     let page = Page { report, width: width.max(WIDTH_MIN), colour };
     let mut out = String::new();
     page.verdict(&mut out);
-    if report.show_http_trace {
-        page.metrics(&mut out, "HTTP Trace Timing", |e| e.metric.has(flag::HTTP_TRACE));
+    // Where nothing was answered they would hold zeros.
+    if !report.all_failed() {
+        page.tables(&mut out);
     }
-    let family = report.endpoint().metrics_title();
-    for (group, title) in [
-        (Group::Effective, format!("{family}: Effective")),
-        (Group::Active, format!("{family}: Active")),
-        (Group::Usage, format!("{family}: Usage")),
-        (Group::Speculation, "Speculative Decoding".to_owned()),
-        (Group::Default, family.to_owned()),
-        (Group::Client, "Client Truth".to_owned()),
-    ] {
-        page.metrics(&mut out, &title, |e| e.metric.group == group);
-    }
-    page.quantiles(&mut out);
     page.errors(&mut out);
     page.warnings(&mut out);
     out
@@ -71,11 +60,36 @@ mod style {
 }
 
 impl Page<'_> {
+    fn tables(&self, out: &mut String) {
+        if self.report.show_http_trace {
+            self.metrics(out, "HTTP Trace Timing", |e| e.metric.has(flag::HTTP_TRACE));
+        }
+        let family = self.report.endpoint().metrics_title();
+        for (group, title) in [
+            (Group::Effective, format!("{family}: Effective")),
+            (Group::Active, format!("{family}: Active")),
+            (Group::Usage, format!("{family}: Usage")),
+            (Group::Speculation, "Speculative Decoding".to_owned()),
+            (Group::Default, family.to_owned()),
+            (Group::Client, "Client Truth".to_owned()),
+        ] {
+            self.metrics(out, &title, |e| e.metric.group == group && !is_flat_zero(e));
+        }
+        self.quantiles(out);
+    }
+
     fn paint(&self, style: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn verdict(&self, out: &mut String) {
+        for (name, said) in
+            [("Failed: ", headline::failed(self.report)), ("Stopped:", headline::stopped(self.report, None))]
+        {
+            if let Some(said) = said {
+                self.paragraph(out, &format!("{name} {said}."), Some(style::WARNING));
+            }
+        }
         let (lines, client) = verdict(self.report);
         for text in &lines {
             self.paragraph(out, text, None);
@@ -178,6 +192,12 @@ impl Page<'_> {
         rule(out, &widths, ['└', '─', '┴', '┘']);
         out.push('\n');
     }
+}
+
+/// Whether a curve over time says nothing: the run has no such phase, as one that is not streamed has no decoding.
+fn is_flat_zero(entry: &Entry) -> bool {
+    let curve = matches!(entry.metric.value, Value::Effective(_) | Value::Active(_));
+    curve && entry.summary.min == Some(0.0) && entry.summary.max == Some(0.0)
 }
 
 /// Lines of an error message that are shown; the files have all of it.

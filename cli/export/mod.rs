@@ -6,6 +6,7 @@
 pub mod console;
 mod csv;
 pub mod directory;
+pub mod headline;
 mod histogram;
 pub mod inputs;
 mod json;
@@ -14,6 +15,7 @@ mod outputs;
 mod parquet;
 mod phases;
 mod raw;
+pub mod summary;
 mod timeslices;
 mod trace;
 pub mod verdict;
@@ -227,6 +229,23 @@ pub fn write_all(
 pub fn printable(text: &str) -> String {
     let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if hidden(c) { ' ' } else { c }).collect()
+}
+
+/// Commas between groups of three digits of the whole part.
+fn thousands(number: &str) -> String {
+    let (sign, rest) = match number.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", number),
+    };
+    let whole = rest.find('.').unwrap_or(rest.len());
+    let mut out = String::from(sign);
+    for (k, digit) in rest.chars().enumerate() {
+        if k > 0 && k < whole && (whole - k).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 /// Stands for a space at which the console breaks no line, until the line is made.

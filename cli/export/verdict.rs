@@ -1,13 +1,9 @@
 //! The verdict above the tables: what was asked for, what came of it, and whether this client was the limit.
 
+use super::headline;
 use maser_engine::clock::SECOND;
-use maser_engine::record::Outcome;
 use maser_engine::report::{Grade, Report};
 use serde_json::Value;
-use std::collections::HashMap;
-
-/// Kinds of failure that are named; the table of errors has them all.
-const KINDS: usize = 3;
 
 /// The load that the settings ask for, such as `200 requests/s (constant), 100 requests`; `None` where they do not say.
 pub fn asked(input_config: &Value) -> Option<String> {
@@ -30,7 +26,7 @@ pub fn asked(input_config: &Value) -> Option<String> {
 }
 
 /// The last phase that is no warm-up, as the settings show it.
-fn load(input_config: &Value) -> Option<&Value> {
+pub(super) fn load(input_config: &Value) -> Option<&Value> {
     input_config["phases"].as_array()?.iter().rev().find(|p| p["kind"] != "warmup")
 }
 
@@ -71,6 +67,8 @@ pub(super) fn verdict(report: &Report) -> (Vec<String>, Option<Line>) {
         return (lines, None);
     }
     lines.push(format!("Got:    {}.", got(report)));
+    lines.extend(headline::speed(report).map(|speed| format!("Speed:  {speed}.")));
+    lines.extend(headline::levels(report).map(|levels| format!("SLO:    {levels}.")));
     (lines, client(report))
 }
 
@@ -81,10 +79,7 @@ fn figure(report: &Report, tag: &str) -> Option<f64> {
 fn got(report: &Report) -> String {
     let n = report.valid + report.failed;
     let cut = if report.is_complete() { "" } else { " (incomplete)" };
-    let mut parts = Vec::new();
-    if !mostly_failed(report) {
-        parts.push(format!("{}{cut}", count(n, "request")));
-    }
+    let mut parts = vec![format!("{}{cut}", count(n, "request"))];
     let scheduled = report.metric("send_slip").is_some();
     match report.sending.map(|ns| ns as f64 / SECOND as f64).filter(|s| scheduled && *s > 0.0) {
         Some(seconds) => {
@@ -103,29 +98,19 @@ fn got(report: &Report) -> String {
             parts.extend(mean.map(|mean| format!("{mean:.1}{of} in flight on average")));
         }
     }
-    parts.extend(figure(report, "request_throughput").map(|rate| format!("answered at {rate:.1} requests/s")));
+    let answered = figure(report, "request_throughput").filter(|_| report.valid > 0);
+    parts.extend(answered.map(|rate| format!("answered at {rate:.1} requests/s")));
     let queued = figure(report, "queued_request_count").unwrap_or(0.0);
     if queued > 0.0 {
         let limits = limits(load(&report.run.header.input_config));
         parts.push(format!("{queued:.0} waited for a free slot under {limits}"));
     }
-    if mostly_failed(report) {
-        // That is the result; the rest is of a server that hardly served.
-        parts.insert(0, failures(report, &format!("{} of {}{cut} failed", report.failures(), count(n, "request"))));
-        parts.extend(cuts(report));
-        return parts.join("; ");
-    }
     parts.push(match report.failures() {
         0 => "none failed".to_owned(),
-        failed => failures(report, &super::unbroken(&format!("{failed} failed"))),
+        failed => super::unbroken(&format!("{failed} failed")),
     });
     parts.extend(cuts(report));
     parts.join(", ")
-}
-
-/// Whether more requests failed than were answered.
-fn mostly_failed(report: &Report) -> bool {
-    report.failures() > report.valid
 }
 
 /// Requests that were cut and did not fail.
@@ -148,35 +133,22 @@ fn limits(phase: Option<&Value>) -> &'static str {
     }
 }
 
-/// After `what`: the share that it is, and of what; the most frequent kinds first, each with its number on one line.
-fn failures(report: &Report, what: &str) -> String {
-    let mut kinds: HashMap<&str, u64> = HashMap::new();
-    let cut = [Outcome::Cancelled, Outcome::Abandoned].map(Outcome::name);
-    for group in report.errors.iter().filter(|group| !cut.contains(&group.details.kind.as_str())) {
-        *kinds.entry(group.details.kind.as_str()).or_default() += group.count;
+/// The client's grade in a word or two.
+pub(super) fn grade(grade: Grade) -> &'static str {
+    match grade {
+        Grade::Limit => "THE LIMIT",
+        other => other.name(),
     }
-    let mut kinds: Vec<_> = kinds.into_iter().collect();
-    kinds.sort_by_key(|(kind, n)| (std::cmp::Reverse(*n), *kind));
-    let named = |(kind, n): &(&str, u64)| super::unbroken(&format!("{n} × {}", super::printable(kind)));
-    let named: Vec<_> = kinds.iter().take(KINDS).map(named).collect();
-    let more = if kinds.len() > KINDS { ", and others" } else { "" };
-    let share = 100.0 * report.failures() as f64 / (report.valid + report.failed) as f64;
-    format!("{what}{}({share:.1}%): {}{more}", super::GLUE, named.join(", "))
 }
 
 /// The client's part in the numbers, as a line; `None` if there was no request.
 fn client(report: &Report) -> Option<Line> {
     let verdict = report.verdict.as_ref()?;
-    let (grade, is_off) = match verdict.grade {
-        Grade::Sound => ("sound", false),
-        Grade::Degraded => ("degraded", true),
-        Grade::Limit => ("THE LIMIT", true),
-        Grade::NotJudged => ("not judged", false),
-    };
-    Some(Line { text: format!("Client: {grade}; {}", verdict.sentence), is_off })
+    let is_off = matches!(verdict.grade, Grade::Degraded | Grade::Limit);
+    Some(Line { text: format!("Client: {}; {}", grade(verdict.grade), verdict.sentence), is_off })
 }
 
-fn count(n: u64, what: &str) -> String {
+pub(super) fn count(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 

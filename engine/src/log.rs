@@ -101,6 +101,9 @@ pub struct Header {
     /// Rows of the request table; not known of older logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
+    /// Path of the requests at the first server, without secrets; empty in logs of earlier versions.
+    #[serde(default)]
+    pub request_path: String,
     /// What the user was told of the settings before the load, a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,

@@ -280,6 +280,7 @@ pub(crate) fn header(run: &str, summary: &Value, axis: &Axis, phases: &[(&str, u
         .map(|(name, value)| (name.into(), value.into()))
         .into(),
         has_inputs: true,
+        request_path: String::new(),
         notes: Vec::new(),
     }
 }

@@ -111,9 +111,6 @@ fn incomplete(report: &Report) -> Option<Panel> {
 /// Remarks that need no box, one sentence each.
 pub(super) fn remarks(report: &Report) -> Vec<String> {
     let mut out = Vec::new();
-    if report.all_failed() {
-        out.push("Warning: no request was answered; there are no latencies.".to_owned());
-    }
     if report.censored > 0 {
         out.push(format!(
             "Warning: {} requests were cut in flight by the end of the run; they count as failed, and only the \

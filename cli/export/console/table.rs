@@ -65,23 +65,6 @@ impl Table {
     }
 }
 
-/// Commas between groups of three digits of the whole part.
-pub(super) fn thousands(number: &str) -> String {
-    let (sign, rest) = match number.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", number),
-    };
-    let whole = rest.find('.').unwrap_or(rest.len());
-    let mut out = String::from(sign);
-    for (k, digit) in rest.chars().enumerate() {
-        if k > 0 && k < whole && (whole - k).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 pub(super) fn rule(out: &mut String, widths: &[usize], [left, line, cross, right]: [char; 4]) {
     out.push(left);
     for (k, width) in widths.iter().enumerate() {

@@ -86,6 +86,8 @@ pub struct Report {
     pub odd: Oddities,
     /// The service levels that goodput counts against.
     pub service_levels: Vec<ServiceLevel>,
+    /// How many of the successful requests missed each of them, in their order.
+    pub missed: Vec<u64>,
     /// Whether the console shows the HTTP table.
     pub show_http_trace: bool,
     /// What became of the arrivals of each phase, warm-up included, beside the phase's index; empty of a part of a run
@@ -248,6 +250,7 @@ impl Report {
             acceptance: main.acceptance,
             odd: main.odd,
             service_levels,
+            missed: main.missed,
             show_http_trace: log.header.input_config["artifacts"]["show_trace_timing"] == true,
             ledgers,
             arrivals,

@@ -84,6 +84,8 @@ pub(super) struct Section {
     pub(super) starts: Option<(Instant, Instant)>,
     pub(super) acceptance: BTreeMap<u64, u64>,
     pub(super) odd: Oddities,
+    /// Successful requests that missed each service level, in their order.
+    pub(super) missed: Vec<u64>,
 }
 
 /// Counts of one selection, taken in a first pass.
@@ -194,8 +196,15 @@ impl Method<'_> {
             lost: unrecorded.lost,
             unused: unrecorded.unused,
         };
-        let mut pass =
-            Pass { method: self, rows, blocks: &survey.blocks, scope, quantiles: vec![Vec::new(); METRICS.len()] };
+        let mut missed = vec![0; self.levels.len()];
+        let mut pass = Pass {
+            method: self,
+            rows,
+            blocks: &survey.blocks,
+            scope,
+            quantiles: vec![Vec::new(); METRICS.len()],
+            missed: missed.clone(),
+        };
         let mut entries = Vec::new();
         if survey.valid + survey.failed > 0 {
             pass.columns();
@@ -203,6 +212,7 @@ impl Method<'_> {
             pass.gaps();
             pass.curves(&flights(&survey), &window);
             pass.derived();
+            missed = std::mem::take(&mut pass.missed);
             entries = pass.exported();
         }
         Section {
@@ -215,6 +225,7 @@ impl Method<'_> {
             starts: survey.span.map(|(first, _)| (first, survey.last_start)),
             acceptance: survey.acceptance,
             odd: survey.odd,
+            missed,
             errors: survey.errors.finish(),
         }
     }
@@ -235,6 +246,7 @@ struct Pass<'a> {
     blocks: &'a Blocks,
     scope: Scope,
     quantiles: Vec<Vec<Quantile>>,
+    missed: Vec<u64>,
 }
 
 impl Pass<'_> {
@@ -312,10 +324,13 @@ impl Pass<'_> {
     fn folds(&mut self) {
         let metrics: Vec<_> = self.metrics().collect();
         let (reader, levels) = (self.method.reader, self.method.levels);
-        let scope = &mut self.scope;
+        let (scope, missed) = (&mut self.scope, &mut self.missed);
         self.rows.each(reader, |at, record, payload| {
             let sample = reader.sample(at, record, payload);
             let valid = record.outcome() == Outcome::Ok;
+            for (level, missed) in levels.iter().zip(&mut *missed).filter(|_| valid) {
+                *missed += u64::from(!level.kept(&sample));
+            }
             for (row, metric) in &metrics {
                 let (value, fold): (_, fn(f64, f64) -> f64) = match metric.value {
                     Value::SumValid(f) if valid => (f(&sample), |a, b| a + b),
