@@ -266,8 +266,12 @@ pub(super) fn publish(
         return Err(Failure::Failed("no request was finished: there are no results".into()));
     }
     if report.all_failed() {
-        let why = headline::failures(&report).unwrap_or_default();
-        return Err(Failure::Failed(format!("failed: {why}; results were still written to {}", dir.display())));
+        let why = match headline::failures(&report) {
+            Some(why) if report.failures() == report.failed => format!("failed: {why}"),
+            Some(why) => format!("no request succeeded; failed: {why}"),
+            None => "no request succeeded; those in flight were cut".to_owned(),
+        };
+        return Err(Failure::Failed(format!("{why}; results were still written to {}", dir.display())));
     }
     let failed: Vec<&String> = results.iter().filter_map(|r| r.as_ref().err()).collect();
     match (failed.as_slice(), &report.run.damage) {
