@@ -652,13 +652,14 @@ mod tests {
             check(&Requests::open(&name).unwrap(), turn);
         }
         std::fs::remove_file(dir.path().join("named")).unwrap();
-        std::fs::remove_file(dir.path().join("again")).unwrap();
         let mut secret = requests;
         secret.set_hidden(Hidden { texts: vec![b"alone".to_vec()], ..Hidden::default() });
         secret.keep_as(&dir.path().join("named")).unwrap();
         std::fs::remove_file(dir.path().join("named")).unwrap();
         secret.set_hidden(Hidden { fields: vec![(b"alone".to_vec(), Vec::new())], ..Hidden::default() });
         assert!(secret.keep_as(&dir.path().join("named")).is_err());
+        // Not before: a file whose last name has gone takes no other one.
+        std::fs::remove_file(dir.path().join("again")).unwrap();
 
         let mut builder = RequestsBuilder::kept_in(dir.path()).unwrap();
         fill(&mut builder);
