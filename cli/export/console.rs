@@ -94,6 +94,11 @@ impl Page<'_> {
         for text in &lines {
             self.paragraph(out, text, None);
         }
+        for (name, said) in [("Speed: ", headline::speed(self.report)), ("SLO:   ", headline::levels(self.report))] {
+            if let Some(said) = said {
+                self.paragraph(out, &format!("{name} {said}."), None);
+            }
+        }
         for line in client.into_iter().chain(accounts(self.report)) {
             self.paragraph(out, &line.text, line.is_off.then_some(style::WARNING));
         }

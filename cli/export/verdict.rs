@@ -1,6 +1,5 @@
 //! The verdict above the tables: what was asked for, what came of it, and whether this client was the limit.
 
-use super::headline;
 use maser_engine::clock::SECOND;
 use maser_engine::report::{Grade, Report};
 use serde_json::Value;
@@ -67,8 +66,6 @@ pub(super) fn verdict(report: &Report) -> (Vec<String>, Option<Line>) {
         return (lines, None);
     }
     lines.push(format!("Got:    {}.", got(report)));
-    lines.extend(headline::speed(report).map(|speed| format!("Speed:  {speed}.")));
-    lines.extend(headline::levels(report).map(|levels| format!("SLO:    {levels}.")));
     (lines, client(report))
 }
 
