@@ -10,7 +10,7 @@ use maser_engine::credit::{Claims, Credit, Order, PhaseCounters, Progress};
 use maser_engine::endpoint;
 use maser_engine::executor::{Ends, Executor};
 use maser_engine::log::{Log, PhaseMark};
-use maser_engine::net::{ConnId, Part, Sent, Wire};
+use maser_engine::net::{ConnId, Events, Part, Sent, Wire};
 use maser_engine::plan::{
     Balance, Cancellation, Capture, LatePolicy, Phase, Plan, Requests, RequestsBuilder, Reuse, Sampling, Target,
     Transport,
@@ -21,9 +21,11 @@ use maser_engine::schedule::{Gaps, LimitCurve, Ramp, RampStrategy, RateCurve, Sp
 use maser_engine::sim::{self, Account, Attempt, Content, Dice, Ending, Manners, Setup};
 use maser_engine::timing::{Lane, ORDERS, Timing};
 use seeds::{Seed, try_quarter};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -974,6 +976,50 @@ fn a_hundred_thousand_that_end_at_once_lose_no_record() {
             }
         }
         assert_eq!((Progress::get(&progress.lost), executor.in_flight()), (0, 0), "{outcome:?}");
+    }
+}
+
+/// A network that only notes which connections are asked for.
+struct Asked(Rc<RefCell<Vec<ConnId>>>);
+
+impl Wire for Asked {
+    fn now(&self) -> Instant {
+        Instant(1)
+    }
+
+    fn connect(&mut self, conn: ConnId, _: SocketAddr) {
+        self.0.borrow_mut().push(conn);
+    }
+
+    fn send(&mut self, _: ConnId, _: &[u8], _: &[u8]) -> io::Result<Sent> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn close(&mut self, _: ConnId) {}
+}
+
+#[test]
+fn a_connection_that_is_closed_before_it_stands_takes_its_request_with_it() {
+    for how in [Ok(()), Err(io::ErrorKind::BrokenPipe)] {
+        let (mut tell, orders) = ring::ring(16);
+        let (records, mut ended) = ring::frames(16, 1 << 16);
+        let (progress, claims) = (Arc::new(Progress::new(1)), Arc::new(Claims::new(1, 1)));
+        let asked = Rc::new(RefCell::new(Vec::new()));
+        let ends = Ends { orders, records, progress, claims };
+        let mut executor = Executor::new(closed_loop(1, 1, None).plan, 0, Asked(asked.clone()), ends, 1);
+        tell.push(Order::Phase { phase: 0, start: Instant(1), stop_at: Instant::NEVER }).unwrap();
+        tell.push(Order::Credit(Credit { seq: 0, due: Instant::UNSET, request: 0, turns: 1, phase: 0 })).unwrap();
+        executor.turn(Instant(1));
+        assert_eq!(executor.in_flight(), 1);
+        // Every address that there is.
+        let mut tried = 0;
+        while let Some(conn) = { asked.borrow().get(tried).copied() } {
+            let how = how.map_err(|kind| kind.into());
+            executor.closed(conn, how, Instant(2));
+            tried += 1;
+        }
+        let record = ended.pop(&mut Vec::new()).expect("the request has ended");
+        assert_eq!((record.outcome(), executor.in_flight()), (Outcome::Connect, 0));
     }
 }
 

@@ -407,7 +407,7 @@ impl<K: Kernel> Ring<K> {
             return self.arm(socket);
         }
         let how = if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-result)) };
-        let unseen = how.is_ok() && self.is_unseen(socket);
+        let unseen = self.gathered.borrow().holds(socket) || how.is_ok() && self.is_unseen(socket);
         self.lose(socket, how, unseen);
     }
 
@@ -526,8 +526,8 @@ impl<K: Kernel> Ring<K> {
         true
     }
 
-    /// Hands over the sends that have gathered and tells when that was. What the kernel refuses stays, and goes with the next
-    /// pass.
+    /// Hands over the sends that have gathered and tells when that was. While the kernel refuses, they stay, and the next pass
+    /// asks again.
     fn hand_over(&self) -> io::Result<()> {
         if self.gathered.borrow().sends.is_empty() {
             return Ok(());
@@ -545,8 +545,8 @@ impl<K: Kernel> Ring<K> {
             let before = self.untold.borrow().len();
             self.enter(None)?;
             self.reap();
-            if self.untold.borrow().len() == before {
-                break;
+            if self.kernel.has_put_aside() && self.untold.borrow().len() == before {
+                return Ok(());
             }
         }
         self.gathered.swap(&self.handed);
@@ -602,10 +602,6 @@ impl<K: Kernel> Ring<K> {
 
     /// Nobody wants to hear of the socket any more.
     fn end(&self, socket: u32) {
-        if self.gathered.borrow().holds(socket) {
-            // It was sent before the end. An error that stays ends the next pass; until then the send keeps the descriptor.
-            let _ = self.enter(None);
-        }
         let cancel = {
             let mut sockets = self.sockets.borrow_mut();
             let entry = &mut sockets.all[socket as usize];
@@ -615,6 +611,7 @@ impl<K: Kernel> Ring<K> {
             let cancel = (!entry.connected && entry.pending > 0).then(|| entry.tag(Op::Connect, socket));
             let (owner, conn) = (entry.owner, entry.conn);
             if let Some(fd) = entry.raw() {
+                // A gathered send of it that has not gone yet finds it shut, and holds the descriptor until then.
                 self.kernel.shut(fd);
             }
             sockets.let_go(socket);
@@ -909,24 +906,25 @@ impl<K: Kernel> Ring<K> {
 
     /// Hands over submissions, waits until the time given or not at all, and tells of every completion there is by then; says
     /// whether the bell was among them. What comes while it tells is left for the next pass, so that each ends.
-    fn pass(&self, until: Option<Instant>, now: Instant) -> io::Result<bool> {
+    pub(crate) fn pass(&self, until: Option<Instant>, now: Instant) -> io::Result<bool> {
         // What the kernel refused at the end of the last pass.
         self.hand_over()?;
         // A receive armed while no buffer was left starved whether anything had come or not: those that were armed since may
         // have nothing to tell, and others something.
-        let nothing_to_do = self.sockets.borrow().starved.is_empty() && self.untold.borrow().is_empty();
-        let waits = nothing_to_do && self.gathered.borrow().sends.is_empty();
+        let nothing_to_tell = self.sockets.borrow().starved.is_empty() && self.untold.borrow().is_empty();
+        let waits = nothing_to_tell && self.gathered.borrow().sends.is_empty() && self.overflow.borrow().is_empty();
         let until = until.filter(|_| waits).map(|until| self.pulse.limit(until, now));
         self.pulse.enter(now, until);
         self.enter(until)?;
         self.reap();
+        let (found_at, found) = (self.now(), self.untold.borrow().len());
+        self.pulse.found(found_at, found, self.sockets.borrow().all.len());
+        self.hand_over()?;
         let mut rang = false;
-        let n = self.untold.borrow().len();
-        let found_at = self.now();
-        self.pulse.found(found_at, n, self.sockets.borrow().all.len());
+        // That requests were sent is told before their answers.
+        let n = if self.gathered.borrow().sends.is_empty() { found } else { 0 };
         if n > 0 {
             self.passing.set(found_at);
-            self.hand_over()?;
             for _ in 0..n {
                 if self.gathered.borrow().is_full() {
                     self.hand_over()?;

@@ -3,7 +3,11 @@
 //! One heap holds everything that will happen; time jumps from one happening, or wanted turn, to the next. Parts take
 //! turns as their threads' loops would give them, now and then late. All of it follows from one seed.
 
+#[cfg(test)]
+mod adversary;
 mod dice;
+#[cfg(test)]
+mod kernel;
 mod script;
 mod wire;
 
@@ -367,16 +371,16 @@ impl Simulation {
     fn let_happen(&mut self) {
         let Some(what) = self.world.borrow_mut().pop() else { return };
         let now = self.world.borrow().now;
-        let Some(link) = what.link() else {
+        if what == Happening::Raise {
             self.stop.raise();
             self.account.stopped.get_or_insert(now);
             return;
-        };
+        }
         if matches!(what, Happening::Arrive { .. } | Happening::Close { .. } | Happening::IdleClose { .. }) {
             self.world.borrow_mut().happen(what);
             return;
         }
-        let executor = self.world.borrow().executor_of(link);
+        let Some(executor) = self.world.borrow().executor_of(what) else { return };
         let thread = self.thread_of(PartId::Executor(executor));
         let thread = &mut self.threads[thread];
         if thread.stalled > now || !thread.held.is_empty() {
@@ -389,33 +393,43 @@ impl Simulation {
     /// Tells an executor what happened on one of its connections.
     fn pass_on(&mut self, what: Happening) {
         let now = self.world.borrow().now;
-        let Some(executor) = what.link().map(|link| self.world.borrow().executor_of(link)) else { return };
+        let Some(executor) = self.world.borrow().executor_of(what) else { return };
         let thread = self.thread_of(PartId::Executor(executor));
         self.notice(thread);
+        if what == (Happening::HandOver { executor }) {
+            return self.hand_over(executor, thread);
+        }
         let told = self.world.borrow_mut().happen(what);
         if let Some((conn, tell)) = told {
-            let wants = self.tell(executor, conn, tell, now);
+            self.world.borrow_mut().telling = true;
+            self.tell((executor, thread), conn, tell, now);
             (self.world.borrow_mut().greeting, self.world.borrow_mut().unseen) = (None, None);
-            self.threads[thread].wants = self.threads[thread].wants.min(wants);
             self.maybe_stall(thread);
         }
     }
 
-    fn tell(&mut self, executor: usize, conn: ConnId, tell: Tell, now: Instant) -> Instant {
-        let executor = &mut self.executors[executor];
-        self.world.borrow_mut().telling = true;
-        let mut wants = match tell {
-            Tell::Connected(result) => executor.connected(conn, result, now),
-            Tell::Received(bytes) => executor.received(conn, &bytes, now),
-            Tell::Flushed => executor.flushed(conn, now),
-            Tell::Closed(how) => executor.closed(conn, how, now),
+    /// What has gathered on an executor's wire is handed over, and told; what it sends meanwhile goes at once.
+    fn hand_over(&mut self, executor: usize, thread: usize) {
+        loop {
+            let told = self.world.borrow_mut().hand_over_next(executor);
+            let Some((conn, tell)) = told else { return };
+            let now = self.world.borrow().now;
+            self.tell((executor, thread), conn, tell, now);
+            self.world.borrow_mut().unseen = None;
+        }
+    }
+
+    fn tell(&mut self, (executor, thread): (usize, usize), conn: ConnId, tell: Tell, now: Instant) {
+        let owner = &mut self.executors[executor];
+        let wants = match tell {
+            Tell::Connected(result) => owner.connected(conn, result, now),
+            Tell::Received(bytes) => owner.received(conn, &bytes, now),
+            Tell::Sent(sent) => owner.sent(conn, sent),
+            Tell::Flushed => owner.flushed(conn, now),
+            Tell::Closed(how) => owner.closed(conn, how, now),
         };
         self.world.borrow_mut().telling = false;
-        let gathered = std::mem::take(&mut self.world.borrow_mut().gathered);
-        for (conn, sent) in gathered {
-            wants = wants.min(executor.sent(conn, sent));
-        }
-        wants
+        self.threads[thread].wants = self.threads[thread].wants.min(wants);
     }
 }
 

@@ -117,6 +117,10 @@ pub(super) enum Happening {
         link: usize,
         reset: bool,
     },
+    /// What has gathered on the executor's wire goes to the kernel.
+    HandOver {
+        executor: usize,
+    },
     /// Someone presses Ctrl-C.
     Raise,
 }
@@ -131,7 +135,7 @@ impl Happening {
             | Self::Close { link, .. }
             | Self::IdleClose { link, .. }
             | Self::Gone { link, .. } => Some(link),
-            Self::Raise => None,
+            Self::HandOver { .. } | Self::Raise => None,
         }
     }
 }
@@ -161,6 +165,7 @@ struct Link {
 pub(super) enum Tell {
     Connected(io::Result<u16>),
     Received(Vec<u8>),
+    Sent(Sent),
     Flushed,
     Closed(io::Result<()>),
 }
@@ -185,8 +190,8 @@ pub(super) struct World {
     pub(super) connections: u64,
     /// An executor is being told something.
     pub(super) telling: bool,
-    /// What it is to be told of having been sent next.
-    pub(super) gathered: Vec<(ConnId, Sent)>,
+    /// By executor: attempts that have gathered, with their links.
+    gathered: Vec<Vec<(usize, usize)>>,
     /// The connection whose end is just being told, if the server got nothing of what was sent on it last.
     pub(super) unseen: Option<(usize, ConnId)>,
     /// What a wire must never see, in words.
@@ -209,7 +214,7 @@ impl World {
             greeting: None,
             connections: 0,
             telling: false,
-            gathered: Vec::new(),
+            gathered: vec![Vec::new(); executors],
             unseen: None,
             violations: Vec::new(),
         }
@@ -233,8 +238,12 @@ impl World {
         self.heap.pop().map(|Reverse((.., what))| what)
     }
 
-    pub(super) fn executor_of(&self, link: usize) -> usize {
-        self.links[link].executor
+    /// The executor that is told of it, if one is.
+    pub(super) fn executor_of(&self, what: Happening) -> Option<usize> {
+        match what {
+            Happening::HandOver { executor } => Some(executor),
+            what => what.link().map(|link| self.links[link].executor),
+        }
     }
 
     fn look(&mut self) -> Instant {
@@ -281,7 +290,27 @@ impl World {
     }
 
     fn send(&mut self, executor: usize, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Sent> {
-        let first = self.look();
+        let (link, attempt) = self.send_next(executor, conn, head, body)?;
+        self.hand_over(link, attempt)
+    }
+
+    /// Keeps a request until what has gathered is handed over, if it can wait.
+    fn send_soon(&mut self, executor: usize, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Option<Sent>> {
+        if !self.telling || !self.dice.chance(500) {
+            return self.send(executor, conn, head, body).map(Some);
+        }
+        let gathered = self.send_next(executor, conn, head, body)?;
+        self.gathered[executor].push(gathered);
+        if self.gathered[executor].len() == 1 {
+            // What a pass brings is told within some microseconds: events of this and other connections come in between.
+            let at = self.now.after(self.dice.pick(&[0, 0, 20 * MICRO]));
+            self.schedule(at, Happening::HandOver { executor });
+        }
+        Ok(None)
+    }
+
+    /// The next request on a connection: its link and the attempt.
+    fn send_next(&mut self, executor: usize, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<(usize, usize)> {
         let request = self.read_request(head, body);
         let Some(link) = self.link_of(executor, conn).filter(|&link| self.links[link].alive) else {
             self.violations.push(format!("{conn:?} is sent to and does not stand"));
@@ -290,12 +319,17 @@ impl World {
         if self.links[link].attempt.is_some() || self.links[link].flushing {
             self.violations.push(format!("{conn:?} is sent a request upon a request"));
         }
-        let attempt = self.begin(link, request, first);
+        Ok((link, self.begin(link, request)))
+    }
+
+    /// What the kernel says of a request.
+    fn hand_over(&mut self, link: usize, attempt: usize) -> io::Result<Sent> {
+        let first = self.look();
         if !self.links[link].open && self.dice.chance(300) {
             self.end(link, Ending::Reset);
-            self.attempts[attempt].sent = Instant::UNSET;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        self.attempts[attempt].sent = first;
         let latency = self.links[link].latency;
         if self.dice.chance(self.manners.partial_send) {
             self.links[link].flushing = true;
@@ -308,6 +342,21 @@ impl World {
         }
         self.schedule(self.now.after(latency), Happening::Arrive { link, attempt });
         Ok(Sent { first, last: Some(self.look()) })
+    }
+
+    /// The next of the requests that have gathered goes: what its owner is to be told. The connections of some may have ended
+    /// meanwhile.
+    pub(super) fn hand_over_next(&mut self, executor: usize) -> Option<(ConnId, Tell)> {
+        while !self.gathered[executor].is_empty() {
+            let (link, attempt) = self.gathered[executor].remove(0);
+            if self.links[link].alive && self.links[link].attempt == Some(attempt) {
+                let conn = self.links[link].conn;
+                let handed = self.hand_over(link, attempt);
+                self.unseen = handed.as_ref().err().map(|_| (executor, conn));
+                return Some((conn, handed.map_or_else(|e| Tell::Closed(Err(e)), Tell::Sent)));
+            }
+        }
+        None
     }
 
     /// The request. What is sent at once is one whole request.
@@ -330,7 +379,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, link: usize, request: Request, sent: Instant) -> usize {
+    fn begin(&mut self, link: usize, request: Request) -> usize {
         let begin = self.place();
         let entry = &mut self.links[link];
         (entry.attempt, entry.arrived) = (Some(self.attempts.len()), false);
@@ -344,7 +393,7 @@ impl World {
             got: false,
             reused: entry.served > 0,
             idled: (self.greeting != Some(link)).then_some(true),
-            sent,
+            sent: Instant::UNSET,
             begin,
             end: u64::MAX,
             ended: Instant::UNSET,
@@ -422,14 +471,17 @@ impl World {
                 return None;
             }
             Happening::Gone { reset, .. } => {
-                // Of a reset the client's kernel cannot tell, though the server might.
-                let attempt = self.links[link].attempt.filter(|_| !reset);
-                self.unseen =
-                    attempt.filter(|&attempt| !self.attempts[attempt].got).map(|_| (self.links[link].executor, conn));
+                // Of a reset the client's kernel cannot tell, though the server might; of what has only gathered it can.
+                let executor = self.links[link].executor;
+                let attempt = self.links[link].attempt.filter(|&attempt| {
+                    let attempt = &self.attempts[attempt];
+                    !attempt.sent.is_set() || !(reset || attempt.got)
+                });
+                self.unseen = attempt.map(|_| (executor, conn));
                 self.end(link, if reset { Ending::Reset } else { Ending::Closed });
                 Tell::Closed(if reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) })
             }
-            Happening::Raise => return None,
+            Happening::HandOver { .. } | Happening::Raise => return None,
         };
         Some((conn, tell))
     }
@@ -531,13 +583,7 @@ impl Wire for SimWire {
     }
 
     fn send_soon(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Option<Sent>> {
-        let mut world = self.world.borrow_mut();
-        let sent = world.send(self.executor, conn, head, body)?;
-        if world.telling && world.dice.chance(500) {
-            world.gathered.push((conn, sent));
-            return Ok(None);
-        }
-        Ok(Some(sent))
+        self.world.borrow_mut().send_soon(self.executor, conn, head, body)
     }
 
     fn close(&mut self, conn: ConnId) {
