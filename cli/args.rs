@@ -750,7 +750,7 @@ pub(crate) struct Report {
     #[arg(long, value_name = "P,P,...", value_delimiter = ',', value_parser = percentile)]
     pub(crate) percentiles: Vec<f64>,
 
-    /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it cannot be believed
+    /// Only check the log: checksums, every request accounted for, times in order; exit code 1 if it fails
     #[arg(long, conflicts_with_all = [
         "level", "export_outputs_json", "export_parquet", "export_hdr", "goodput", "slice_duration", "from", "to",
         "percentiles", "show_trace_timing", "export_http_trace", "output", "json", "overwrite"

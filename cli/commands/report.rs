@@ -126,7 +126,7 @@ fn check(log: &Log, quiet: bool) -> Result<u8, Failure> {
         }
         let sentence = match checked.only_killed {
             true => format!("--verify: the run was killed; all {} blocks that it wrote are sound", checked.blocks),
-            false => "--verify: the log cannot be believed, for the reasons above".to_owned(),
+            false => "--verify: the log failed verification, see above".to_owned(),
         };
         return Err(Failure::Failed(sentence));
     }

@@ -23,7 +23,7 @@ pub struct Options {
     /// `--custom-dataset-type`; none finds it out.
     pub format: Option<Format>,
     /// `--fixed-schedule-start-offset` in nanoseconds: rows before it are left out, whatever the format. The reference
-    /// heeds both offsets for traces only.
+    /// honours both offsets for traces only.
     pub start_offset_ns: Option<u64>,
     /// `--fixed-schedule-end-offset` in nanoseconds: rows after it are left out, one at it is taken.
     pub end_offset_ns: Option<u64>,
