@@ -17,7 +17,7 @@
 mod door;
 pub(crate) mod kernel;
 
-use super::gather::{Gathered, Gathering};
+use super::gather::Gathered;
 use super::pulse::Pulse;
 use super::reactor::{Doorbell, LEAD, SharedPart, is_near, turn_all};
 use super::{ConnId, Events, Liveness, Sent, Tells, Wire};
@@ -199,6 +199,7 @@ impl<K: Kernel> Ring<K> {
     /// What it points at is an address, which its socket keeps until the operation has ended, or a gathered send's bytes,
     /// which stay until the batch is told: longer than the call that takes it up. A socket closes its descriptor once it has
     /// no operation pending.
+    #[inline(always)]
     fn submit(&self, operation: Operation, tag: u64) -> u32 {
         // SAFETY: see above.
         match unsafe { self.kernel.push(operation, tag) } {
@@ -557,28 +558,29 @@ impl<K: Kernel> Ring<K> {
         }
         let n = self.handed.borrow().sends.len();
         for k in 0..n {
-            let send = self.handed.borrow().sends[k];
-            self.tell_sent(&send);
+            self.tell_sent(k);
         }
         self.handed.borrow_mut().clear();
         Ok(())
     }
 
-    fn tell_sent(&self, send: &Gathering) {
-        let left = {
-            let mut sockets = self.sockets.borrow_mut();
+    /// Tells of one of those that were handed over.
+    fn tell_sent(&self, k: usize) {
+        let (socket, owner, conn, sent, left) = {
+            let (handed, mut sockets) = (self.handed.borrow(), self.sockets.borrow_mut());
+            let send = &handed.sends[k];
             let entry = &mut sockets.all[send.socket as usize];
             if !entry.live || entry.generation != send.generation {
                 return;
             }
             entry.gathering = false;
-            !entry.backlog.is_empty()
+            let last = (!send.fell_short).then_some(send.last);
+            (send.socket, send.owner, send.conn, Sent { first: send.first, last }, !entry.backlog.is_empty())
         };
         if left {
-            self.wait_for_room(send.socket);
+            self.wait_for_room(socket);
         }
-        let last = (!send.fell_short).then_some(send.last);
-        self.tell(send.owner, |events| events.sent(send.conn, Sent { first: send.first, last }));
+        self.tell(owner, |events| events.sent(conn, sent));
     }
 
     /// The kernel has not taken all of a gathered send.

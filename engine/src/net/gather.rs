@@ -65,6 +65,7 @@ impl Gathered {
     }
 
     /// Keeps a send; `None` if there is no room. Where its bytes lie, as long as they do.
+    #[inline]
     pub(super) fn add(
         &mut self,
         (socket, generation): (u32, u32),

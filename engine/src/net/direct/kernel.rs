@@ -254,7 +254,8 @@ impl Kernel for Uring {
         clock::now()
     }
 
-    #[inline]
+    // Whoever calls knows which operation it is: nothing is left of the choice between them.
+    #[inline(always)]
     unsafe fn push(&self, operation: Operation, tag: u64) -> Option<u32> {
         let mut uring = self.uring.borrow_mut();
         let mut queue = uring.submission();
